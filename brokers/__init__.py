@@ -1,0 +1,1 @@
+"""backtrader brokers and commission schemes for IBKR."""

@@ -1,0 +1,5 @@
+"""Trade live with backtrader over the Interactive Brokers Web API."""
+
+from bt_ibkr.version import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,1 @@
+"""Run modes, loading of strategies, reports."""

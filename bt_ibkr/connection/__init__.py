@@ -1,0 +1,1 @@
+"""The interface between strategies and the session."""

@@ -1,0 +1,72 @@
+"""Instruments."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class SecurityType(StrEnum):
+    """IBKR's security types; the values are IBKR's own words."""
+
+    STOCK = "STK"
+    FOREX = "CASH"
+    FUTURE = "FUT"
+    OPTION = "OPT"
+    FUTURE_OPTION = "FOP"
+    INDEX = "IND"
+    CFD = "CFD"
+    BOND = "BOND"
+    FUND = "FUND"
+    WARRANT = "WAR"
+    CRYPTO = "CRYPTO"
+    COMMODITY = "CMDTY"
+    COMBO = "BAG"
+    UNKNOWN = "?"
+
+    @classmethod
+    def from_wire(cls, word: str | None) -> SecurityType:
+        """The member for IBKR's word, ``UNKNOWN`` for a word that is not known here."""
+        try:
+            return cls(word or "?")
+        except ValueError:
+            return cls.UNKNOWN
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """One tradeable instrument, resolved: ``conid`` is IBKR's key for it.
+
+    Attributes:
+        conid: IBKR's contract id.
+        symbol: IBKR's symbol (``EUR.USD`` for a currency pair).
+        exchange: Where orders are routed (``SMART`` unless the user named another).
+        listing_exchange: Where the instrument is listed, if known.
+        currency: Currency of prices.
+        multiplier: Units of currency per point of price and unit of quantity.
+        tick_size: Smallest price step.
+        size_increment: Smallest quantity step.
+        last_trade_date: ``YYYYMMDD`` for derivatives.
+        right: ``C`` or ``P`` for options.
+    """
+
+    conid: int
+    symbol: str
+    security_type: SecurityType
+    exchange: str = "SMART"
+    listing_exchange: str | None = None
+    currency: str = "USD"
+    company_name: str = ""
+    multiplier: float = 1.0
+    tick_size: float = 0.01
+    size_increment: float = 1.0
+    last_trade_date: str | None = None
+    strike: float | None = None
+    right: str | None = None
+
+    def describe(self) -> str:
+        """How a person would name it: ``AAPL-STK-SMART-USD``."""
+        parts = [self.symbol, str(self.security_type.value), self.exchange, self.currency]
+        if self.last_trade_date:
+            parts.append(self.last_trade_date)
+        return "-".join(parts)

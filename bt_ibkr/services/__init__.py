@@ -1,0 +1,1 @@
+"""What IBKR offers, by subject, as typed calls over a session."""

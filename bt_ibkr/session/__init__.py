@@ -1,0 +1,1 @@
+"""The one session with IBKR: login, HTTP, WebSocket, keep-alive, pacing."""

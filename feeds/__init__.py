@@ -1,0 +1,1 @@
+"""backtrader data feeds over an IBKR session."""

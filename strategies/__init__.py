@@ -1,0 +1,1 @@
+"""Strategies that ship as examples; each runs in every mode."""
