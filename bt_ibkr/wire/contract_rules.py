@@ -15,8 +15,8 @@ class ContractRules(msgspec.Struct, frozen=True, kw_only=True):
         order_types: IBKR's words of the order form (``limit``, ``stop_limit`` …).
         time_in_force_types: As ``DAY/o,a``: after the slash, letters of what goes with it.
         default_size: The quantity an order form begins with; no rule.
-        size_increment: The step of an order form's quantity. It is no lot: 40 and 100 were recorded for stocks
-            of which single shares trade.
+        size_increment: The step of an order form's quantity. It is no lot: 40 and 100 were recorded for
+            stocks of which single shares trade.
         tick_size: Price step; ``increment_steps`` has the steps that depend on the price, as (from, step).
         limit_price: A price near the market.
         error: The server's reason for giving no rules.

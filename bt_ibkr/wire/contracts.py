@@ -1,7 +1,7 @@
 """Contracts: look-ups by symbol, details and trading rules.
 
-Wire facts: ``trsrv/*`` answers maps by symbol, ``secdef/search`` has its conids as text and the exchange under
-``description``, ``secdef/info`` writes ``right`` as ``?`` where it does not apply.
+Wire facts: ``trsrv/*`` answers maps by symbol, ``secdef/search`` has its conids as text and the exchange
+under ``description``, ``secdef/info`` writes ``right`` as ``?`` where it does not apply.
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ def secdef_info(body: object) -> tuple[Contract, ...]:
         WireError: Neither object nor array of objects, an error, or a row without conid or type.
     """
     value = parsed(body)
-    items = [fields.mapping(value, "secdef/info")] if isinstance(value, dict) else None
-    return fields.each(items or fields.array(value, "secdef/info"), _definition, None)
+    single = isinstance(value, dict) and "conid" in value
+    return fields.each([value] if single else fields.array(value, "secdef/info"), _definition, None)
 
 
 def _definition(item: object) -> Contract:

@@ -87,10 +87,13 @@ def integer(value: object, what: str) -> int | None:
     """
     if value is None or value == "":
         return None
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    whole = whole or (isinstance(value, float) and value.is_integer())
-    whole = whole or (isinstance(value, str) and _INTEGER.fullmatch(value.strip()) is not None)
-    result = int(value) if whole else None  # type: ignore[call-overload]
+    result: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        result = value
+    elif isinstance(value, float):
+        result = int(value) if value.is_integer() else None
+    elif isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        result = int(value)
     if result is None or abs(result) > _LARGEST_ID:
         raise WireError(f"{what}: {show(value)} is not a whole number of 64 bits.")
     return result

@@ -1,7 +1,7 @@
 """Historical bars: ``/iserver/marketdata/history``, and the words for bar lengths and periods.
 
-Facts the parser rests on (recorded 2026): ``v`` times ``volumeFactor`` is the volume (the factor was 40 for US
-stocks and is not constant); prices in ``data`` are real prices, ``priceFactor`` scales the summary texts
+Facts the parser rests on (recorded 2026): ``v`` times ``volumeFactor`` is the volume (the factor was 40 for
+US stocks and is not constant); prices in ``data`` are real prices, ``priceFactor`` scales the summary texts
 only; ``t`` is the bar's start; ``points`` counts one bar too few; an empty window answers one bar
 without ``t``.
 """
@@ -162,7 +162,7 @@ def allowed(period_ns: int, bar_ns: int) -> bool:
 
 
 def period_word(span_ns: int, bar_ns: int, day_ns: int = _DAY) -> tuple[str, int]:
-    """The period to ask for: the shortest that covers ``span_ns``, or the longest that bars of this length allow.
+    """The period to ask for: the shortest that covers ``span_ns``, else the longest that such bars allow.
 
     Args:
         span_ns: How much history is wanted.

@@ -54,7 +54,7 @@ class _Position(msgspec.Struct, rename="camel"):
 
 
 def positions(body: object, *, refused: fields.Refuser | None = None) -> tuple[Position, ...]:
-    """One page of ``/portfolio/{account}/positions/{page}``, or the answers by conid, which are keyed by account.
+    """A page of ``/portfolio/{account}/positions/{page}``, or an answer by conid, keyed by account.
 
     Flat positions are kept, so that the length of a page can be counted.
 
@@ -215,8 +215,8 @@ def summary(body: object) -> dict[str, SummaryValue]:
     Raises:
         WireError: Not a map of objects, or an error.
     """
-    values_ = (summary_value(name, item) for name, item in fields.mapping(body, "summary").items())
-    return {value.key: value for value in values_}
+    found = (summary_value(name, item) for name, item in fields.mapping(body, "summary").items())
+    return {value.key: value for value in found}
 
 
 def summary_value(name: str, item: object) -> SummaryValue:
