@@ -25,7 +25,7 @@ _CURRENCY: Final = re.compile(r"\b[A-Z]{3}\b")
 
 
 class OrderAck(msgspec.Struct, frozen=True, kw_only=True):
-    """One accepted order. ``client_order_id`` is its ``cOID``; answers of several are in no reliable order."""
+    """One accepted order. ``client_order_id`` is its ``cOID``; several come in no reliable order."""
 
     order_id: str
     status_text: str
@@ -104,7 +104,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     """A preview.
 
     Attributes:
-        amount, commission, total: In ``currency``; ``None`` where the server said nothing it can be read from.
+        amount, commission, total: In ``currency``; ``None`` where the server's words hold no figure.
         warnings, error: The server's words.
     """
 
@@ -160,7 +160,8 @@ def submission(body: object, status: int = 200) -> Submission:
     if isinstance(value, dict):
         return _single(value)
     if isinstance(value, list) and value:
-        return _rows(value)
+        first = value[0]
+        return prompt(first) if isinstance(first, dict) and "reqId" in first else _rows(value)
     raise WireError(f"An order was answered with {fields.show(value) if value else 'nothing'}.")
 
 

@@ -242,7 +242,7 @@ def order_status(body: object) -> OrderReport:
     """``/iserver/account/order/status/{id}``.
 
     Raises:
-        WireError: Not an object, an error, no order id, an unknown side or status, or a number that is none.
+        WireError: Not an object, an error, no order id, an unknown side or status, or no number.
     """
     row = fields.payload(fields.mapping(body, "order/status"), _OrderStatus, "order/status")
     order_id = fields.required(fields.order_id(row.order_id), "order/status: order_id")
@@ -284,8 +284,8 @@ def trades(body: object, *, refused: fields.Refuser | None = None) -> tuple[Exec
         WireError: Not an array, an error, or (without ``refused``) an execution that cannot be read.
     """
     value = parsed(body)
-    items = [value] if isinstance(value, dict) and "execution_id" in value else fields.array(value, "trades")
-    return fields.each(items, execution, refused)
+    single = isinstance(value, dict) and "execution_id" in value
+    return fields.each([value] if single else fields.array(value, "trades"), execution, refused)
 
 
 def execution(item: object) -> Execution:

@@ -48,8 +48,8 @@ def order_request(ticket: OrderTicket) -> dict[str, object]:
     Numbers are ``int`` or ``float``: the server refuses them as text.
 
     Raises:
-        OrderRefusedError: The ticket cannot be sent: a price or trail is missing or no number, the quantity is
-            not above 0 or not exact as a number, or an id is not allowed.
+        OrderRefusedError: The ticket cannot be sent: a price or trail is missing or no number, the quantity
+            is not above 0 or not exact as a number, or an id is not allowed.
     """
     _check_ids(ticket)
     body: dict[str, object] = {

@@ -25,7 +25,8 @@ NOT_AVAILABLE = frozenset({"", "-", "--", "N/A", "n/a", "NA", "None", "null", "N
 _SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "k": 1e3, "m": 1e6}
 # Plain ASCII digits only: float() alone would take "1_0", "inf", "nan" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_PLAIN = frozenset("0123456789.-")
+#: 2200-01-01 in epoch milliseconds: later times are no times.
+_LAST_MS = 7_258_118_400_000
 
 Wire = str | int | float | bool | None
 
@@ -142,7 +143,7 @@ def ns_from_ms(value: object, what: str = "time") -> int | None:
     milliseconds = number(value, what)
     if milliseconds is None:
         return None
-    if not 0 <= milliseconds < 7_258_118_400_000:
+    if not 0 <= milliseconds < _LAST_MS:
         raise WireError(f"{what}: {value!r} is not a time in milliseconds.")
     return int(milliseconds) * NS_PER_MS
 
@@ -151,7 +152,7 @@ def ns_from_text(text: object, what: str = "time") -> int | None:
     """UTC text as nanoseconds: ``20260429-14:29:34``, ``260430123533`` (YYMMDDhhmmss) or ``20260429``.
 
     Raises:
-        WireError: No such form.
+        WireError: No such form, or not between the years 1970 and 2200.
     """
     if text is None or text == "":
         return None
@@ -164,7 +165,10 @@ def ns_from_text(text: object, what: str = "time") -> int | None:
                     parsed = datetime.strptime(text, pattern).replace(tzinfo=UTC)
                 except ValueError:
                     break
-                return calendar.timegm(parsed.utctimetuple()) * NS_PER_S
+                seconds = calendar.timegm(parsed.utctimetuple())
+                if not 0 <= seconds * 1000 < _LAST_MS:
+                    break
+                return seconds * NS_PER_S
     raise WireError(f"{what}: {text[:40]!r} is not a time of a known form.")
 
 
