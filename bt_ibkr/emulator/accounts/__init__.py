@@ -1,0 +1,1 @@
+"""Cash, positions and margin of the emulated accounts."""

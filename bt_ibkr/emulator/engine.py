@@ -1,0 +1,593 @@
+"""The emulator's engine: one market, one exchange, some accounts, and the time they share.
+
+Pure and synchronous: no sockets, no threads, no wall clock. The same tape, seed and calls give the same
+executions and the same ids.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import count
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.emulator.accounts.account import Account, AccountConfig
+from bt_ibkr.emulator.accounts.margin import Margin, MarginFigures
+from bt_ibkr.emulator.accounts.valuation import Valuation
+from bt_ibkr.emulator.exchange.book import Book
+from bt_ibkr.emulator.exchange.exchange import Exchange
+from bt_ibkr.emulator.exchange.matching import MODEL_NAMES, fill_model
+from bt_ibkr.emulator.market.history import BarStore
+from bt_ibkr.emulator.market.sessions import next_close_ns, next_midnight_ns
+from bt_ibkr.emulator.market.tape import TapeLike
+from bt_ibkr.emulator.types import (
+    Advance,
+    EmulatedExecution,
+    EmulatedOrder,
+    Instrument,
+    Listener,
+    MarketEvent,
+    OrderSpec,
+    Placed,
+    QuoteState,
+    TimerCallback,
+)
+from bt_ibkr.emulator.universe import Universe
+from bt_ibkr.errors import ContractNotFoundError, UsageError
+from bt_ibkr.model.commission import commission_schedule
+from bt_ibkr.model.market import Bar
+
+MINUTE_NS = 60 * NS_PER_S
+_MARGINS = ("reg_t", "off")
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the emulator behaves.
+
+    Attributes:
+        seed: Ids follow from it; two engines of one seed give the same ones.
+        fill: Fill model, ``quote`` or ``last``.
+        accounts: At least one; the first is the default one.
+        commission: ``fixed``, ``tiered`` or ``none``.
+        margin: ``reg_t`` or ``off``.
+        regular_hours_enforced: Orders not marked for outside regular hours match only within them.
+    """
+
+    seed: int = 0
+    fill: str = "quote"
+    accounts: tuple[AccountConfig, ...] = (AccountConfig(),)
+    commission: str = "fixed"
+    margin: str = "reg_t"
+    regular_hours_enforced: bool = False
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """What an order would change, were it to fill at once.
+
+    ``error`` is the refusal that placing it would meet; without figures if the order's form is wrong.
+    """
+
+    error: str | None
+    price: Decimal | None = None
+    value: Decimal | None = None
+    commission: Decimal | None = None
+    before: MarginFigures | None = None
+    after: MarginFigures | None = None
+    position_before: Decimal | None = None
+    position_after: Decimal | None = None
+
+
+@runtime_checkable
+class Reseedable(Protocol):
+    """A tape that follows from a seed."""
+
+    def reseed(self, seed: int) -> None: ...
+
+
+class _Silent:
+    """Listens to nothing."""
+
+    def on_quote(self, instrument: Instrument, quote: QuoteState, event: MarketEvent) -> None:
+        """Ignored."""
+
+    def on_order(self, order: EmulatedOrder) -> None:
+        """Ignored."""
+
+    def on_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None:
+        """Ignored."""
+
+    def on_account(self, account: str) -> None:
+        """Ignored."""
+
+
+class _Listing:
+    """One instrument that has a quote."""
+
+    __slots__ = ("bars", "book", "close_ns", "instrument", "midnight_ns", "quote")
+
+    def __init__(self, instrument: Instrument, now_ns: int) -> None:
+        self.instrument = instrument
+        self.quote = QuoteState(instrument.contract.conid)
+        self.book = Book(instrument, self.quote)
+        self.bars = BarStore(instrument)
+        self.midnight_ns = next_midnight_ns(instrument, now_ns)
+        self.close_ns = next_close_ns(instrument, now_ns)
+
+
+class Engine:
+    """Market, exchange and accounts.
+
+    Args:
+        tape: What happens in the market.
+        universe: The instruments that exist; the tape's must be among them.
+        config: How the engine behaves.
+        listener: Is told of everything, at once.
+
+    Attributes:
+        now_ns: Market time. It starts at the whole minute of the tape's first event, so that a client that
+            subscribes before the first step sees whole bars from the first one on.
+
+    Raises:
+        UsageError: A setting is not known, or an instrument of the tape is not in the universe.
+    """
+
+    def __init__(
+        self, *, tape: TapeLike, universe: Universe, config: EngineConfig, listener: Listener | None = None
+    ) -> None:
+        self.tape = tape
+        self.universe = universe
+        self.config = config
+        self._listener: Listener = listener or _Silent()
+        self._check(config)
+        self._start()
+
+    def _check(self, config: EngineConfig) -> None:
+        for name, value, known in (
+            ("Fill model", config.fill, MODEL_NAMES),
+            ("Margin policy", config.margin, _MARGINS),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} {value!r} is not known.", remedy=f"Use one of: {', '.join(known)}.")
+        commission_schedule(config.commission)
+        ids = [account.account_id for account in config.accounts]
+        if not ids or len(set(ids)) != len(ids):
+            raise UsageError("The emulator needs at least one account, and each once only.")
+        for account in config.accounts:
+            if account.kind not in ("margin", "cash"):
+                raise UsageError(f"Account kind {account.kind!r} is not known.", remedy="Use margin or cash.")
+        missing = [conid for conid in self.tape.conids if conid not in self.universe]
+        if missing:
+            raise UsageError(
+                f"The market holds conid {missing[0]}, which is not in the universe.",
+                remedy="Add the instrument to the universe.",
+            )
+
+    def _start(self) -> None:
+        self.now_ns = self.tape.start_ns // MINUTE_NS * MINUTE_NS
+        self._timers: list[tuple[int, int, TimerCallback]] = []
+        self._handles = count(1)
+        self._pending: set[int] = set()
+        self._order_events = 0
+        self._listings: dict[int, _Listing] = {}
+        self._quotes: dict[int, QuoteState] = {}
+        for conid in self.tape.conids:
+            self._list(conid)
+        for conid, bars in self.tape.prior_bars().items():
+            self.preload(conid, bars)
+        self._valuation = Valuation(self.universe, self._quotes)
+        self._accounts = {
+            account.account_id: Account(account, self._valuation) for account in self.config.accounts
+        }
+        for account in self._accounts.values():
+            if not self._valuation.knows(account.currency):
+                raise UsageError(f"No exchange rate is known for the base currency {account.currency}.")
+        self._margin = Margin(self.config.margin, self._valuation)
+        self._exchange = Exchange(
+            self,
+            self._accounts,
+            self._margin,
+            self._valuation,
+            fill_model(self.config.fill),
+            commission_schedule(self.config.commission),
+            seed=self.config.seed,
+            regular_hours_enforced=self.config.regular_hours_enforced,
+        )
+
+    def reset(self, seed: int | None = None) -> None:
+        """Go back to the start of the tape; orders, timers and changes of accounts are gone.
+
+        Args:
+            seed: A new seed; a market that follows from a seed is made anew.
+        """
+        if seed is not None:
+            self.config = msgspec.structs.replace(self.config, seed=seed)
+            if isinstance(self.tape, Reseedable):
+                self.tape.reseed(seed)
+        self.tape.restart()
+        self._start()
+
+    def set_listener(self, listener: Listener | None) -> None:
+        """Who is told of quotes, orders, executions and accounts from now on."""
+        self._listener = listener or _Silent()
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def done(self) -> bool:
+        """The tape is at its end."""
+        return self.tape.next_ns() is None
+
+    def next_event_ns(self) -> int | None:
+        """Time of the next event of the tape or timer; ``None`` if there is none."""
+        timer = self._next_timer_ns()
+        event = self.tape.next_ns()
+        if timer is None or event is None:
+            return event if timer is None else timer
+        return min(timer, event)
+
+    def schedule(self, at_ns: int, callback: TimerCallback) -> int:
+        """Call back at a market time, from inside ``advance``, before any event of the same time.
+
+        A time that has passed is taken to be now.
+
+        Returns:
+            A handle for ``cancel_timer``.
+        """
+        handle = next(self._handles)
+        self._pending.add(handle)
+        heapq.heappush(self._timers, (max(at_ns, self.now_ns), handle, callback))
+        return handle
+
+    def cancel_timer(self, handle: int) -> None:
+        """Forget a timer; one that has fired is ignored."""
+        self._pending.discard(handle)
+
+    def _next_timer_ns(self) -> int | None:
+        while self._timers and self._timers[0][1] not in self._pending:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def advance(
+        self,
+        *,
+        until_ns: int | None = None,
+        max_events: int | None = None,
+        stop_on_order_event: bool = False,
+    ) -> Advance:
+        """Let the market move.
+
+        Args:
+            until_ns: Events and timers before this time are applied, then it is this time. Without it and
+                without ``max_events`` the tape runs to its end; timers after that do not fire.
+            max_events: Stop after so many events of the tape, at the time of the last one.
+            stop_on_order_event: Stop after the event or timer that changed an order.
+        """
+        events, before = 0, self._order_events
+        tape, stopped = self.tape, False
+        while not (stopped := max_events is not None and events >= max_events):
+            event_ns, timer_ns = tape.next_ns(), self._next_timer_ns()
+            if event_ns is None and until_ns is None:
+                break
+            if timer_ns is not None and (event_ns is None or timer_ns <= event_ns):
+                if until_ns is not None and timer_ns >= until_ns:
+                    break
+                self._fire()
+            elif event_ns is None or (until_ns is not None and event_ns >= until_ns):
+                break
+            else:
+                self._apply(tape.pop())
+                events += 1
+                if tape.next_ns() is None:
+                    self._close_all()
+            if stop_on_order_event and self._order_events > before:
+                stopped = True
+                break
+        if until_ns is not None and not stopped:
+            self.now_ns = max(self.now_ns, until_ns)
+        return Advance(
+            now_ns=self.now_ns, events=events, order_events=self._order_events - before, done=self.done
+        )
+
+    def _fire(self) -> None:
+        at_ns, handle, callback = heapq.heappop(self._timers)
+        self._pending.discard(handle)
+        self.now_ns = max(self.now_ns, at_ns)
+        callback(at_ns)
+
+    def _close_all(self) -> None:
+        """The tape is over: what waits for the close executes at the last prices."""
+        for listing in self._listings.values():
+            self._exchange.on_close(listing.book)
+
+    # ------------------------------------------------------------------ market
+
+    def inject(self, event: MarketEvent) -> None:
+        """Apply an event that is not on the tape, now, or at its own time if that is later.
+
+        What the tape holds before that time is applied first. An event of the past happens now.
+
+        Raises:
+            ContractNotFoundError: Its conid is not in the universe.
+        """
+        self._list(event.conid)
+        if event.time_ns > self.now_ns:
+            self.advance(until_ns=event.time_ns)
+        elif event.time_ns < self.now_ns:
+            event = msgspec.structs.replace(event, time_ns=self.now_ns)
+        self._apply(event)
+
+    def halt(self, conid: int, on: bool) -> None:
+        """Halt an instrument, or let it trade again: a halted one does not match.
+
+        Raises:
+            ContractNotFoundError: The conid is not in the universe.
+        """
+        listing = self._list(conid)
+        if listing.quote.halted is on:
+            return
+        listing.quote.halted = on
+        listing.quote.version += 1
+        self._listener.on_quote(listing.instrument, listing.quote, MarketEvent(self.now_ns, conid))
+        if not on:
+            self._exchange.on_reopening(listing.book)
+
+    def quote(self, conid: int) -> QuoteState | None:
+        """The present quote; ``None`` for an instrument that is not in the market."""
+        return self._quotes.get(conid)
+
+    def preload(self, conid: int, bars: Sequence[Bar]) -> None:
+        """Give history of the time before the tape: minutes or days, see ``BarStore.preload``.
+
+        Raises:
+            ContractNotFoundError: The conid is not in the universe.
+            UsageError: The bars are of another length, or the market has started.
+        """
+        listing = self._list(conid)
+        listing.bars.preload(bars)
+        if bars and listing.quote.prior_close is None and bars[-1].end_ns <= self.now_ns:
+            listing.quote.prior_close = bars[-1].close
+
+    def history(
+        self,
+        conid: int,
+        start_ns: int,
+        end_ns: int,
+        bar_ns: int,
+        source: str = "trades",
+        regular_hours_only: bool = False,
+    ) -> list[Bar]:
+        """Bars that start in ``[start, end)``, from events that were applied, see ``BarStore.bars``.
+
+        Raises:
+            UsageError: The source or the length cannot be served.
+        """
+        listing = self._listings.get(conid)
+        if listing is None:
+            return []
+        return listing.bars.bars(start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only)
+
+    def _list(self, conid: int) -> _Listing:
+        listing = self._listings.get(conid)
+        if listing is None:
+            instrument = self.universe.by_conid(conid)
+            if instrument is None:
+                raise ContractNotFoundError(f"Conid {conid} is not in the emulator's universe.")
+            listing = self._listings[conid] = _Listing(instrument, self.now_ns)
+            self._quotes[conid] = listing.quote
+        return listing
+
+    def _apply(self, event: MarketEvent) -> None:
+        listing = self._listings[event.conid]
+        time_ns = event.time_ns
+        if time_ns > self.now_ns:
+            self.now_ns = time_ns
+        if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
+            _roll(listing, time_ns)
+        quote = listing.quote
+        _update(quote, event, listing.instrument.quote_only)
+        listing.bars.apply(event, quote)
+        listing.book.take_in(event)
+        self._listener.on_quote(listing.instrument, quote, event)
+        if listing.book.orders:
+            self._exchange.on_event(listing.book, event)
+
+    # ------------------------------------------------------------------ orders
+
+    def place(self, specs: Sequence[OrderSpec]) -> list[Placed]:
+        """Submit a single order, a bracket (parent and children) or a group; answers in their order."""
+        return self._exchange.place(specs)
+
+    def modify(self, order_id: int, spec: OrderSpec) -> Placed:
+        """Change a working order; the spec is complete, not a difference."""
+        return self._exchange.modify(order_id, spec)
+
+    def cancel(self, order_id: int) -> str | None:
+        """Cancel an order; the refusal in words, or ``None``."""
+        return self._exchange.cancel(order_id)
+
+    def what_if(self, spec: OrderSpec) -> WhatIf:
+        """What an order would change; nothing is placed."""
+        error, intended = self._exchange.preview(spec)
+        if intended is None:
+            return WhatIf(error=error)
+        account = self._accounts[spec.account]
+        held = account.quantity(spec.conid)
+        multiplier = self._list(spec.conid).instrument.contract.multiplier
+        value = None
+        if intended.price is not None:
+            value = intended.price * spec.quantity * Decimal(repr(multiplier))
+        return WhatIf(
+            error=error,
+            price=intended.price,
+            value=value,
+            commission=intended.commission,
+            before=self._margin.figures(account),
+            after=self._margin.figures(account, [intended]),
+            position_before=held,
+            position_after=held + spec.side.sign * spec.quantity,
+        )
+
+    def order(self, order_id: int) -> EmulatedOrder | None:
+        """The order, whatever has become of it; ``None`` if there never was one."""
+        return self._exchange.order(order_id)
+
+    def orders(self, account: str | None = None) -> list[EmulatedOrder]:
+        """All orders, of all accounts or of one, in order of arrival."""
+        return self._exchange.orders(account)
+
+    def executions(self, account: str | None = None) -> list[EmulatedExecution]:
+        """All executions, of all accounts or of one, in order."""
+        return [one for one in self._exchange.executions if account is None or one.account == account]
+
+    # ------------------------------------------------------------------ accounts
+
+    def account(self, account_id: str) -> Account:
+        """An account.
+
+        Raises:
+            UsageError: There is none of that id.
+        """
+        account = self._accounts.get(account_id)
+        if account is None:
+            raise UsageError(f"Account {account_id!r} does not exist in the emulator.")
+        return account
+
+    def account_ids(self) -> list[str]:
+        """The accounts, the default one first."""
+        return list(self._accounts)
+
+    def margin(self, account_id: str) -> MarginFigures:
+        """Equity and margins of an account, in its base currency; its orders are not counted."""
+        return self._margin.figures(self.account(account_id))
+
+    def exchange_rate(self, currency: str, base: str) -> float:
+        """Units of ``base`` per unit of ``currency``.
+
+        Raises:
+            UsageError: No rate is known.
+        """
+        try:
+            return float(self._valuation.rate(currency, base))
+        except KeyError:
+            raise UsageError(f"No exchange rate is known for {currency} to {base}.") from None
+
+    def ledger(self) -> dict[str, Any]:
+        """Everything that can be compared, as plain values; quantities and money as text."""
+        return {
+            "now_ns": self.now_ns,
+            "accounts": {
+                name: {
+                    "cash": {code: str(amount) for code, amount in account.cash_by_currency().items()},
+                    "positions": {
+                        str(position.conid): {
+                            "quantity": str(position.quantity),
+                            "average_price": position.average_price,
+                            "average_cost": position.average_cost,
+                            "realized_pnl": position.realized_pnl,
+                        }
+                        for position in account.positions()
+                    },
+                    "commissions": {code: str(amount) for code, amount in account.commissions.items()},
+                    "net_liquidation": str(account.net_liquidation()),
+                }
+                for name, account in self._accounts.items()
+            },
+            "orders": [_plain_order(order) for order in self.orders()],
+            "executions": [msgspec.to_builtins(one) for one in self.executions()],
+        }
+
+    # ------------------------------------------------------------------ what the exchange needs
+
+    def book(self, conid: int) -> Book:
+        """The working orders of an instrument."""
+        return self._list(conid).book
+
+    def instrument(self, conid: int) -> Instrument | None:
+        """The instrument of a conid; ``None`` if the universe has none."""
+        return self.universe.by_conid(conid)
+
+    def tell_order(self, order: EmulatedOrder) -> None:
+        """Pass on that an order changed."""
+        self._order_events += 1
+        self._listener.on_order(order)
+
+    def tell_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None:
+        """Pass on that an order executed."""
+        self._order_events += 1
+        self._listener.on_execution(execution, order)
+
+    def tell_account(self, account: str) -> None:
+        """Pass on that an account changed."""
+        self._listener.on_account(account)
+
+
+def _update(quote: QuoteState, event: MarketEvent, quote_only: bool) -> None:
+    quote.time_ns = event.time_ns
+    quote.version += 1
+    if event.bid is not None:
+        quote.bid = event.bid
+    if event.bid_size is not None:
+        quote.bid_size = event.bid_size
+    if event.ask is not None:
+        quote.ask = event.ask
+    if event.ask_size is not None:
+        quote.ask_size = event.ask_size
+    price = event.bid if quote_only else event.last
+    if event.last is not None:
+        quote.last = event.last
+        quote.trades += 1
+    if event.last_size is not None:
+        quote.last_size = event.last_size
+        if event.last is not None:
+            quote.volume += event.last_size
+    if price is not None:
+        if quote.open is None:
+            quote.open = quote.high = quote.low = price
+        elif price > quote.high:  # type: ignore[operator]
+            quote.high = price
+        elif price < quote.low:  # type: ignore[operator]
+            quote.low = price
+
+
+def _roll(listing: _Listing, time_ns: int) -> None:
+    """Note the close of a session and the turn of a day; both stand for the event that comes next."""
+    quote = listing.quote
+    price = quote.bid if listing.instrument.quote_only else quote.last
+    if time_ns >= listing.close_ns:
+        quote.close = price
+        listing.close_ns = next_close_ns(listing.instrument, time_ns)
+    if time_ns >= listing.midnight_ns:
+        if price is not None:
+            quote.prior_close = quote.close if quote.close is not None else price
+        quote.open = quote.high = quote.low = quote.close = None
+        quote.volume = 0.0
+        listing.midnight_ns = next_midnight_ns(listing.instrument, time_ns)
+
+
+def _plain_order(order: EmulatedOrder) -> dict[str, Any]:
+    spec = order.spec
+    return {
+        "order_id": order.order_id,
+        "account": spec.account,
+        "conid": spec.conid,
+        "side": spec.side.value,
+        "order_type": spec.order_type.value,
+        "quantity": str(spec.quantity),
+        "limit_price": spec.limit_price,
+        "stop_price": order.stop_price,
+        "time_in_force": spec.time_in_force.value,
+        "client_order_id": spec.client_order_id,
+        "parent_id": order.parent_id,
+        "oca_group": order.oca_group,
+        "status": order.status.value,
+        "filled": str(order.filled),
+        "average_price": order.average_price,
+        "commission": order.commission,
+        "created_ns": order.created_ns,
+        "updated_ns": order.updated_ns,
+        "reason": order.reason,
+    }

@@ -1,0 +1,101 @@
+"""Markets as the command line names them: ``FILE`` or ``FILE:SYMBOL``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from bt_ibkr.emulator.market.tape import Tape, load_ticks, merge
+from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.emulator.universe import Universe
+from bt_ibkr.errors import MarketFileError, UsageError
+
+
+class MarketOption(msgspec.Struct, frozen=True, kw_only=True):
+    """A market file and the instrument it is of."""
+
+    path: Path
+    instrument: Instrument
+
+    def load(self) -> Tape:
+        """The file's tape.
+
+        Raises:
+            MarketFileError: As ``load_ticks``.
+        """
+        return load_ticks(self.path, self.instrument)
+
+
+def parse_market_option(text: str, universe: Universe) -> MarketOption:
+    """Split ``FILE[:SYMBOL]``; the symbol may be a conid and defaults to the one in the file's name.
+
+    Names such as ``ticks_IBM_2013-10-07.parquet`` or ``bars_EURUSD_1min.parquet`` tell the symbol.
+
+    Raises:
+        MarketFileError: The file does not exist.
+        UsageError: No symbol is given or to be had from the name, or it is not known or ambiguous.
+    """
+    path, symbol = _split(text)
+    if not path.is_file():
+        raise MarketFileError(f"{path} does not exist.", remedy="Check the path of the market file.")
+    if symbol is not None:
+        return MarketOption(path=path, instrument=_instrument(symbol, universe, text, path))
+    for part in re.split(r"[_\s-]+", path.stem):
+        if _candidates(part, universe):
+            return MarketOption(path=path, instrument=_instrument(part, universe, text, path))
+    raise UsageError(
+        f"No known symbol in the file name {path.name}.", remedy=f"Name it: {path}:SYMBOL or {path}:CONID."
+    )
+
+
+def load_market(texts: Iterable[str], universe: Universe) -> Tape:
+    """One tape of all files named; at equal times in the order of the files.
+
+    Raises:
+        MarketFileError: As ``parse_market_option`` and ``load_ticks``.
+        UsageError: As ``parse_market_option``, or no file was named.
+    """
+    tapes = [parse_market_option(text, universe).load() for text in texts]
+    if not tapes:
+        raise UsageError("No market file was named.")
+    return merge(tapes)
+
+
+def _split(text: str) -> tuple[Path, str | None]:
+    if Path(text).is_file():
+        return Path(text), None
+    head, colon, tail = text.rpartition(":")
+    # a colon that belongs to the path (a Windows drive) leaves a separator behind it
+    if colon and head and tail and not set(tail) & {"/", "\\"}:
+        return Path(head), tail
+    return Path(text), None
+
+
+def _candidates(name: str, universe: Universe) -> list[Instrument]:
+    if name.isascii() and name.isdigit():
+        found = universe.by_conid(int(name))
+        return [found] if found else []
+    exact = universe.by_symbol(name)
+    if exact or len(name) != 6:
+        return exact
+    return universe.by_symbol(f"{name[:3]}.{name[3:]}")
+
+
+def _instrument(name: str, universe: Universe, text: str, path: Path) -> Instrument:
+    found = _candidates(name, universe)
+    if not found:
+        raise UsageError(
+            f"Market {text!r}: {name!r} is not a symbol or conid of the universe.",
+            remedy="Add it with a universe table, or name another.",
+        )
+    american = [instrument for instrument in found if instrument.is_us]
+    chosen = found if len(found) == 1 else american
+    if len(chosen) != 1:
+        listed = ", ".join(f"{i.contract.conid} ({i.contract.describe()})" for i in found)
+        raise UsageError(
+            f"Market {text!r}: {name} may be any of {listed}.", remedy=f"Name the conid: {path}:CONID."
+        )
+    return chosen[0]
