@@ -215,7 +215,7 @@ def live_order(item: object) -> OrderReport:
 
 
 def _prices(row: _LiveOrder, kind: str | None, what: str) -> tuple[float | None, float | None]:
-    """Limit and stop. Whose ``price`` is depends on the type; a change that does not name it tells neither."""
+    """Limit and stop. Which of them ``price`` is depends on the type; without a type it is neither."""
     price = fields.amount(row.price, f"{what}: price")
     limit = fields.amount(row.limit_price, f"{what}: limit_price")
     stop = fields.amount(row.stop_price, f"{what}: stop_price")
