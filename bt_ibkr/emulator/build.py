@@ -1,0 +1,64 @@
+"""From settings to a running core."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from bt_ibkr.emulator.accounts.account import AccountConfig
+from bt_ibkr.emulator.engine import Engine, EngineConfig
+from bt_ibkr.emulator.market.options import load_market
+from bt_ibkr.emulator.market.synthetic import SyntheticMarket
+from bt_ibkr.emulator.market.tape import TapeLike
+from bt_ibkr.emulator.services.core import Core
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.universe import Universe, default_universe
+from bt_ibkr.errors import UsageError
+
+#: A day on which New York trades: the first one of a synthetic market unless another is named.
+DEFAULT_DAY = date(2026, 3, 2)
+
+
+def build_core(settings: EmulatorSettings) -> Core:
+    """Universe, tape and engine as the settings want them.
+
+    Raises:
+        MarketFileError: A tape or table cannot be used.
+        UsageError: A symbol or day that cannot be used.
+    """
+    universe = default_universe()
+    if settings.universe:
+        universe.extend_from_table(settings.universe)
+    tape = load_market(settings.market, universe) if settings.market else _synthetic(settings, universe)
+    config = EngineConfig(
+        seed=settings.seed,
+        fill=settings.fill,
+        accounts=tuple(
+            AccountConfig(account_id=account, cash=settings.cash, currency=settings.currency)
+            for account in settings.accounts
+        ),
+        commission=settings.commission,
+        margin=settings.margin,
+    )
+    engine = Engine(tape=tape, universe=universe, config=config)
+    return Core(settings=settings, engine=engine, universe=universe)
+
+
+def _synthetic(settings: EmulatorSettings, universe: Universe) -> TapeLike:
+    instruments = []
+    for name in settings.synthetic_instruments:
+        found = universe.by_symbol(name)
+        if not found:
+            raise UsageError(
+                f"Synthetic market: {name!r} is not a symbol of the universe.",
+                remedy="Add it with a universe table, or name another.",
+            )
+        instruments.append(found[0])
+    if not instruments:
+        instruments = universe.all()
+    try:
+        day = date.fromisoformat(settings.synthetic_day) if settings.synthetic_day else DEFAULT_DAY
+    except ValueError:
+        raise UsageError(
+            f"Synthetic market: {settings.synthetic_day!r} is not a day.", remedy="Write it YYYY-MM-DD."
+        ) from None
+    return SyntheticMarket(instruments, day, settings.seed)

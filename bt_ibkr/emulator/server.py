@@ -1,0 +1,249 @@
+"""The emulator's sockets: IBKR's API below ``/v1/api``, its WebSocket, and the control API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import WSMsgType, web
+
+from bt_ibkr.emulator.build import build_core
+from bt_ibkr.emulator.control.http import add_routes
+from bt_ibkr.emulator.control.operations import Operations
+from bt_ibkr.emulator.drive import Drive
+from bt_ibkr.emulator.services import errors
+from bt_ibkr.emulator.services.call import Call, Needs, Route, Text
+from bt_ibkr.emulator.services.contracts.routes import ROUTES as CONTRACTS
+from bt_ibkr.emulator.services.core import Core
+from bt_ibkr.emulator.services.errors import JSON, TEXT, ApiError
+from bt_ibkr.emulator.services.history.routes import ROUTES as HISTORY
+from bt_ibkr.emulator.services.json import encode
+from bt_ibkr.emulator.services.marketdata.routes import ROUTES as MARKETDATA
+from bt_ibkr.emulator.services.orders.routes import ROUTES as ORDERS
+from bt_ibkr.emulator.services.portfolio.routes import ROUTES as PORTFOLIO
+from bt_ibkr.emulator.services.session.routes import ROUTES as SESSION
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.stream.connection import Connection
+from bt_ibkr.errors import PortInUseError, UnreachableError
+
+_LOGGER = logging.getLogger(__name__)
+PREFIX = "/v1/api"
+ALL_ROUTES: tuple[Route, ...] = (*SESSION, *CONTRACTS, *MARKETDATA, *HISTORY, *ORDERS, *PORTFOLIO)
+#: Wall seconds open requests may take once the server stops.
+_STOP_S = 0.5
+_Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class EmulatorServer:
+    """One emulator behind a port.
+
+    Args:
+        settings: What is emulated, and where it listens.
+        tls: Context to serve https and wss with; ``None`` for http and ws.
+
+    Attributes:
+        core: Engine, session and streams; to be touched in the loop's thread only.
+        drive: What moves the market.
+    """
+
+    def __init__(self, settings: EmulatorSettings, *, tls: ssl.SSLContext | None = None) -> None:
+        self.settings = settings
+        self.core = build_core(settings)
+        self.drive = Drive(self.core, speed=settings.speed, started=settings.autostart)
+        self.operations = Operations(self.core, self.drive)
+        self.port = 0
+        self._tls = tls
+        self._runner: web.AppRunner | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: set[web.WebSocketResponse] = set()
+
+    @property
+    def url(self) -> str:
+        """Base of the REST API."""
+        return f"http{self._secure}://{self._address}{PREFIX}"
+
+    @property
+    def ws(self) -> str:
+        return f"ws{self._secure}://{self._address}{PREFIX}/ws"
+
+    @property
+    def control(self) -> str:
+        return f"http{self._secure}://{self._address}/control"
+
+    @property
+    def _secure(self) -> str:
+        return "" if self._tls is None else "s"
+
+    @property
+    def _address(self) -> str:
+        host = self.settings.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen, and let the market move if it starts by itself.
+
+        Raises:
+            PortInUseError: Somebody else listens on the port.
+            UnreachableError: The address cannot be listened on.
+        """
+        listener = _listen(self.settings.host, self.settings.port)
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_STOP_S)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, ssl_context=self._tls).start()
+        self.port = listener.getsockname()[1]
+        self._spawn(self.drive.run(), "emulator-market")
+        _LOGGER.info("emulator-listens url=%s seed=%d", self.url, self.settings.seed)
+
+    async def stop(self) -> None:
+        """Close every socket and stop the market."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        closing = [ws.close(code=1001) for ws in list(self._sockets)]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _STOP_S)
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+        async def run() -> None:
+            await work
+
+        task = asyncio.get_running_loop().create_task(run(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _LOGGER.error("task-died name=%s", task.get_name(), exc_info=task.exception())
+
+    def _application(self) -> web.Application:
+        app = web.Application(client_max_size=16_000_000)
+        app.router.add_get(f"{PREFIX}/ws", self._websocket)
+        for route in ALL_ROUTES:
+            endpoint = self._endpoint(route)
+            for method in route.methods:
+                app.router.add_route(method, PREFIX + route.path, endpoint)
+                # Clients in the field also ask with a slash at the end.
+                app.router.add_route(method, f"{PREFIX}{route.path}/", endpoint)
+        add_routes(app, self.operations)
+        app.router.add_route("*", "/{rest:.*}", self._endpoint(Route((), "", _unknown, Needs.NOTHING)))
+        return app
+
+    def _endpoint(self, route: Route) -> _Endpoint:
+        core = self.core
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            began = time.perf_counter_ns()
+            path = request.path.removeprefix(PREFIX).rstrip("/")
+            try:
+                if request.method == "POST" and "Content-Length" not in request.headers:
+                    raise errors.length_required()
+                core.pacing.admit(request.method, path)
+                self.drive.catch_up()
+                core.session.require(route.needs)
+                call = Call(request.match_info, request.query, await request.read())
+                core.pacing.begin(path)
+                try:
+                    body = await route.handler(core, call)
+                finally:
+                    core.pacing.end(path)
+            except ApiError as problem:
+                return self._response(problem.status, problem.body, problem.content_type, began)
+            except Exception:
+                _LOGGER.exception("request-failed method=%s path=%s", request.method, request.path)
+                return self._response(
+                    500, encode({"error": "Internal error", "statusCode": 500}), JSON, began
+                )
+            if isinstance(body, Text):
+                return self._response(200, body.text.encode(), TEXT, began)
+            return self._response(200, encode(body), JSON, began)
+
+        return answer
+
+    def _response(self, status: int, body: bytes, content_type: str, began: int) -> web.Response:
+        took_ms = (time.perf_counter_ns() - began) // 1_000_000
+        response = web.Response(
+            status=status,
+            body=body,
+            headers={
+                "Content-Type": f"{content_type}; charset=utf-8",
+                "Cache-Control": "no-store, must-revalidate, no-cache",
+                "x-response-time": f"{took_ms}ms",
+            },
+        )
+        cookie = f"0.{self.core.session.session_id[:16]}"
+        response.set_cookie("x-sess-uuid", cookie, path="/sso", httponly=True, secure=True)
+        return response
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        """A client's socket. Any of the known credentials is taken, and none too, as at the gateway."""
+        ws = web.WebSocketResponse(compress=False)
+        await ws.prepare(request)
+        transport = request.transport
+        if transport is None:
+            return ws
+        connection = self.core.hub.accept(transport, transport.get_extra_info("peername")[1])
+        self._sockets.add(ws)
+        task = self._spawn(self._attend(connection), f"emulator-socket-{connection.port}")
+        try:
+            async for message in ws:
+                if message.type is WSMsgType.TEXT:
+                    self._receive(connection, message.data)
+                elif message.type is WSMsgType.BINARY:
+                    self._receive(connection, message.data.decode("utf-8", "replace"))
+        finally:
+            task.cancel()
+            self.core.hub.drop(connection)
+            self._sockets.discard(ws)
+        return ws
+
+    def _receive(self, connection: Connection, text: str) -> None:
+        self.drive.catch_up()
+        self.core.hub.receive(connection, text)
+
+    async def _attend(self, connection: Connection) -> None:
+        """Greet the client once its socket leads somewhere, then keep its heart beating."""
+        if self.settings.connect_delay_s > 0:
+            await asyncio.sleep(self.settings.connect_delay_s)
+        self.core.hub.greet(connection)
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_s)
+            self.core.hub.heartbeat(connection)
+
+
+async def _unknown(core: Core, call: Call) -> object:
+    raise errors.not_found()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError as problem:
+        listener.close()
+        if problem.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"Port {port} of {host} is in use.",
+                remedy="Stop the program that listens there, or choose another port; 0 takes a free one.",
+            ) from None
+        raise UnreachableError(
+            f"The emulator cannot listen on {host}:{port}: {problem.strerror or problem}.",
+            remedy="Choose an address of this machine, such as 127.0.0.1.",
+        ) from None
+    return listener

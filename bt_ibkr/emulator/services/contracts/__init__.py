@@ -1,0 +1,1 @@
+"""Contracts: who trades under which conid, and by which rules."""

@@ -1,0 +1,1 @@
+"""Snapshots of the top of the book, and their fields."""

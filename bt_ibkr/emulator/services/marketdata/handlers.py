@@ -1,0 +1,74 @@
+"""Snapshots and the end of streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bt_ibkr.clock import NS_PER_MS
+from bt_ibkr.emulator.services import errors
+from bt_ibkr.emulator.services.call import Call
+from bt_ibkr.emulator.services.marketdata import fields
+
+if TYPE_CHECKING:
+    from bt_ibkr.emulator.services.core import Core
+
+MAX_CONIDS = 100
+MAX_FIELDS = 50
+
+
+async def snapshot(core: Core, call: Call) -> object:
+    """Top of the book of several instruments; the first call for each opens its stream and says nothing.
+
+    Raises:
+        ApiError: 400 without ``conids``, or with too many conids or fields.
+    """
+    conids = [one.strip() for one in call.query.get("conids", "").split(",") if one.strip()]
+    tags = tuple(dict.fromkeys(t.strip() for t in call.query.get("fields", "").split(",") if t.strip()))
+    if not conids:
+        raise errors.bad_request("conids is required")
+    if len(conids) > MAX_CONIDS:
+        raise errors.bad_request(f"at most {MAX_CONIDS} conids per request")
+    if len(tags) > MAX_FIELDS:
+        raise errors.bad_request(f"at most {MAX_FIELDS} fields per request")
+    return [_row(core, call, text, tags or ("31", "84", "86")) for text in conids]
+
+
+def _row(core: Core, call: Call, conid_ex: str, tags: tuple[str, ...]) -> dict[str, object]:
+    conid = call.integer("conid", conid_ex.partition("@")[0])
+    row: dict[str, object] = {"conidEx": conid_ex, "conid": conid}
+    instrument = core.instrument(conid)
+    if instrument is None:
+        return {"55": "-", "conidEx": conid_ex, "6119": "q0", "server_id": "q0", "31": "N/A"}
+    open_before = core.snapshots.ask(conid, tags)
+    if not open_before:
+        return row
+    quote = core.engine.quote(conid)
+    row |= {"6509": fields.QUALITY, "6119": "q0", "server_id": "q0"}
+    if quote is None:
+        return row
+    row["_updated"] = core.now_ns // NS_PER_MS
+    for tag in tags:
+        read = fields.reader(instrument, tag) if tag in open_before else None
+        value = read(quote) if read is not None else None
+        if value is not None:
+            row[tag] = f"{value}%" if tag == "83" else value
+    return row
+
+
+async def unsubscribe(core: Core, call: Call) -> object:
+    """Close one instrument's stream, also those of the sockets.
+
+    Raises:
+        ApiError: 500 ``unknown`` if none is open.
+    """
+    conid = call.integer("conid", str(call.object().get("conid", "")))
+    closed = core.snapshots.close(conid)
+    if core.hub.close_market_data(conid) or closed:
+        return {"success": True}
+    raise errors.error(500, "unknown")
+
+
+async def unsubscribe_all(core: Core, call: Call) -> object:
+    core.snapshots.clear()
+    core.hub.close_market_data(None)
+    return {"unsubscribed": True}

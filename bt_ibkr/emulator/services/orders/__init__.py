@@ -1,0 +1,1 @@
+"""Orders: submission with its questions, changes, cancellation, live orders, status, executions."""

@@ -1,0 +1,1 @@
+"""Login, brokerage session, keep-alive, accounts, questions."""

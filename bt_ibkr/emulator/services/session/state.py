@@ -1,0 +1,80 @@
+"""The two tiers of a session and what is remembered in them."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+
+from bt_ibkr.emulator.services import errors
+from bt_ibkr.emulator.services.call import Needs
+
+
+class Tier(Enum):
+    """How far the session has come."""
+
+    LOGGED_OUT = "logged_out"
+    NO_BRIDGE = "no_bridge"
+    READY = "ready"
+
+
+class SessionState:
+    """The user's session; one, as IBKR allows one brokerage session per user.
+
+    Args:
+        tier: Where it begins.
+        accounts: Account ids; the first one is selected.
+        seed: Of the session ids.
+
+    Attributes:
+        session_id: What ``/tickle`` tells; new with each brokerage session.
+        accounts_asked: ``/iserver/accounts`` was called in this brokerage session.
+        portfolio_asked: ``/portfolio/accounts`` or subaccounts was called since the login.
+        pnl_asked: ``pnl/partitioned`` was called once, which starts it.
+        positions_read: Accounts whose positions were read once; later reads tell names too.
+        suppressed: Ids of questions that are not asked.
+    """
+
+    def __init__(self, *, tier: Tier, accounts: tuple[str, ...], seed: int) -> None:
+        self._random = random.Random(f"session-{seed}")
+        self.accounts = accounts
+        self.selected = accounts[0]
+        self.suppressed: set[str] = set()
+        self.accounts_asked = False
+        self.portfolio_asked = False
+        self.pnl_asked = False
+        self.positions_read: set[str] = set()
+        self.session_id = ""
+        self.tier = tier
+        self.set_tier(tier)
+
+    @property
+    def ready(self) -> bool:
+        return self.tier is Tier.READY
+
+    def set_tier(self, tier: Tier) -> None:
+        """Move to ``tier``; whatever belongs to the former brokerage session is forgotten."""
+        self.tier = tier
+        self.accounts_asked = False
+        self.pnl_asked = False
+        self.suppressed.clear()
+        self.positions_read.clear()
+        if tier is Tier.LOGGED_OUT:
+            self.portfolio_asked = False
+        self.session_id = f"{self._random.getrandbits(128):032x}"
+
+    def require(self, needs: Needs) -> None:
+        """Refuse a request the session is not ready for.
+
+        Raises:
+            ApiError: 401, 400 ``no bridge`` or 500 ``Please query /accounts first``.
+        """
+        if needs is Needs.NOTHING:
+            return
+        if self.tier is Tier.LOGGED_OUT:
+            raise errors.not_authenticated()
+        if needs is Needs.LOGIN:
+            return
+        if self.tier is not Tier.READY:
+            raise errors.no_bridge()
+        if needs is Needs.ACCOUNTS and not self.accounts_asked:
+            raise errors.accounts_first()

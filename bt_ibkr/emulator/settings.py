@@ -1,0 +1,137 @@
+"""Settings of the emulator: one frozen type, keyword only, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from bt_ibkr.errors import UsageError
+
+#: Market seconds per wall second, or a mode that has no such factor.
+Speed = float | Literal["max", "lockstep"]
+
+
+class QuestionLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an order is answered with a question. The defaults are those of a new IBKR user.
+
+    Attributes:
+        price_percent: o163 if a limit price is further through the market than this.
+        size: o383 if the quantity is above this; 0 never.
+        value: o451 if the value in the contract's currency is above this; 0 never.
+    """
+
+    price_percent: float = 3.0
+    size: float = 500.0
+    value: float = 100_000.0
+
+
+class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the emulator is started with.
+
+    Attributes:
+        host, port: Where it listens; port 0 takes a free one.
+        market: Tapes, each ``FILE[:SYMBOL]``; empty for a synthetic market.
+        synthetic_day: First day of a synthetic market, ``YYYY-MM-DD``; empty for the engine's own default.
+        synthetic_instruments: Symbols that trade in a synthetic market; empty for all of the universe.
+        universe: Path of a table with further instruments; empty for the built-in ones.
+        speed: Market seconds per wall second, ``max``, or ``lockstep`` (moves only on control steps).
+        autostart: The market moves as soon as the server listens; else when control says ``start``.
+        fill: What orders are matched against.
+        seed: Of everything random.
+        tls: Serve https and wss with a certificate made at the start.
+        pacing: Whether request limits are enforced, on the wall clock; ``auto`` enforces them unless
+            ``speed`` is ``max`` or ``lockstep``.
+        penalty_s: Wall seconds in the penalty box after a request too many.
+        login: What a client finds: a brokerage session, only the outer session, or nobody logged in.
+        connect_delay_s: Wall seconds between the WebSocket upgrade and the first frame; frames that
+            come in between are lost, as at the real gateway.
+        heartbeat_s: Wall seconds between heartbeats of a WebSocket.
+        conflation_ms: Market milliseconds between two top-of-book frames of one instrument; 0 sends one
+            frame for each change.
+        frames: Kind of WebSocket frame the server sends.
+        smd_lifetime_s: Market seconds after which a top-of-book stream ends unless renewed; 0 never.
+        order_status_delay_s: Wall seconds before an unknown order's status is refused; negative for 5 s as
+            recorded, and none with ``max`` and ``lockstep``.
+        volume_factor: Of US stocks: history's ``v`` is shares divided by it.
+        questions: ``default`` asks by ``limits``; ``all`` adds market and stop order risk (o10151, o10152)
+            and the cap price (o10153); ``none`` asks nothing.
+        accounts: Account ids.
+        cash: Of each account at the start, in ``currency``.
+        commission: Schedule of commissions.
+        margin: ``reg_t`` refuses what an account cannot carry.
+        history_days: Days of invented history before the tape's first day.
+        username: What ``system`` and ``sts`` frames tell.
+        parent_pid: The emulator ends when this process is gone; 0 for none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    market: tuple[str, ...] = ()
+    synthetic_day: str = ""
+    synthetic_instruments: tuple[str, ...] = ()
+    universe: str = ""
+    speed: Speed = 1.0
+    autostart: bool = True
+    fill: Literal["quote", "last"] = "quote"
+    seed: int = 0
+    tls: bool = False
+    pacing: Literal["auto", "strict", "off"] = "auto"
+    penalty_s: float = 900.0
+    login: Literal["ready", "no_bridge", "logged_out"] = "ready"
+    connect_delay_s: float = 0.0
+    heartbeat_s: float = 10.0
+    conflation_ms: int = 500
+    frames: Literal["text", "binary"] = "text"
+    smd_lifetime_s: float = 900.0
+    order_status_delay_s: float = -1.0
+    volume_factor: int = 40
+    questions: Literal["default", "none", "all"] = "default"
+    limits: QuestionLimits = QuestionLimits()
+    accounts: tuple[str, ...] = ("DU1234567",)
+    cash: float = 1_000_000.0
+    currency: str = "USD"
+    commission: Literal["fixed", "tiered", "none"] = "fixed"
+    margin: Literal["reg_t", "off"] = "reg_t"
+    history_days: int = 30
+    username: str = "emulator"
+    parent_pid: int = 0
+
+    def __post_init__(self) -> None:
+        self._check(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
+        self._check(bool(self.accounts), "accounts", self.accounts, "at least one account id")
+        self._check(len(set(self.accounts)) == len(self.accounts), "accounts", self.accounts, "all different")
+        self._check(
+            self.speed in ("max", "lockstep")
+            or (isinstance(self.speed, (int, float)) and 0 < self.speed <= 1e6),
+            "speed",
+            self.speed,
+            "above 0, 'max' or 'lockstep'",
+        )
+        for name in ("penalty_s", "connect_delay_s", "smd_lifetime_s", "conflation_ms", "history_days"):
+            self._check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("heartbeat_s", "volume_factor", "cash"):
+            self._check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+
+    @staticmethod
+    def _check(fine: bool, name: str, value: object, wanted: str) -> None:
+        if not fine:
+            raise UsageError(
+                f"Emulator setting {name}: {value!r} cannot be used.", remedy=f"It must be {wanted}."
+            )
+
+    @property
+    def timeless(self) -> bool:
+        """Market time has no fixed relation to wall time."""
+        return self.speed in ("max", "lockstep")
+
+    @property
+    def strict_pacing(self) -> bool:
+        return self.pacing == "strict" or (self.pacing == "auto" and not self.timeless)
+
+    @property
+    def status_delay_s(self) -> float:
+        """Wall seconds before an unknown order's status is refused."""
+        if self.order_status_delay_s >= 0:
+            return self.order_status_delay_s
+        return 0.0 if self.timeless else 5.0

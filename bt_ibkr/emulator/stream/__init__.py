@@ -1,0 +1,1 @@
+"""The WebSocket: connections, topics, and the hub that turns the engine's callbacks into frames."""

@@ -1,0 +1,193 @@
+"""Topic ``smd``: top of the book. First a full frame, twice; then what changed (recorded 2026-04)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bt_ibkr.clock import NS_PER_MS, NS_PER_S
+from bt_ibkr.emulator.services.marketdata import fields
+from bt_ibkr.emulator.stream.connection import Connection
+from bt_ibkr.emulator.types import Instrument, QuoteState
+
+if TYPE_CHECKING:
+    from bt_ibkr.emulator.services.core import Core
+
+DEFAULT_FIELDS = ("31", "84", "86")
+
+
+class Subscription:
+    """One instrument on one connection."""
+
+    __slots__ = ("_frame", "_readers", "_sent", "connection", "renewed_ns", "started", "target")
+
+    def __init__(
+        self, connection: Connection, target: str, instrument: Instrument, tags: tuple[str, ...], now_ns: int
+    ) -> None:
+        self.connection = connection
+        self.target = target
+        self.renewed_ns = now_ns
+        self.started = False
+        found = [(tag, fields.reader(instrument, tag)) for tag in tags]
+        self._readers = [(tag, read) for tag, read in found if read is not None]
+        self._sent: dict[str, fields.Value] = {}
+        self._frame: dict[str, Any] = {
+            "server_id": connection.server_id,
+            "conidEx": target,
+            "conid": instrument.contract.conid,
+            "_updated": 0,
+            "6119": connection.server_id,
+            "topic": f"smd+{target}",
+        }
+
+    def start(self, quote: QuoteState | None, now_ns: int) -> None:
+        """Send everything known, twice. Without a quote only the quality of the data is known."""
+        frame = dict(self._frame)
+        frame["_updated"] = now_ns // NS_PER_MS
+        frame["6509"] = fields.QUALITY
+        self._sent = {"6509": fields.QUALITY}
+        if quote is not None:
+            for tag, read in self._readers:
+                value = read(quote)
+                if value is not None:
+                    frame[tag] = self._sent[tag] = value
+            self.started = True
+        self.connection.send(frame)
+        self.connection.send(frame)
+
+    def update(self, quote: QuoteState, now_ns: int) -> None:
+        """Send what changed since the last frame, if anything did."""
+        sent = self._sent
+        changed: dict[str, fields.Value] | None = None
+        for tag, read in self._readers:
+            value = read(quote)
+            if value is not None and sent.get(tag) != value:
+                sent[tag] = value
+                if changed is None:
+                    changed = {}
+                changed[tag] = value
+        if changed is None:
+            return
+        frame = self._frame
+        frame["_updated"] = now_ns // NS_PER_MS
+        self.connection.send({**frame, **changed})
+
+
+class Slice:
+    """One instrument's subscriptions and when their next frames are due."""
+
+    __slots__ = ("due_ns", "subscriptions", "timer")
+
+    def __init__(self) -> None:
+        self.subscriptions: list[Subscription] = []
+        self.due_ns = 0
+        self.timer: int | None = None
+
+
+class MarketDataStreams:
+    """All top-of-book subscriptions, and their conflation in market time.
+
+    Args:
+        core: For the engine and the settings.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._slices: dict[int, Slice] = {}
+        self._gap_ns = core.settings.conflation_ms * NS_PER_MS
+        self._lifetime_ns = int(core.settings.smd_lifetime_s * NS_PER_S)
+
+    def subscribe(self, connection: Connection, target: str, arguments: dict[str, Any]) -> None:
+        """Begin or renew; an instrument that does not exist is not answered."""
+        conid = _conid(target)
+        instrument = self._core.instrument(conid) if conid is not None else None
+        if conid is None or instrument is None:
+            return
+        listed = arguments.get("fields")
+        tags = tuple(dict.fromkeys(str(tag) for tag in listed)) if isinstance(listed, list) else ()
+        now_ns = self._core.now_ns
+        subscription = Subscription(connection, target, instrument, tags or DEFAULT_FIELDS, now_ns)
+        found = self._slices.setdefault(conid, Slice())
+        found.subscriptions = [
+            one for one in found.subscriptions if one.connection is not connection or one.target != target
+        ]
+        found.subscriptions.append(subscription)
+        subscription.start(self._core.engine.quote(conid), now_ns)
+
+    def unsubscribe(self, connection: Connection, target: str) -> None:
+        conid = _conid(target)
+        if conid is not None:
+            self._drop(conid, lambda one: one.connection is connection and one.target == target)
+
+    def drop_connection(self, connection: Connection) -> None:
+        for conid in list(self._slices):
+            self._drop(conid, lambda one: one.connection is connection)
+
+    def close(self, conid: int | None) -> bool:
+        """End the streams of one instrument, or of all; whether there were any."""
+        conids = list(self._slices) if conid is None else [conid]
+        dropped = [one for one in conids if self._drop(one, lambda _: True)]
+        return bool(dropped)
+
+    def has(self, conid: int) -> bool:
+        return conid in self._slices
+
+    def clear(self) -> None:
+        self.close(None)
+
+    def restart(self) -> None:
+        """The market began anew: every stream starts with a full frame again."""
+        for found in self._slices.values():
+            found.due_ns, found.timer = 0, None
+            for one in found.subscriptions:
+                one.started = False
+                one.renewed_ns = self._core.now_ns
+
+    def on_quote(self, conid: int, quote: QuoteState, now_ns: int) -> None:
+        """The quote changed: send now, or when the instrument's next frame is due."""
+        found = self._slices.get(conid)
+        if found is None or found.timer is not None:
+            return
+        if now_ns >= found.due_ns:
+            found.due_ns = now_ns + self._gap_ns
+            self._push(conid, found, quote, now_ns)
+        else:
+            found.timer = self._core.engine.schedule(found.due_ns, lambda at_ns: self._timer(conid, at_ns))
+
+    def _timer(self, conid: int, now_ns: int) -> None:
+        found = self._slices.get(conid)
+        quote = self._core.engine.quote(conid)
+        if found is None or quote is None:
+            return
+        found.timer = None
+        found.due_ns = now_ns + self._gap_ns
+        self._push(conid, found, quote, now_ns)
+
+    def _push(self, conid: int, found: Slice, quote: QuoteState, now_ns: int) -> None:
+        expired = False
+        for one in found.subscriptions:
+            if self._lifetime_ns and now_ns - one.renewed_ns >= self._lifetime_ns:
+                expired = True
+            elif one.started:
+                one.update(quote, now_ns)
+            else:
+                one.start(quote, now_ns)
+        if expired:
+            self._drop(conid, lambda one: now_ns - one.renewed_ns >= self._lifetime_ns)
+
+    def _drop(self, conid: int, which: Any) -> bool:
+        found = self._slices.get(conid)
+        if found is None:
+            return False
+        before = len(found.subscriptions)
+        found.subscriptions = [one for one in found.subscriptions if not which(one)]
+        dropped = len(found.subscriptions) < before
+        if not found.subscriptions:
+            if found.timer is not None:
+                self._core.engine.cancel_timer(found.timer)
+            del self._slices[conid]
+        return dropped
+
+
+def _conid(target: str) -> int | None:
+    text = target.partition("@")[0]
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

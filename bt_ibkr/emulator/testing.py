@@ -1,0 +1,90 @@
+"""An emulator in a thread of this process, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from bt_ibkr.emulator.server import EmulatorServer
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.tls import server_context
+
+T = TypeVar("T")
+#: Wall seconds a start or stop may take.
+_PATIENCE_S = 30.0
+
+
+class EmulatorThread:
+    """A context manager: the emulator serves while the block runs.
+
+    Args:
+        settings: As for a process; the port is always a free one.
+
+    Attributes:
+        url, ws, control: Addresses, as a process prints them.
+        server: The server; touch it inside ``call`` only.
+    """
+
+    def __init__(self, settings: EmulatorSettings | None = None) -> None:
+        chosen = settings if settings is not None else EmulatorSettings()
+        self.settings = msgspec.structs.replace(chosen, port=0)
+        self.url = ""
+        self.ws = ""
+        self.control = ""
+        self.server: EmulatorServer
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
+        self._up: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name="emulator", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._up.result(_PATIENCE_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(_PATIENCE_S)
+
+    def call(self, function: Callable[[EmulatorServer], T]) -> T:
+        """The result of ``function(server)``, run in the emulator's thread; frames it made are sent."""
+        result: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                result.set_result(function(self.server))
+            except Exception as problem:  # noqa: BLE001 - handed to the caller's thread
+                result.set_exception(problem)
+            self.server.core.hub.flush()
+
+        self._loop.call_soon_threadsafe(work)
+        return result.result(_PATIENCE_S)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as problem:
+            if self._up.done():
+                raise
+            self._up.set_exception(problem)
+
+    async def _serve(self) -> None:
+        tls = server_context(self.settings.host) if self.settings.tls else None
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self.server = EmulatorServer(self.settings, tls=tls)
+        await self.server.start()
+        self.url, self.ws, self.control = self.server.url, self.server.ws, self.server.control
+        self._up.set_result(None)
+        try:
+            await self._end.wait()
+        finally:
+            await self.server.stop()
