@@ -280,7 +280,8 @@ def test_positions2_has_other_names() -> None:
 def test_ledger() -> None:
     line = {"settledcash": 971869.6, "exchangerate": 1, "cashbalance": 971869.6,
             "netliquidationvalue": 1005165.5, "unrealizedpnl": 151.57, "stockmarketvalue": 30613.4,
-            "realizedpnl": 0.0, "currency": "USD", "key": "LedgerList", "timestamp": 1775169606, "secondkey": "USD"}  # fmt: skip
+            "realizedpnl": 0.0, "currency": "USD",
+            "key": "LedgerList", "timestamp": 1775169606, "secondkey": "USD"}  # fmt: skip
     found = portfolio.ledger({"USD": line, "BASE": {**line, "currency": "BASE", "secondkey": "BASE"}})
     assert list(found) == ["USD", "BASE"]
     assert found["USD"] == LedgerLine(
