@@ -31,8 +31,10 @@ _ONE = Decimal(1)
 
 
 def exact(price: float) -> Decimal:
-    """A price as the decimal number it is written as."""
-    return Decimal(repr(price))
+    """A price or size as the decimal number it is written as; whole numbers without a point."""
+    # callers may hold an int, which has no is_integer before Python 3.12
+    number = float(price)
+    return Decimal(int(number)) if number.is_integer() else Decimal(repr(number))
 
 
 def market_price(instrument: Instrument, quote: QuoteState | None) -> float | None:

@@ -73,7 +73,7 @@ class QuoteModel:
             return
         last = book.last_print()
         if working.waits_for_trigger and last is not None:
-            self._trigger(working, last, venue)
+            self._trigger(book, working, last, venue)
         self._touch_one(book, working, venue)
         _expire_if_immediate(working, venue)
 
@@ -84,7 +84,7 @@ class QuoteModel:
         if price is not None:
             for working in list(book.orders):
                 if working.waits_for_trigger and working.arrival < book.prints and _ready(working, venue):
-                    self._trigger(working, price, venue)
+                    self._trigger(book, working, price, venue)
         self._touch(book, venue)
         if event.last is not None and not book.instrument.quote_only:
             self._print(book, event.last, event.last_size, venue)
@@ -95,9 +95,11 @@ class QuoteModel:
     def on_reopening(self, book: Book, venue: Venue) -> None:
         self._touch(book, venue)
 
-    def _trigger(self, working: Working, price: float, venue: Venue) -> None:
+    def _trigger(self, book: Book, working: Working, price: float, venue: Venue) -> None:
         if working.triggers(price):
             working.trigger()
+            # it enters the market after the print that triggered it
+            working.arrival = book.prints
             venue.triggered(working)
         else:
             working.trail(price)
