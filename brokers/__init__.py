@@ -1,1 +1,6 @@
 """backtrader brokers and commission schemes for IBKR."""
+
+from bt_ibkr.brokers.commission import IBKRCommission
+from bt_ibkr.brokers.ibkr_broker import IBKRBroker
+
+__all__ = ["IBKRBroker", "IBKRCommission"]

@@ -57,19 +57,25 @@ class ManualClock:
 
 
 class ScaledClock:
-    """Runs ``speed`` times as fast as the machine's clock from an anchor.
+    """Runs ``speed`` times as fast as the machine's clock, once it has been started.
 
     Args:
-        start_ns: Market time at the moment of construction.
+        start_ns: Market time until and at the start.
         speed: Market seconds per wall second, above 0.
     """
 
     def __init__(self, start_ns: int, speed: float) -> None:
         self._start_ns = start_ns
         self._speed = speed
+        self._anchor_ns = 0
+
+    def restart(self) -> None:
+        """Begin to run now; until then the clock stands at ``start_ns``."""
         self._anchor_ns = time.monotonic_ns()
 
     def now_ns(self) -> int:
+        if not self._anchor_ns:
+            return self._start_ns
         return self._start_ns + int((time.monotonic_ns() - self._anchor_ns) * self._speed)
 
     def wall_s(self, market_ns: int) -> float:

@@ -1,0 +1,50 @@
+"""IBKR's price list as a backtrader commission scheme."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import backtrader as bt
+
+from bt_ibkr.model.commission import OrderProgress, commission_schedule
+from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.model.order import Side
+
+
+class IBKRCommission(bt.CommInfoBase):  # type: ignore[misc]
+    """Charges what IBKR's schedule charges for an order that executes at once.
+
+    Parameters: ``schedule`` (``fixed``, ``tiered`` or ``none``), ``security_type`` (IBKR's word), ``mult``
+    (units of currency per point). The same tables charge the emulator's accounts. An order that backtrader
+    splits, because it closes one position and opens the opposite one, is charged the minimum for each part.
+    """
+
+    params = (
+        ("schedule", "fixed"),
+        ("security_type", "STK"),
+        ("stocklike", True),
+        ("commtype", bt.CommInfoBase.COMM_FIXED),
+    )
+
+    def __init__(self) -> None:
+        kind = SecurityType.from_wire(self.p.security_type)
+        if kind in (SecurityType.FUTURE, SecurityType.FUTURE_OPTION):
+            self.p.stocklike = False
+        super().__init__()
+        self._kind = kind
+        self._rates = commission_schedule(self.p.schedule)
+
+    def _getcommission(self, size: float, price: float, pseudoexec: bool) -> float:
+        if not size or not math.isfinite(size) or not math.isfinite(price):
+            return 0.0
+        quantity = abs(Decimal(repr(float(size))))
+        value = quantity * abs(Decimal(repr(float(price)))) * Decimal(repr(float(self.p.mult)))
+        progress = OrderProgress().plus(quantity, value)
+        return float(self._rates.cost(self._kind, Side.BUY if size > 0 else Side.SELL, progress))
+
+    def get_margin(self, price: float) -> float:
+        """What one unit binds: the margin set, or its full value."""
+        if self.p.margin:
+            return float(self.p.margin)
+        return float(price * self.p.mult)

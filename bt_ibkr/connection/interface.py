@@ -1,0 +1,168 @@
+"""What feeds, broker and store know of the session: one small interface.
+
+Calls block the caller's (cerebro's) thread and raise; commands return at once and answer through a mailbox.
+All events are frozen.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from bt_ibkr.clock import Clock
+from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.errors import BtIbkrError
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.market import Bar
+from bt_ibkr.model.order import Execution, OrderReport, OrderTicket
+from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.services.marketdata import TickSink
+
+
+class SessionChanged(msgspec.Struct, frozen=True):
+    """The session's state changed: ``streaming``, ``broken`` …, with the cause."""
+
+    state: str
+    cause: str
+
+
+class HistoryArrived(msgspec.Struct, frozen=True):
+    """Answer to ``request_history``: the bars, or why there are none."""
+
+    token: int
+    bars: tuple[Bar, ...]
+    error: BtIbkrError | None = None
+
+
+class OrderPlaced(msgspec.Struct, frozen=True):
+    """A ticket stands at IBKR under ``order_id``."""
+
+    ref: int
+    order_id: str
+
+
+class OrderFailed(msgspec.Struct, frozen=True):
+    """A ticket was refused, or its outcome is not known (``error`` is an ``OutcomeUnknownError``)."""
+
+    ref: int
+    error: BtIbkrError
+
+
+class CancelFailed(msgspec.Struct, frozen=True):
+    """A cancellation was refused or its outcome is not known."""
+
+    ref: int
+    error: BtIbkrError
+
+
+class OrderChanged(msgspec.Struct, frozen=True):
+    """IBKR reported on an order."""
+
+    report: OrderReport
+
+
+class ExecutionReported(msgspec.Struct, frozen=True):
+    """An execution, reported for the first time. ``commission`` may still be unknown."""
+
+    execution: Execution
+
+
+class CommissionReported(msgspec.Struct, frozen=True):
+    """The commission of an execution that was reported before."""
+
+    execution: Execution
+
+
+class LedgerChanged(msgspec.Struct, frozen=True):
+    """Cash and values by currency."""
+
+    account: str
+    lines: tuple[LedgerLine, ...]
+
+
+class AccountSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as it stood at one moment: what happened before is in it, what comes later is an event."""
+
+    positions: tuple[Position, ...]
+    executions: tuple[Execution, ...]
+    orders: tuple[OrderReport, ...]
+    ledger: dict[str, LedgerLine]
+
+
+AccountEvent = (
+    OrderPlaced
+    | OrderFailed
+    | CancelFailed
+    | OrderChanged
+    | ExecutionReported
+    | CommissionReported
+    | LedgerChanged
+)
+FeedEvent = HistoryArrived
+StoreEvent = SessionChanged
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """A ticket and the caller's own number for it."""
+
+    ref: int
+    ticket: OrderTicket
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the stream was taken in: the client's port and frames read on that connection."""
+
+    port: int
+    frames: int
+
+
+class Connection(Protocol):
+    """The way to the brokerage session, whichever process owns it."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def open(self, events: Mailbox[StoreEvent]) -> None:
+        """Open the session; raises if it cannot be had."""
+
+    def close(self) -> None:
+        """End it; may be called twice."""
+
+    def accounts(self) -> tuple[str, ...]:
+        """Account ids of this login, the selected one first."""
+
+    def resolve(self, query: ContractQuery) -> Contract:
+        """The contract a dataname means."""
+
+    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
+        """Stream ticks into ``sink``."""
+
+    def unsubscribe_ticks(self, sink: TickSink) -> None:
+        """End what ``sink`` subscribed."""
+
+    def stream_ns(self) -> int:
+        """The newest server time seen on any tick; 0 before the first."""
+
+    def request_history(self, request: HistoryRequest, token: int, answers: Mailbox[FeedEvent]) -> None:
+        """Ask for bars; the answer comes as ``HistoryArrived`` with ``token``."""
+
+    def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
+        """Read ``account`` and stream its orders, executions and cash from that moment on."""
+
+    def place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
+        """Send one order, or the orders of one bracket or group."""
+
+    def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
+        """Ask for a cancellation."""
+
+    def in_flight(self) -> int:
+        """Commands and requests that have not been answered yet."""
+
+    def progress(self) -> Progress:
+        """What was read of the stream."""
+
+    def renew_due(self) -> None:
+        """Renew subscriptions whose time has come, where the market clock jumps."""

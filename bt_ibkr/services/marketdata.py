@@ -1,0 +1,109 @@
+"""Top of book: one quote per instrument, shared by everyone who asked for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.model.market import Tick
+from bt_ibkr.session.websocket import Socket, Subscription, renewal_ns
+from bt_ibkr.wire import topics
+from bt_ibkr.wire.frames import QUOTE_FIELDS, Frame, QuoteMerger
+
+_log = logging.getLogger(__name__)
+
+
+class TickSink(Protocol):
+    """Takes ticks; called in the loop's thread. A ``collections.deque`` is one."""
+
+    def append(self, item: Tick, /) -> None: ...
+
+
+class _Stream:
+    __slots__ = ("merger", "seen", "sinks", "target")
+
+    def __init__(self, target: str, conid: int) -> None:
+        self.target = target
+        self.merger = QuoteMerger(conid)
+        self.sinks: list[TickSink] = []
+        self.seen: Tick | None = None
+
+
+class MarketDataService:
+    """Market data of one session.
+
+    Args:
+        socket: The session's WebSocket.
+        settings: For the renewal interval.
+        wake: Called when a sink was given a tick outside ``on_frame``.
+        now_ns: This machine's time, for ``Tick.received_ns``.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        settings: SessionSettings,
+        wake: Callable[[], None],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._socket = socket
+        self._renew_ns = renewal_ns(settings.renew_market_data_s)
+        self._wake = wake
+        self._now_ns = now_ns
+        self._by_topic: dict[str, _Stream] = {}
+        #: The newest server time on any instrument's tick: the market's clock as the stream shows it.
+        self.stream_ns = 0
+
+    async def subscribe(self, conid: int, exchange: str, sink: TickSink) -> None:
+        """Stream ``conid`` into ``sink``; if it streams already, its last tick is given at once."""
+        target = str(conid) if exchange in ("", "SMART", "IDEALPRO") else f"{conid}@{exchange}"
+        topic = f"smd+{target}"
+        stream = self._by_topic.get(topic)
+        if stream is None:
+            stream = self._by_topic[topic] = _Stream(target, conid)
+            stream.sinks.append(sink)
+            await self._socket.subscribe(
+                Subscription(
+                    key=topic,
+                    text=topics.subscribe_market_data(target, QUOTE_FIELDS),
+                    undo=topics.unsubscribe_market_data(target),
+                    renew_ns=self._renew_ns,
+                )
+            )
+            return
+        if stream.seen is not None:
+            sink.append(stream.seen)
+            self._wake()
+        stream.sinks.append(sink)
+
+    async def unsubscribe(self, sink: TickSink) -> None:
+        """End the streams of ``sink``; a stream that nobody wants is ended at the server."""
+        for topic, stream in list(self._by_topic.items()):
+            if any(existing is sink for existing in stream.sinks):
+                stream.sinks = [existing for existing in stream.sinks if existing is not sink]
+                if not stream.sinks:
+                    del self._by_topic[topic]
+                    await self._socket.unsubscribe(topic)
+
+    def broken(self) -> None:
+        """The WebSocket was lost: what traded meanwhile is not in the stream."""
+        for stream in self._by_topic.values():
+            stream.merger.resubscribed()
+
+    def on_frame(self, frame: Frame) -> None:
+        """Take one frame whose topic begins with ``smd``."""
+        stream = self._by_topic.get(frame.topic)  # type: ignore[arg-type]
+        if stream is None:
+            return
+        tick = stream.merger.apply(frame, self._now_ns())
+        if tick is None:
+            return
+        stream.seen = tick
+        for sink in stream.sinks:
+            sink.append(tick)
+        # After the sinks: who reads this time first and the sinks second misses no tick up to it.
+        if tick.time_ns > self.stream_ns:
+            self.stream_ns = tick.time_ns

@@ -1,0 +1,237 @@
+"""The session with IBKR: who is logged in, kept alive, with its WebSocket.
+
+Start-up order (each step raises if it fails): ``/tickle`` and ``auth/status``, ``ssodh/init`` where there is
+no brokerage session, ``/iserver/accounts`` (before it, order and market-data calls answer HTTP 500),
+``/portfolio/accounts`` (before it, portfolio calls answer empty without an error), then the WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+import aiohttp
+
+from bt_ibkr.clock import Clock, SystemClock
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.errors import AuthenticationError, BtIbkrError, ResponseError, SessionError
+from bt_ibkr.session.http import HttpClient, ssl_context
+from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
+from bt_ibkr.session.websocket import Socket
+from bt_ibkr.wire import session as wire_session
+from bt_ibkr.wire.frames import Frame
+
+_log = logging.getLogger(__name__)
+
+#: How often the brokerage session is asked for before a person is asked.
+_INIT_TRIES = 3
+
+
+class SessionState(Enum):
+    """Where the session stands."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    STREAMING = "streaming"
+    BROKEN = "broken"
+
+
+_ALLOWED = {
+    SessionState.CLOSED: {SessionState.OPENING},
+    SessionState.OPENING: {SessionState.STREAMING, SessionState.CLOSED},
+    SessionState.STREAMING: {SessionState.BROKEN, SessionState.CLOSED},
+    SessionState.BROKEN: {SessionState.STREAMING, SessionState.CLOSED},
+}
+
+
+class Session:
+    """One brokerage session. Lives in one asyncio loop; every method is called there.
+
+    Args:
+        settings: Where and how.
+        clock: Market clock.
+        on_frame: Called for each frame of the WebSocket.
+        on_state: Called at each change of state with the new state and its cause.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        clock: Clock | None = None,
+        on_frame: Callable[[Frame], None],
+        on_state: Callable[[SessionState, str], None],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._frame_sink = on_frame
+        self._state_sink = on_state
+        self._state = SessionState.CLOSED
+        self._client: aiohttp.ClientSession | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opened: asyncio.Future[None] | None = None
+        self._accounts: wire_session.Accounts | None = None
+        self.http: HttpClient
+        self.socket: Socket
+
+    @property
+    def state(self) -> SessionState:
+        return self._state
+
+    @property
+    def accounts(self) -> wire_session.Accounts:
+        """The accounts of this login.
+
+        Raises:
+            SessionError: The session is not open.
+        """
+        if self._accounts is None:
+            raise SessionError("The session is not open: its accounts are not known yet.")
+        return self._accounts
+
+    def _move(self, state: SessionState, cause: str) -> None:
+        if state is self._state:
+            return
+        if state not in _ALLOWED[self._state]:
+            raise SessionError(f"The session cannot go from {self._state.value} to {state.value} ({cause}).")
+        self._state = state
+        _log.info("session-%s cause=%s", state.value, cause)
+        self._state_sink(state, cause)
+
+    async def open(self) -> None:
+        """Log on, prime and stream.
+
+        Raises:
+            UnreachableError: Nobody answers at the address.
+            TrustError: The certificate is not trusted.
+            AuthenticationError: Nobody is logged in at the gateway.
+        """
+        self._move(SessionState.OPENING, "asked to")
+        settings = self._settings
+        self._client = aiohttp.ClientSession(
+            cookie_jar=aiohttp.CookieJar(unsafe=True),
+            headers={"User-Agent": "bt_ibkr", "Accept": "*/*"},
+        )
+        gate = PacingGate(IBKR_LIMITS if settings.paced else ())
+        try:
+            self.http = HttpClient(self._client, settings, gate)
+            await self._log_on()
+            await self._prime()
+            self.socket = Socket(
+                self._client,
+                settings,
+                ssl_context(settings.trust, settings.base_url),
+                self._clock,
+                self,
+                self._session_id,
+            )
+            self._opened = asyncio.get_running_loop().create_future()
+            self._start(self.socket.run(), "websocket")
+            await self._opened
+            self._start(self._keep_alive(), "tickle")
+        except BaseException:
+            await self.close()
+            raise
+
+    def _start(self, coroutine: object, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task of the session ended; unless the session is being closed, that is a fault to be told."""
+        if task.cancelled():
+            return
+        problem = task.exception()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(problem or SessionError(f"The task {task.get_name()} ended early."))
+            return
+        _log.error("task-died name=%s problem=%r", task.get_name(), problem)
+        if self._state is SessionState.STREAMING:
+            self._move(SessionState.BROKEN, f"{task.get_name()} failed: {problem}")
+
+    async def close(self) -> None:
+        """End the tasks, the WebSocket and the connections. The login at the gateway stays."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        if self._state is not SessionState.CLOSED:
+            self._move(SessionState.CLOSED, "asked to")
+
+    async def _log_on(self) -> None:
+        tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+        status = tickle.auth
+        for attempt in range(_INIT_TRIES):
+            if status is None or not status.ready:
+                # The very first look after a start can be wrong: look once more before acting.
+                status = wire_session.auth_status((await self.http.send("POST", "/iserver/auth/status")).body)
+            if status.ready:
+                return
+            if status.competing and not self._settings.compete:
+                raise AuthenticationError(
+                    "Another login of the same user holds the brokerage session.",
+                    remedy="Log the other one out, or allow this one to take over.",
+                )
+            _log.info("session-init attempt=%d", attempt + 1)
+            body = {"publish": True, "compete": self._settings.compete}
+            reply = await self.http.send("POST", "/iserver/auth/ssodh/init", body=body)
+            if reply.status == 200:
+                status = wire_session.auth_status(reply.body)
+                if status.ready:
+                    return
+            status = None
+        raise AuthenticationError(
+            f"{self._settings.base_url} answers, but nobody is logged in there.",
+            remedy=f"Open {self._settings.base_url.removesuffix('/v1/api')} in a browser, log in, and try again.",
+        )
+
+    async def _prime(self) -> None:
+        self._accounts = wire_session.brokerage_accounts(
+            self.http.checked("GET /iserver/accounts", await self.http.send("GET", "/iserver/accounts"))
+        )
+        await self.http.get("/portfolio/accounts")
+
+    async def _session_id(self) -> str:
+        """Before each WebSocket connection: session first, socket second."""
+        tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+        if tickle.auth is None or not tickle.auth.ready:
+            await self._log_on()
+            await self._prime()
+        elif self._state is SessionState.BROKEN:
+            # After the nightly reset the server asks for the accounts again.
+            self._accounts = wire_session.brokerage_accounts(await self.http.get("/iserver/accounts"))
+        return tickle.session or ""
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.tickle_interval_s)
+            try:
+                tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+                if tickle.auth is None or not tickle.auth.ready:
+                    _log.warning("session-lapsed error=%s", tickle.error)
+                    await self._log_on()
+                    await self._prime()
+            except (ResponseError, BtIbkrError) as problem:
+                # One failed tickle is no disaster (a user saw 7 % fail); the WebSocket tells a real outage.
+                _log.warning("tickle-failed problem=%s", problem)
+
+    # SocketEvents
+
+    def on_frame(self, frame: Frame) -> None:
+        self._frame_sink(frame)
+
+    def on_open(self, *, again: bool) -> None:
+        self._move(SessionState.STREAMING, "WebSocket ready again" if again else "WebSocket ready")
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_result(None)
+
+    def on_break(self, cause: str) -> None:
+        if self._state is SessionState.STREAMING:
+            self._move(SessionState.BROKEN, cause)

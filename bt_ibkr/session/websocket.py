@@ -1,0 +1,292 @@
+"""The WebSocket: handshake, keep-alive, reconnection, and the list of what is subscribed.
+
+Rules of the wire that this module keeps (recorded 2026-04 and later):
+
+- Nothing is sent before the frame ``system`` + ``success``: the gateway completes the upgrade by itself and
+  throws away what arrives before it is connected upstream.
+- ``tic`` keeps the socket; it is answered four times.
+- Heartbeats come every 10 s; a socket that says nothing for ``silence_s`` is dead.
+- Subscriptions do not survive a reconnect: all are sent again after the new ``success``.
+- Market-data subscriptions end without a word after 10 to 15 minutes: each is sent again before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from bt_ibkr.clock import NS_PER_S, Clock
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, UnreachableError, WireError
+from bt_ibkr.session.http import trust_error
+from bt_ibkr.wire import frames, topics
+from bt_ibkr.wire.frames import Frame
+
+_log = logging.getLogger(__name__)
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """Something asked of the WebSocket and to be asked again after a reconnect.
+
+    Attributes:
+        key: Identity; a second subscription under the same key replaces the first.
+        text: The message that subscribes.
+        undo: The message that ends it.
+        renew_ns: Market nanoseconds after which ``text`` is sent again; 0 for never.
+    """
+
+    key: str
+    text: str
+    undo: str
+    renew_ns: int = 0
+
+
+class SocketEvents(Protocol):
+    """Who is told; called in the loop's thread."""
+
+    def on_frame(self, frame: Frame) -> None:
+        """A frame with a topic, after the handshake's."""
+
+    def on_open(self, *, again: bool) -> None:
+        """The socket is ready and all subscriptions were sent; ``again`` after a break."""
+
+    def on_break(self, cause: str) -> None:
+        """The socket is gone; reconnection begins by itself."""
+
+
+class Socket:
+    """One WebSocket, reopened for as long as it is wanted.
+
+    Args:
+        client: The aiohttp session, passed in.
+        settings: Where and how.
+        ssl_context: As for REST.
+        clock: Market clock, for renewals.
+        events: Who is told.
+        prepare: Awaited before each connection; returns the session id for the ``api`` cookie. It raises if the
+            REST session is not ready.
+    """
+
+    def __init__(
+        self,
+        client: aiohttp.ClientSession,
+        settings: SessionSettings,
+        ssl_context: ssl.SSLContext | bool,
+        clock: Clock,
+        events: SocketEvents,
+        prepare: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._ssl = ssl_context
+        self._clock = clock
+        self._events = events
+        self._prepare = prepare
+        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._ready = False
+        self._subscriptions: dict[str, Subscription] = {}
+        self._sent_at_ns: dict[str, int] = {}
+        self._opened_once = False
+        self._alive = asyncio.Event()
+        self._last_frame_s = 0.0
+        #: Frames received on the present connection.
+        self.received = 0
+        #: Local port of the present connection, 0 if there is none.
+        self.local_port = 0
+        #: Frames that could not be read, since the start.
+        self.unreadable = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    async def run(self) -> None:
+        """Keep the socket open until cancelled. The first connection's failure is raised; later ones are
+        tried again with a growing, jittered pause."""
+        pause = self._settings.reconnect_first_s
+        while True:
+            cause = "closed"
+            try:
+                await self._connect()
+                pause = self._settings.reconnect_first_s
+                cause = await self._serve()
+            except BtIbkrError as problem:
+                if not self._opened_once:
+                    raise
+                cause = str(problem)
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as problem:
+                if not self._opened_once:
+                    raise UnreachableError(
+                        f"The WebSocket {self._settings.websocket_url} could not be opened ({problem})."
+                    ) from None
+                cause = f"{type(problem).__name__}: {problem}"
+            finally:
+                await self._drop()
+            _log.warning("websocket-broken cause=%s retry_s=%.2f", cause, pause)
+            self._events.on_break(cause)
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, self._settings.reconnect_longest_s)
+
+    async def _connect(self) -> None:
+        session_id = await self._prepare()
+        url = self._settings.websocket_url
+        try:
+            self._ws = await self._client.ws_connect(
+                url,
+                ssl=self._ssl,
+                headers={"Cookie": f"api={session_id}"} if session_id else None,
+                max_msg_size=frames.MAX_FRAME,
+                autoping=True,
+                compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            )
+        except aiohttp.ClientConnectorCertificateError as problem:
+            raise trust_error(url, problem.certificate_error) from None
+        except aiohttp.WSServerHandshakeError as problem:
+            raise UnreachableError(f"{url} refused the WebSocket: HTTP {problem.status}.") from None
+        self.received = 0
+        sockname = self._ws.get_extra_info("sockname")
+        self.local_port = sockname[1] if sockname else 0
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await self._await_success()
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"{url} accepted the WebSocket but did not say `system.success` within "
+                f"{self._settings.connect_timeout_s:g} s.",
+                remedy="Is somebody logged in at the gateway?",
+            ) from None
+        self._ready = True
+        again = self._opened_once
+        self._opened_once = True
+        for subscription in list(self._subscriptions.values()):
+            await self._send_subscription(subscription)
+        self._events.on_open(again=again)
+
+    async def _await_success(self) -> None:
+        assert self._ws is not None
+        async for message in self._ws:
+            frame = self._read(message)
+            if frame is None:
+                continue
+            self._events.on_frame(frame)
+            if frame.topic == "system" and frame.success:
+                return
+        raise RequestTimeoutError(
+            f"{self._settings.websocket_url} closed the WebSocket before it was ready."
+        )
+
+    def _read(self, message: aiohttp.WSMessage) -> Frame | None:
+        self.received += 1
+        try:
+            return frames.decode(message.data)
+        except (WireError, TypeError) as problem:
+            self.unreadable += 1
+            if self.unreadable in (1, 10, 100) or self.unreadable % 1000 == 0:
+                _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
+            return None
+
+    async def _serve(self) -> str:
+        """Read until the socket ends; the cause of its end."""
+        assert self._ws is not None
+        ws = self._ws
+        keeper = asyncio.create_task(self._keep_alive(ws), name="websocket-keep-alive")
+        on_frame = self._events.on_frame
+        decode = frames.decode
+        text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
+        receive = ws.receive
+        try:
+            while True:
+                # `async for` costs one more coroutine a frame; this loop is the hot path.
+                message = await receive()
+                kind = message.type
+                if kind is not text and kind is not binary:
+                    return f"closed with code {ws.close_code}" if kind != aiohttp.WSMsgType.ERROR else str(
+                        ws.exception()
+                    )
+                self.received += 1
+                try:
+                    frame = decode(message.data)
+                except WireError as problem:
+                    self.unreadable += 1
+                    if self.unreadable in (1, 10, 100) or self.unreadable % 1000 == 0:
+                        _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
+                    continue
+                on_frame(frame)
+        finally:
+            keeper.cancel()
+
+    async def _keep_alive(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        """Send ``tic``, renew what would run out, and close a socket that fell silent."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        last_count, silent_since, last_tic = self.received, loop.time(), loop.time()
+        step = min(1.0, settings.tic_interval_s, settings.silence_s / 2)
+        while True:
+            await asyncio.sleep(step)
+            now = loop.time()
+            if self.received != last_count:
+                last_count, silent_since = self.received, now
+            elif now - silent_since > settings.silence_s:
+                _log.warning("websocket-silent for_s=%.1f", now - silent_since)
+                await ws.close()
+                return
+            if now - last_tic >= settings.tic_interval_s:
+                last_tic = now
+                await self._send(topics.TIC)
+            await self.renew_due()
+
+    async def renew_due(self) -> None:
+        """Send again every subscription whose time has come by the market clock."""
+        if not self._ready:
+            return
+        now_ns = self._clock.now_ns()
+        for key, subscription in list(self._subscriptions.items()):
+            if subscription.renew_ns and now_ns - self._sent_at_ns.get(key, 0) >= subscription.renew_ns:
+                await self._send_subscription(subscription)
+
+    async def subscribe(self, subscription: Subscription) -> None:
+        """Ask now, and again after every reconnect."""
+        self._subscriptions[subscription.key] = subscription
+        await self._send_subscription(subscription)
+
+    async def unsubscribe(self, key: str) -> None:
+        """End what was asked under ``key``; unknown keys are ignored."""
+        subscription = self._subscriptions.pop(key, None)
+        self._sent_at_ns.pop(key, None)
+        if subscription is not None and subscription.undo:
+            await self._send(subscription.undo)
+
+    async def _send_subscription(self, subscription: Subscription) -> None:
+        self._sent_at_ns[subscription.key] = self._clock.now_ns()
+        await self._send(subscription.text)
+
+    async def _send(self, text: str) -> None:
+        ws = self._ws
+        if ws is None or not self._ready or ws.closed:
+            return
+        try:
+            await ws.send_str(text)
+        except (ConnectionError, aiohttp.ClientError) as problem:
+            # The reader notices the end by itself and everything is sent again after the reconnect.
+            _log.info("websocket-send-failed problem=%s", problem)
+
+    async def _drop(self) -> None:
+        self._ready = False
+        self.local_port = 0
+        ws, self._ws = self._ws, None
+        if ws is not None and not ws.closed:
+            await ws.close()
+
+
+#: Market nanoseconds for a renewal interval in seconds.
+def renewal_ns(seconds: float) -> int:
+    """``seconds`` as market nanoseconds."""
+    return int(seconds * NS_PER_S)

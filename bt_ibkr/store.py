@@ -1,0 +1,313 @@
+"""The store: owner of the session, and the one place where a live run waits.
+
+Cerebro calls ``get_notifications`` once per cycle, before it polls any feed. Here, and nowhere else, the
+thread sleeps until there is something to do: a bar is ready, an order event has come, a notification is
+due, or the next bar's edge has passed. Each cycle also fixes the *cutoff*: the earliest time of any bar that is
+ready. A feed delivers only a bar of that time, so bars reach the strategies in time order, cerebro never has to
+rewind a feed, and ``exactbars=1`` works with several feeds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
+from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
+from bt_ibkr.connection.direct import DirectConnection
+from bt_ibkr.connection.interface import Connection, SessionChanged, StoreEvent
+from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.errors import SessionError, UsageError
+from bt_ibkr.services.questions import QuestionPolicy
+
+if TYPE_CHECKING:
+    from bt_ibkr.brokers.ibkr_broker import IBKRBroker
+    from bt_ibkr.feeds.ibkr_data import IBKRData
+
+_log = logging.getLogger(__name__)
+
+#: Longest wait in one cycle, seconds: cerebro looks at ``runstop`` only between cycles.
+_LONGEST_WAIT_S = 0.25
+
+
+class StoreFeed(Protocol):
+    """What the store asks of a feed, once per cycle."""
+
+    def prepare(self, market_ns: int) -> int | None:
+        """Take in what has arrived, close bars up to ``market_ns``; the time of the next bar to deliver."""
+
+    def deadline_ns(self) -> int | None:
+        """Market time of the next edge at which a bar may have to be closed."""
+
+    def has_news(self) -> bool:
+        """A notification or the feed's end is waiting to be seen by cerebro."""
+
+    def session_changed(self, change: SessionChanged) -> None:
+        """The session broke or came back."""
+
+    def finish(self) -> None:
+        """The market is over: deliver what is complete, then end."""
+
+
+class StoreBroker(Protocol):
+    """What the store asks of the broker."""
+
+    def pending(self) -> bool:
+        """Events wait to be applied, or notifications to be fetched."""
+
+    def settled(self) -> bool:
+        """Everything asked of IBKR is answered, everything reported is applied."""
+
+
+#: Called when a run has nothing to do, with the nearest market time at which a feed wants to look again (0: at
+#: the next event). Returns whether it moved anything. A lockstep market is driven through it.
+IdleHook = Callable[[int], bool]
+
+
+class IBKRStore:
+    """Session, feeds and broker of one IBKR login.
+
+    Unlike backtrader's own stores this is no singleton: every call makes a store of its own.
+
+    Args:
+        gateway: REST base of the Client Portal Gateway or of an emulator, ending in ``/v1/api``.
+        account: Account id to trade in; by default the one the login has selected.
+        ca_file: PEM file with the gateway's certificate.
+        insecure: Take any certificate (a gateway on this machine).
+        settings: All of the session's settings; instead of ``gateway``, ``ca_file`` and ``insecure``.
+        clock: Market clock; the machine's by default.
+        questions: Which of IBKR's order questions are answered with yes.
+        bar_grace_s: Market seconds after a bar's edge at which it is closed by the clock, if no tick has
+            shown before that the market has passed the edge.
+        connection: The way to the session; by default one in this process.
+
+    Example::
+
+        store = IBKRStore(gateway="https://localhost:5000/v1/api", insecure=True)
+        cerebro.adddata(store.getdata(dataname="IBM-STK-SMART-USD", timeframe=bt.TimeFrame.Minutes))
+        cerebro.setbroker(store.getbroker())
+        with store:
+            cerebro.run()
+    """
+
+    def __init__(
+        self,
+        gateway: str = DEFAULT_GATEWAY,
+        *,
+        account: str | None = None,
+        ca_file: str | None = None,
+        insecure: bool = False,
+        settings: SessionSettings | None = None,
+        clock: Clock | None = None,
+        questions: QuestionPolicy | None = None,
+        bar_grace_s: float = 1.5,
+        connection: Connection | None = None,
+    ) -> None:
+        if settings is None:
+            settings = SessionSettings(base_url=gateway, trust=Trust(ca_file=ca_file, insecure=insecure))
+        elif gateway != DEFAULT_GATEWAY or ca_file or insecure:
+            raise UsageError(
+                "IBKRStore: `settings` was given beside `gateway`, `ca_file` or `insecure`.",
+                remedy="Put them into the settings.",
+            )
+        self._wake = WakeUp()
+        self.connection: Connection = connection or DirectConnection(
+            settings, self._wake, clock=clock or SystemClock(), policy=questions
+        )
+        self._wanted_account = account
+        self._grace_ns = int(bar_grace_s * NS_PER_S)
+        self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
+        self._feeds: list[IBKRData] = []
+        self._broker: IBKRBroker | None = None
+        self._notifications: deque[tuple[Any, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._opened = False
+        self._closed = False
+        self._finishing = False
+        self._account: str | None = None
+        self._idle_hook: IdleHook | None = None
+        self._stop_asked = False
+        #: The time of the bars that this cycle delivers, ns; ``None`` if none are ready.
+        self.cutoff_ns: int | None = None
+
+    # -- made by users -----------------------------------------------------------------------------
+
+    def getdata(self, **kwargs: Any) -> IBKRData:
+        """A feed of this store; the parameters of ``IBKRData`` (``dataname``, ``timeframe`` …)."""
+        from bt_ibkr.feeds.ibkr_data import IBKRData
+
+        return IBKRData(store=self, **kwargs)
+
+    def getbroker(self, **kwargs: Any) -> IBKRBroker:
+        """The broker of this store; there is one."""
+        from bt_ibkr.brokers.ibkr_broker import IBKRBroker
+
+        if self._broker is None:
+            self._broker = IBKRBroker(store=self, **kwargs)
+        elif kwargs:
+            raise UsageError("IBKRStore.getbroker: the broker exists already; its parameters cannot change.")
+        return self._broker
+
+    def __enter__(self) -> IBKRStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session. backtrader does not stop stores after an exception, so call this (or use ``with``)."""
+        if not self._closed:
+            self._closed = True
+            self.connection.close()
+
+    # -- life (called by cerebro, feeds and broker) --------------------------------------------------
+
+    @property
+    def wake(self) -> WakeUp:
+        return self._wake
+
+    @property
+    def grace_ns(self) -> int:
+        """See ``bar_grace_s``."""
+        return self._grace_ns
+
+    @property
+    def account(self) -> str:
+        """The account traded in; known once the store has started."""
+        if self._account is None:
+            raise SessionError("The store has not been started: its account is not known yet.")
+        return self._account
+
+    def register(self, feed: IBKRData) -> None:
+        """Take a feed in; called by the feed when cerebro adds it."""
+        if feed not in self._feeds:
+            self._feeds.append(feed)
+
+    def start(self, data: Any = None, broker: Any = None) -> None:
+        """Open the session, once; cerebro, each feed and the broker call it.
+
+        Raises:
+            SessionError: It cannot be opened, or the wanted account is not the login's.
+        """
+        self._open()
+        if data is not None and self._broker is not None:
+            self._broker.data_started(data)
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        if self._closed:
+            raise SessionError("This store was closed.", remedy="Make a new store for another run.")
+        self.connection.open(self._events)
+        accounts = self.connection.accounts()
+        if self._wanted_account is not None and self._wanted_account not in accounts:
+            self.close()
+            raise UsageError(
+                f"Account {self._wanted_account!r} is not one of this login's: {', '.join(accounts)}.",
+                remedy="Name one of them.",
+            )
+        if not accounts:
+            self.close()
+            raise SessionError("This login has no account.")
+        self._account = self._wanted_account or accounts[0]
+        self._opened = True
+
+    def stop(self) -> None:
+        """Called by cerebro at the end of a run."""
+        self.close()
+
+    def put_notification(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Something for ``notify_store``."""
+        self._notifications.append((msg, args, kwargs))
+
+    def finish(self) -> None:
+        """The market is over (an emulator's tape ended): feeds deliver what is complete and end."""
+        self._finishing = True
+        self._wake.set()
+
+    def interrupt(self) -> None:
+        """End the present wait, so that cerebro sees ``runstop``; may be called from a signal handler."""
+        self._stop_asked = True
+        self._wake.set()
+
+    def set_idle_hook(self, hook: IdleHook | None) -> None:
+        """See ``IdleHook``."""
+        self._idle_hook = hook
+
+    # -- the cycle ---------------------------------------------------------------------------------
+
+    def get_notifications(self) -> Iterable[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """Wait for something to do, fix the cutoff, and hand over what is for ``notify_store``."""
+        self._await_work()
+        taken = list(self._notifications)
+        self._notifications.clear()
+        return taken
+
+    def _await_work(self) -> None:
+        if not self._opened or self._closed:
+            return
+        # Cerebro must see `runstop` and do its own chores now and then, however many ticks come that do not
+        # complete a bar.
+        latest = time.monotonic() + _LONGEST_WAIT_S
+        while True:
+            if len(self._events):
+                self._take_events()
+            if self._look() or self._stop_asked:
+                return
+            if self._idle_hook is not None and self._settled():
+                if self._idle_hook(self._horizon_ns()):
+                    continue
+            self._wake.wait(self._wait_s())
+            if time.monotonic() >= latest:
+                self._look()
+                return
+
+    def _settled(self) -> bool:
+        """Whether nothing is under way: no request, no order that waits for its answer."""
+        return self.connection.in_flight() == 0 and (self._broker is None or self._broker.settled())
+
+    def _look(self) -> bool:
+        """Let feeds take in what arrived; true if this cycle has work."""
+        market_ns = self._market_ns()
+        cutoff: int | None = None
+        news = False
+        for feed in self._feeds:
+            if self._finishing:
+                feed.finish()
+            head = feed.prepare(market_ns)
+            if head is not None and (cutoff is None or head < cutoff):
+                cutoff = head
+            news = news or feed.has_news()
+        self.cutoff_ns = cutoff
+        if cutoff is not None or news or self._notifications:
+            return True
+        return self._broker is not None and self._broker.pending()
+
+    def _market_ns(self) -> int:
+        """How far the market is known to have come: by its own stamps, or by the clock less the grace."""
+        return max(self.connection.stream_ns(), self.connection.clock.now_ns() - self._grace_ns)
+
+    def _horizon_ns(self) -> int:
+        """The nearest market time at which a feed wants to look again; 0 for: at the next event."""
+        deadlines = [d for d in (feed.deadline_ns() for feed in self._feeds) if d is not None]
+        return min(deadlines, default=0)
+
+    def _wait_s(self) -> float:
+        horizon = self._horizon_ns()
+        if not horizon:
+            return _LONGEST_WAIT_S
+        clock = self.connection.clock
+        until = clock.wall_s(horizon + self._grace_ns - clock.now_ns())
+        return min(_LONGEST_WAIT_S, max(0.0005, until))
+
+    def _take_events(self) -> None:
+        while True:
+            event = self._events.take()
+            if event is None:
+                return
+            _log.info("store-event state=%s cause=%s", event.state, event.cause)
+            self.put_notification(event.state, event)
+            for feed in self._feeds:
+                feed.session_changed(event)
