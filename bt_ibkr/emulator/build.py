@@ -7,7 +7,7 @@ from datetime import date
 from bt_ibkr.emulator.accounts.account import AccountConfig
 from bt_ibkr.emulator.engine import Engine, EngineConfig
 from bt_ibkr.emulator.market.options import load_market
-from bt_ibkr.emulator.market.synthetic import SyntheticMarket
+from bt_ibkr.emulator.market.synthetic import SyntheticMarket, SyntheticShape
 from bt_ibkr.emulator.market.tape import TapeLike
 from bt_ibkr.emulator.services.core import Core
 from bt_ibkr.emulator.settings import EmulatorSettings
@@ -25,10 +25,7 @@ def build_core(settings: EmulatorSettings) -> Core:
         MarketFileError: A tape or table cannot be used.
         UsageError: A symbol or day that cannot be used.
     """
-    universe = default_universe()
-    if settings.universe:
-        universe.extend_from_table(settings.universe)
-    tape = load_market(settings.market, universe) if settings.market else _synthetic(settings, universe)
+    universe, tape = open_market(settings)
     config = EngineConfig(
         seed=settings.seed,
         fill=settings.fill,
@@ -43,6 +40,15 @@ def build_core(settings: EmulatorSettings) -> Core:
     return Core(settings=settings, engine=engine, universe=universe)
 
 
+def open_market(settings: EmulatorSettings) -> tuple[Universe, TapeLike]:
+    """The universe and the tape alone; raises as ``build_core``."""
+    universe = default_universe()
+    if settings.universe:
+        universe.extend_from_table(settings.universe)
+    tape = load_market(settings.market, universe) if settings.market else _synthetic(settings, universe)
+    return universe, tape
+
+
 def _synthetic(settings: EmulatorSettings, universe: Universe) -> TapeLike:
     instruments = []
     for name in settings.synthetic_instruments:
@@ -53,12 +59,11 @@ def _synthetic(settings: EmulatorSettings, universe: Universe) -> TapeLike:
                 remedy="Add it with a universe table, or name another.",
             )
         instruments.append(found[0])
-    if not instruments:
-        instruments = universe.all()
     try:
         day = date.fromisoformat(settings.synthetic_day) if settings.synthetic_day else DEFAULT_DAY
     except ValueError:
         raise UsageError(
             f"Synthetic market: {settings.synthetic_day!r} is not a day.", remedy="Write it YYYY-MM-DD."
         ) from None
-    return SyntheticMarket(instruments, day, settings.seed)
+    shape = SyntheticShape(prior_days=settings.history_days)
+    return SyntheticMarket(instruments, day, settings.seed, shape=shape)

@@ -32,8 +32,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         host, port: Where it listens; port 0 takes a free one.
         market: Tapes, each ``FILE[:SYMBOL]``; empty for a synthetic market.
-        synthetic_day: First day of a synthetic market, ``YYYY-MM-DD``; empty for the engine's own default.
-        synthetic_instruments: Symbols that trade in a synthetic market; empty for all of the universe.
+        synthetic_day: Day of a synthetic market, ``YYYY-MM-DD``; empty for one in March 2026.
+        synthetic_instruments: Symbols that trade in a synthetic market.
         universe: Path of a table with further instruments; empty for the built-in ones.
         speed: Market seconds per wall second, ``max``, or ``lockstep`` (moves only on control steps).
         autostart: The market moves as soon as the server listens; else when control says ``start``.
@@ -60,7 +60,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         cash: Of each account at the start, in ``currency``.
         commission: Schedule of commissions.
         margin: ``reg_t`` refuses what an account cannot carry.
-        history_days: Days of invented history before the tape's first day.
+        history_days: Trading days of history before the day of a synthetic market.
         username: What ``system`` and ``sts`` frames tell.
         parent_pid: The emulator ends when this process is gone; 0 for none.
     """
@@ -69,7 +69,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     port: int = 5000
     market: tuple[str, ...] = ()
     synthetic_day: str = ""
-    synthetic_instruments: tuple[str, ...] = ()
+    synthetic_instruments: tuple[str, ...] = ("AAPL", "MSFT", "IBM", "SPY", "EUR.USD")
     universe: str = ""
     speed: Speed = 1.0
     autostart: bool = True
@@ -93,12 +93,18 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     currency: str = "USD"
     commission: Literal["fixed", "tiered", "none"] = "fixed"
     margin: Literal["reg_t", "off"] = "reg_t"
-    history_days: int = 30
+    history_days: int = 5
     username: str = "emulator"
     parent_pid: int = 0
 
     def __post_init__(self) -> None:
         self._check(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
+        self._check(
+            bool(self.market or self.synthetic_instruments),
+            "synthetic_instruments",
+            self.synthetic_instruments,
+            "at least one symbol",
+        )
         self._check(bool(self.accounts), "accounts", self.accounts, "at least one account id")
         self._check(len(set(self.accounts)) == len(self.accounts), "accounts", self.accounts, "all different")
         self._check(
