@@ -182,7 +182,8 @@ class IBKRStore:
 
     def register(self, feed: IBKRData) -> None:
         """Take a feed in; called by the feed when cerebro adds it."""
-        if feed not in self._feeds:
+        # backtrader gives feeds an `==` that builds an indicator: compare by identity.
+        if not any(known is feed for known in self._feeds):
             self._feeds.append(feed)
 
     def start(self, data: Any = None, broker: Any = None) -> None:
