@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.emulator.settings import Speed
 from bt_ibkr.emulator.types import Advance
 
@@ -93,8 +93,12 @@ class Drive:
         self._advance(until_ns=market_ns + int((now - wall) * self._speed * NS_PER_S))
 
     def _advance(self, *, until_ns: int | None = None, max_events: int | None = None) -> Advance:
-        advance = self._core.engine.advance(until_ns=until_ns, max_events=max_events)
-        if advance.done:
+        engine = self._core.engine
+        advance = engine.advance(until_ns=until_ns, max_events=max_events)
+        if advance.done and not self.done.is_set():
+            # Frames that conflation holds back are still owed.
+            gap_ns = self._core.settings.conflation_ms * NS_PER_MS
+            engine.advance(until_ns=engine.now_ns + gap_ns + 1)
             self.done.set()
         return advance
 

@@ -51,6 +51,8 @@ class Connection:
         self.sent = 0
         #: The first frame was sent: what the client sends is heard.
         self.ready = False
+        #: It was told to wait for a session.
+        self.waiting = False
         self.closed = False
 
     def send(self, frame: dict[str, Any]) -> None:

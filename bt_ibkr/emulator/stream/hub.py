@@ -10,6 +10,7 @@ from bt_ibkr.emulator.services.call import Needs
 from bt_ibkr.emulator.services.errors import ApiError
 from bt_ibkr.emulator.services.orders.recent import recent_executions
 from bt_ibkr.emulator.services.session import bodies
+from bt_ibkr.emulator.services.session.state import Tier
 from bt_ibkr.emulator.stream.account import LedgerStreams, PnlStreams, SummaryStreams
 from bt_ibkr.emulator.stream.connection import Connection
 from bt_ibkr.emulator.stream.history import HistoryStreams
@@ -64,9 +65,17 @@ class Hub:
         return connection
 
     def greet(self, connection: Connection) -> None:
-        """The burst with which the real server begins: from now on the client is heard."""
+        """The burst with which the real server begins: from now on the client is heard.
+
+        While nobody is logged in the client is told to wait, and greeted later.
+        """
         if connection.closed:
             return
+        if self._core.session.tier is Tier.LOGGED_OUT:
+            connection.waiting = True
+            connection.send({"message": "waiting for session"})
+            return
+        connection.waiting = False
         username = self._core.settings.username
         connection.send({"topic": "system", "success": username, "isFT": False, "isPaper": True})
         connection.send({"topic": "act", "args": bodies.accounts(self._core)})
@@ -122,7 +131,10 @@ class Hub:
         self._executions.clear()
         ready = self._core.session.ready
         for connection in self.connections:
-            connection.send({"topic": "sts", "args": {"authenticated": ready}})
+            if connection.waiting:
+                self.greet(connection)
+            elif connection.ready:
+                connection.send({"topic": "sts", "args": {"authenticated": ready}})
 
     def reset(self) -> None:
         """The market began anew: subscriptions stay, what was told of orders is forgotten."""
