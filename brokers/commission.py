@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Any
 
 import backtrader as bt
 
@@ -27,7 +28,7 @@ class IBKRCommission(bt.CommInfoBase):  # type: ignore[misc]
         ("commtype", bt.CommInfoBase.COMM_FIXED),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
         kind = SecurityType.from_wire(self.p.security_type)
         if kind in (SecurityType.FUTURE, SecurityType.FUTURE_OPTION):
             self.p.stocklike = False

@@ -66,9 +66,13 @@ class _Working:
         self.done = False
 
 
-class _Fill:
-    def __init__(self, execution: Execution, hold_until_s: float) -> None:
-        self.execution = execution
+class _Waiting:
+    """A report in the queue; an execution without its commission is held until ``hold_until_s``."""
+
+    __slots__ = ("event", "hold_until_s")
+
+    def __init__(self, event: AccountEvent, hold_until_s: float) -> None:
+        self.event = event
         self.hold_until_s = hold_until_s
 
 
@@ -95,7 +99,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         ("order_prefix", None),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
         super().__init__()
         if not isinstance(self.p.store, IBKRStore):
             raise UsageError("IBKRBroker needs a store.", remedy="Make it with store.getbroker().")
@@ -107,7 +111,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._by_coid: dict[str, _Working] = {}
         self._held: dict[int, list[_Working]] = {}
         self._groups: dict[int, list[int]] = {}
-        self._fills: deque[_Fill] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._commissions: dict[str, float] = {}
         self._applied: dict[str, tuple[_Working | None, float | None]] = {}
         self._unmatched: dict[str, list[Execution]] = defaultdict(list)
@@ -127,8 +131,8 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._timed: list[_Working] = []
         #: Every order of this run, oldest first, for reports: (client order id, IBKR's order id, order).
         self.orders: list[Any] = []
-        #: Every execution applied to this run's orders, in order.
-        self.executions: list[Execution] = []
+        #: Every execution applied to this run's orders, in order, with the ``cOID`` of its order.
+        self.executions: list[tuple[str, Execution]] = []
         self.startingcash = self.startingvalue = 0.0
 
     # -- life ------------------------------------------------------------------------------------
@@ -396,7 +400,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         if isinstance(valid, datetime):
             return ns_of(valid)
         if isinstance(valid, date):
-            return ns_of(datetime(valid.year, valid.month, valid.day)) # noqa: DTZ001 - naive is UTC here
+            return ns_of(datetime(valid.year, valid.month, valid.day))  # noqa: DTZ001 - naive is UTC here
         if isinstance(valid, timedelta) and valid != timedelta():
             return now_ns + int(valid.total_seconds() * NS_PER_S)
         if isinstance(valid, (int, float)) and not isinstance(valid, bool) and valid > 0:
@@ -408,22 +412,40 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
 
     def pending(self) -> bool:
         """See ``StoreBroker``: something is to be applied or fetched now."""
-        return bool(self._notes or len(self._events) or self._fill_ready() or self._expiry_due())
+        return bool(self._notes or len(self._events) or self._head_ready() or self._expiry_due())
 
     def settled(self) -> bool:
         """Whether everything asked of IBKR is answered and everything reported is applied."""
-        return not self._awaiting and not self._fills and not len(self._events)
+        return not self._awaiting and not self._waiting and not len(self._events)
 
     def next(self) -> None:
-        """Apply what has arrived; cerebro calls this once per cycle."""
-        event = self._events.take()
-        while event is not None:
-            self._apply(event)
+        """Apply what has arrived, in the order it was reported; cerebro calls this once per cycle."""
+        while len(self._events):
             event = self._events.take()
-        while self._fill_ready():
-            self._apply_fill(self._fills.popleft().execution)
+            if isinstance(event, CommissionReported):
+                # Belongs to an execution reported before it, which may be waiting for just this.
+                self._take_commission(event.execution)
+            elif event is not None:
+                self._waiting.append(_Waiting(event, time.monotonic() + self.p.commission_wait))
+        while self._head_ready():
+            self._apply(self._waiting.popleft().event)
         if self._expiry_due():
             self._expire_due()
+
+    def _head_ready(self) -> bool:
+        """Whether the oldest report can be applied: an execution waits a moment for its commission, and
+        what was reported after it waits with it."""
+        if not self._waiting:
+            return False
+        head = self._waiting[0]
+        if not isinstance(head.event, ExecutionReported):
+            return True
+        execution = head.event.execution
+        return (
+            execution.commission is not None
+            or execution.execution_id in self._commissions
+            or time.monotonic() >= head.hold_until_s
+        )
 
     def _apply(self, event: AccountEvent) -> None:
         if isinstance(event, ExecutionReported):
@@ -450,7 +472,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._by_order_id[event.order_id] = working
         self._accept(working)
         for execution in self._unmatched.pop(event.order_id, ()):
-            self._hold(execution)
+            self._apply_fill(execution)
         report = self._unmatched_reports.pop(event.order_id, None)
         if report is not None:
             self._take_report(report)
@@ -523,8 +545,6 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             return
         if (working.reported_filled or Decimal(0)) > working.filled:
             return
-        if any(self._find(f.execution.order_id, f.execution.order_ref) is working for f in self._fills):
-            return
         working.done = True
         order = working.order
         if working.ending is OrderStatus.FAILED:
@@ -543,21 +563,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             # A bracket's child may execute before the answer that tells its id.
             self._unmatched[execution.order_id].append(execution)
             return
-        self._hold(execution)
-
-    def _hold(self, execution: Execution) -> None:
-        self._fills.append(_Fill(execution, time.monotonic() + self.p.commission_wait))
-
-    def _fill_ready(self) -> bool:
-        if not self._fills:
-            return False
-        fill = self._fills[0]
-        execution = fill.execution
-        return (
-            execution.commission is not None
-            or execution.execution_id in self._commissions
-            or time.monotonic() >= fill.hold_until_s
-        )
+        self._apply_fill(execution)
 
     def _take_commission(self, execution: Execution) -> None:
         assert execution.commission is not None
@@ -591,7 +597,10 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         multiplier = contract_of(data).multiplier if data is not None else 1.0
         currency = contract_of(data).currency if data is not None else ""
         rate = self._rates.get(currency, 1.0)
-        future = data is not None and contract_of(data).security_type in (SecurityType.FUTURE, SecurityType.CFD)
+        future = data is not None and contract_of(data).security_type in (
+            SecurityType.FUTURE,
+            SecurityType.CFD,
+        )
         if future:
             self._cash += -closed * (execution.price - before) * multiplier * rate
         else:
@@ -602,9 +611,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             self._store.put_notification("external-execution", execution)
             return
         self._accept(working)
-        self.executions.append(
-            execution if execution.commission == commission else _with_commission(execution, commission)
-        )
+        self.executions.append((working.coid, msgspec.structs.replace(execution, commission=commission)))
         self._execute(working, execution, commission or 0.0, before, new_size, new_price, opened, closed)
 
     def _settle_position(self, conid: int, execution: Execution) -> None:
@@ -645,7 +652,9 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             order.completed()
             working.done = True
             if working.filled > working.quantity:
-                _log.error("order-overfilled coid=%s filled=%s of=%s", working.coid, working.filled, working.quantity)
+                _log.error(
+                    "order-overfilled coid=%s filled=%s of=%s", working.coid, working.filled, working.quantity
+                )
                 self._store.put_notification("order-overfilled", order)
         else:
             order.partial()
@@ -701,7 +710,3 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
 def _per_point(security_type: str) -> float:
     """Value of one unit where no feed tells the multiplier; options are by the hundred."""
     return 100.0 if security_type in ("OPT", "FOP") else 1.0
-
-
-def _with_commission(execution: Execution, commission: float | None) -> Execution:
-    return msgspec.structs.replace(execution, commission=commission)

@@ -257,9 +257,9 @@ class IBKRStore:
                 self._take_events()
             if self._look() or self._stop_asked:
                 return
-            if self._idle_hook is not None and self._settled():
-                if self._idle_hook(self._horizon_ns()):
-                    continue
+            hook = self._idle_hook
+            if hook is not None and self._settled() and hook(self._horizon_ns()):
+                continue
             self._wake.wait(self._wait_s())
             if time.monotonic() >= latest:
                 self._look()

@@ -42,7 +42,19 @@ class BarBuilder:
         start_ns: Ticks before this edge are left out (an earlier bar comes from history).
     """
 
-    __slots__ = ("_close", "_end_ns", "_high", "_low", "_open", "_price", "_volume", "bar_ns", "late", "source", "start_ns")
+    __slots__ = (
+        "_close",
+        "_end_ns",
+        "_high",
+        "_low",
+        "_open",
+        "_price",
+        "_volume",
+        "bar_ns",
+        "late",
+        "source",
+        "start_ns",
+    )
 
     def __init__(self, bar_ns: int, source: PriceSource, start_ns: int) -> None:
         self.bar_ns = bar_ns

@@ -87,7 +87,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         ("qcheck", 0.0),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
         super().__init__()
         if not isinstance(self.p.store, IBKRStore):
             raise UsageError("IBKRData needs a store.", remedy="Make it with store.getdata(dataname=...).")
@@ -287,7 +287,12 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
             self._join_ns = edge
             assert self._builder is not None
             self._builder.start_ns = edge
-            if self._state is FeedState.LIVE and self._covered_ns and self.p.backfill_start and offered(self._bar_ns):
+            if (
+                self._state is FeedState.LIVE
+                and self._covered_ns
+                and self.p.backfill_start
+                and offered(self._bar_ns)
+            ):
                 self._state = FeedState.JOINING
 
     def _take_answer(self) -> None:
@@ -401,7 +406,9 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
             self._state = FeedState.JOINING
         else:
             self._state = FeedState.LIVE
-            self._ibkr.put_notification("gap", self._query.text, start_ns=self._covered_ns, end_ns=self._join_ns)
+            self._ibkr.put_notification(
+                "gap", self._query.text, start_ns=self._covered_ns, end_ns=self._join_ns
+            )
         self._live_due = True
 
     def finish(self) -> None:

@@ -30,7 +30,7 @@ class BracketBreakout(bt.Strategy):  # type: ignore[misc]
         self.bracket = [one for one in self.bracket if one.ref != order.ref or order.alive()]
 
     def _round(self, price: float) -> float:
-        return round(round(price / self.p.tick) * self.p.tick, 10)
+        return float(round(round(price / self.p.tick) * self.p.tick, 10))
 
     def next(self) -> None:
         if self.bracket or self.position or not is_current(self.data):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bt_ibkr.emulator.settings import EmulatorSettings
-from bt_ibkr.errors import BtIbkrError, PortInUseError, SessionError, UnreachableError
-from bt_ibkr.errors import MarketFileError, UsageError
+from bt_ibkr.errors import (
+    BtIbkrError,
+    MarketFileError,
+    PortInUseError,
+    SessionError,
+    UnreachableError,
+    UsageError,
+)
 
 _START_S = 60.0
 _STOP_S = 1.5
@@ -110,7 +115,9 @@ class ControlClient:
     def __init__(self, control: str, *, timeout_s: float = 30.0) -> None:
         parts = urlsplit(control)
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+        self._connection = http.client.HTTPConnection(
+            parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -124,16 +131,16 @@ class ControlClient:
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         connection = self._connection
         try:
-            if connection.sock is None:
-                connection.connect()
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # http.client sets TCP_NODELAY by itself since Python 3.6.
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, self._path + path, body=body, headers=headers)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as problem:
             connection.close()
-            raise UnreachableError(f"The emulator's control API did not answer {method} {path}: {problem}.") from None
+            raise UnreachableError(
+                f"The emulator's control API did not answer {method} {path}: {problem}."
+            ) from None
         if response.status != 200:
             raise SessionError(
                 f"The emulator refused {method} {path}: {answer[:500].decode('utf-8', 'replace')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -108,11 +109,9 @@ class EndWatch:
         self._thread.start()
 
     def _run(self) -> None:
-        try:
+        # If the emulator is gone, nothing more will come either.
+        with contextlib.suppress(BtIbkrError):
             self._client.get("/wait?for=done&timeout_s=1000000")
-        except BtIbkrError:
-            # The emulator is gone: nothing more will come, whatever the reason.
-            pass
         self._store.finish()
 
 

@@ -125,7 +125,9 @@ def checked(strategy: type[Any]) -> type[Any]:
         return strategy.sell(self, data, size, *args, **kwargs)
 
     body = {"buy": buy, "sell": sell, "__doc__": strategy.__doc__, "__module__": strategy.__module__}
-    return type(strategy)(strategy.__name__, (strategy,), body)
+    metaclass: Any = type(strategy)
+    guarded: type[Any] = metaclass(strategy.__name__, (strategy,), body)
+    return guarded
 
 
 def strategy_parameters(strategy: type[Any], assignments: list[str]) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def _value(assignment: str, text: str, default: Any) -> Any:
     kind = type(default)
     try:
         if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text.lower()
+            ]
         if kind is int:
             return int(text) if text.lstrip("+-").isdigit() else float(text)
         if kind is float:

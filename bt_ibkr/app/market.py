@@ -31,7 +31,9 @@ class BarLength(msgspec.Struct, frozen=True):
         for unit, ns in (("min", 60 * NS_PER_S), ("h", 3600 * NS_PER_S), ("s", NS_PER_S)):
             if plain.endswith(unit) and plain[: -len(unit)].isdigit() and int(plain[: -len(unit)]) > 0:
                 return cls(plain, int(plain[: -len(unit)]) * ns)
-        raise UsageError(f"{text!r} is no bar length.", remedy="Give tick, or a number with s, min or h: 5s, 1min, 1h.")
+        raise UsageError(
+            f"{text!r} is no bar length.", remedy="Give tick, or a number with s, min or h: 5s, 1min, 1h."
+        )
 
 
 def parse_moment(text: str) -> int:
@@ -71,8 +73,19 @@ class _Merged:
         time_ns = event.time_ns // NS_PER_MS * NS_PER_MS
         self.ticks.append(
             Tick(
-                time_ns, event.conid, self._bid, self._ask, None, None, event.last, event.last_size, traded,
-                self._volume, DataQuality.REALTIME, False, time_ns,
+                time_ns,
+                event.conid,
+                self._bid,
+                self._ask,
+                None,
+                None,
+                event.last,
+                event.last_size,
+                traded,
+                self._volume,
+                DataQuality.REALTIME,
+                False,
+                time_ns,
             )
         )
 

@@ -74,7 +74,9 @@ def utc_text(time_ns: int) -> str:
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000, tz=UTC)
     micro = time_ns // 1000 % 1_000_000
     moment = moment.replace(microsecond=micro)
-    return moment.isoformat(timespec="microseconds" if micro % 1000 else "milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds" if micro % 1000 else "milliseconds").replace(
+        "+00:00", "Z"
+    )
 
 
 def order_row(order: Any, *, symbol: str, coid: str | None, order_id: str | None) -> OrderRow:

@@ -82,6 +82,11 @@ class Stopper:
         self.asked = False
         self._stop: list[Callable[[], None]] = []
 
+    @property
+    def attached(self) -> bool:
+        """Whether there is a run yet that can be ended in order."""
+        return bool(self._stop)
+
     def attach(self, stop: Callable[[], None]) -> None:
         self._stop.append(stop)
         if self.asked:
@@ -368,7 +373,8 @@ def _run_against(
         else:
             _let_run(control, emulator, store, clock)
         if stopper is not None:
-            stopper.attach(lambda: (cerebro.runstop(), store.interrupt()) and None)
+            stopper.attach(cerebro.runstop)
+            stopper.attach(store.interrupt)
         strategy = _execute(cerebro, result)
         if strategy is not None:
             _collect(result, strategy, broker.client_order_id, broker.order_id)
@@ -408,9 +414,9 @@ def _executions(broker: Any) -> list[ExecutionRow]:
             size=float(e.quantity),
             price=e.price,
             commission=e.commission or 0.0,
-            order_ref=e.order_ref,
+            order_ref=coid,
         )
-        for e in broker.executions
+        for coid, e in broker.executions
     ]
 
 
@@ -418,7 +424,7 @@ def _differences(ledger: dict[str, Any], broker: Any, result: RunResult) -> list
     """Where the broker's book and the emulator's own ledger disagree; nothing, unless something is wrong."""
     found = []
     theirs = ledger["executions"]
-    ours = {e.execution_id for e in broker.executions}
+    ours = {e.execution_id for _, e in broker.executions}
     for execution in theirs:
         if execution["execution_id"] not in ours:
             found.append(f"The emulator's execution {execution['execution_id']} did not reach the strategy.")
@@ -432,6 +438,7 @@ def _differences(ledger: dict[str, Any], broker: Any, result: RunResult) -> list
     for data in broker.positions:
         size, other = float(broker.getposition(data).size), positions.get(data.contract.conid, 0.0)
         if size != other:
-            found.append(f"Position of {data._name} differs: {size:g} in the broker, {other:g} in the ledger.")
+            found.append(
+                f"Position of {data._name} differs: {size:g} in the broker, {other:g} in the ledger."
+            )
     return found
-

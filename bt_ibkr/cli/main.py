@@ -35,21 +35,27 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
     ] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more to standard error.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log more to standard error.")
+    ] = 0,
 ) -> None:
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
 
 
 @app.command()
 def run(
     strategy: Annotated[
-        str, typer.Argument(help="sma_cross, bracket_breakout, pairs; or module:Class; or path/file.py:Class.")
+        str,
+        typer.Argument(help="sma_cross, bracket_breakout, pairs; or module:Class; or path/file.py:Class."),
     ],
     mode: Annotated[str, typer.Option(help="backtest, sim, paper or live.")] = "sim",
     data: Annotated[list[str] | None, typer.Option(help="Instrument to follow; may be repeated.")] = None,
     market: Annotated[
-        list[str] | None, typer.Option(help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day.")
+        list[str] | None,
+        typer.Option(help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day."),
     ] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="Strategy parameter name=value; may be repeated.")
@@ -102,13 +108,18 @@ def emulator(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 5000,
     market: Annotated[
-        list[str] | None, typer.Option(help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day.")
+        list[str] | None,
+        typer.Option(help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day."),
     ] = None,
     speed: Annotated[str, typer.Option(help="Market seconds per second, max, or lockstep.")] = "1",
     fill: Annotated[str, typer.Option(help="Fill model: quote or last.")] = "quote",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    tls: Annotated[bool, typer.Option("--tls", help="Serve https and wss with a certificate made at the start.")] = False,
-    pacing: Annotated[str, typer.Option(help="strict, off, or auto (strict unless max or lockstep).")] = "auto",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve https and wss with a certificate made at the start.")
+    ] = False,
+    pacing: Annotated[
+        str, typer.Option(help="strict, off, or auto (strict unless max or lockstep).")
+    ] = "auto",
     conflation_ms: Annotated[int, typer.Option(help="Market ms between two frames of one instrument.")] = 500,
     account: Annotated[list[str] | None, typer.Option(help="Account id; may be repeated.")] = None,
     cash: Annotated[float, typer.Option(help="Cash of each account.")] = 1_000_000.0,
@@ -119,7 +130,9 @@ def emulator(
     ] = None,
     day: Annotated[str, typer.Option(help="Day of the synthetic market, YYYY-MM-DD.")] = "",
     universe: Annotated[str, typer.Option(help="Table of further instruments (CSV or Parquet).")] = "",
-    autostart: Annotated[bool, typer.Option(help="Whether the market moves at once, or waits for control.")] = True,
+    autostart: Annotated[
+        bool, typer.Option(help="Whether the market moves at once, or waits for control.")
+    ] = True,
 ) -> None:
     """Serve the IBKR Web API with a market behind it; prints one line of JSON when it accepts connections."""
     import msgspec
@@ -148,7 +161,9 @@ def _speed(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--speed {text!r} is no speed.", remedy="Give a number above 0, max or lockstep.") from None
+        raise UsageError(
+            f"--speed {text!r} is no speed.", remedy="Give a number above 0, max or lockstep."
+        ) from None
 
 
 def main() -> None:

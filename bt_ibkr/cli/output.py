@@ -53,7 +53,11 @@ class Teller:
 
     def _say(self, time_ns: int, text: str) -> None:
         # backtrader's day numbers resolve 10 µs: round to the millisecond first.
-        stamp = utc_text((time_ns + 500_000) // 1_000_000 * 1_000_000)[:19].replace("T", " ") if time_ns else " " * 19
+        stamp = (
+            utc_text((time_ns + 500_000) // 1_000_000 * 1_000_000)[:19].replace("T", " ")
+            if time_ns
+            else " " * 19
+        )
         self._console.print(f"[dim]{stamp}[/] {text}")
 
     def on_bar(self, strategy: Any, time_ns: int) -> None:
@@ -82,7 +86,9 @@ class Teller:
     def on_trade(self, trade: Any) -> None:
         if trade.isclosed:
             colour = "green" if trade.pnlcomm >= 0 else "red"
-            self._say(epoch_ns(trade.dtclose), f"[{colour}]trade     {trade.data._name} {trade.pnlcomm:+,.2f}[/]")
+            self._say(
+                epoch_ns(trade.dtclose), f"[{colour}]trade     {trade.data._name} {trade.pnlcomm:+,.2f}[/]"
+            )
 
     def on_data(self, data: Any, status: str) -> None:
         self._say(0, f"[cyan]data      {escape(str(data._name))} {status}[/]")

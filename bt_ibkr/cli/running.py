@@ -36,9 +36,9 @@ class _Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        again, self.received = bool(self.received), number
+        if again or not self._stopper.attached:
             raise KeyboardInterrupt
-        self.received = number
         self._stopper()
 
 

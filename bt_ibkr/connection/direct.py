@@ -135,9 +135,7 @@ class DirectConnection:
             raise
 
     async def _open(self) -> None:
-        session = Session(
-            self._settings, clock=self._clock, on_frame=self._on_frame, on_state=self._on_state
-        )
+        session = Session(self._settings, clock=self._clock, on_frame=self._on_frame, on_state=self._on_state)
         self._session = session
         await session.open()
         http = session.http
@@ -373,9 +371,7 @@ class DirectConnection:
     def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
         self._command(self._cancel(account, order_id, ref, events))
 
-    async def _cancel(
-        self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]
-    ) -> None:
+    async def _cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
         try:
             await self._orders.cancel(account, order_id)
         except BtIbkrError as problem:

@@ -120,9 +120,7 @@ class ContractService:
     async def _pairs(self, query: ContractQuery) -> list[Candidate]:
         body = await self._http.get("/iserver/currency/pairs", {"currency": query.symbol.split(".")[0]})
         pairs = wire.currency_pairs(body)
-        return [
-            Candidate(p.conid, p.symbol, "IDEALPRO", p.symbol) for p in pairs if p.symbol == query.symbol
-        ]
+        return [Candidate(p.conid, p.symbol, "IDEALPRO", p.symbol) for p in pairs if p.symbol == query.symbol]
 
     async def _futures(self, query: ContractQuery) -> list[Candidate]:
         body = await self._http.get("/trsrv/futures", {"symbols": query.symbol})

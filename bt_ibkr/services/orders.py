@@ -124,9 +124,7 @@ class OrderService:
             raise RequestTimeoutError(f"POST {path} was answered with HTTP {reply.status}: {reply.text}")
         return reply
 
-    async def _look_up(
-        self, tickets: tuple[OrderTicket, ...], problem: BtIbkrError
-    ) -> tuple[Placement, ...]:
+    async def _look_up(self, tickets: tuple[OrderTicket, ...], problem: BtIbkrError) -> tuple[Placement, ...]:
         """What became of a submission whose answer was lost."""
         wanted = tickets[0].client_order_id
         _log.warning("order-outcome-unknown coid=%s problem=%s", wanted, problem)
@@ -209,9 +207,13 @@ class OrderService:
         try:
             reply = await self._http.send("DELETE", f"/iserver/account/{account}/order/{order_id}")
         except RequestTimeoutError as problem:
-            raise OutcomeUnknownError(f"Whether order {order_id} is being cancelled is not known: {problem}") from None
+            raise OutcomeUnknownError(
+                f"Whether order {order_id} is being cancelled is not known: {problem}"
+            ) from None
         if reply.status >= 500:
-            raise OutcomeUnknownError(f"The cancellation of order {order_id} was answered with HTTP {reply.status}.")
+            raise OutcomeUnknownError(
+                f"The cancellation of order {order_id} was answered with HTTP {reply.status}."
+            )
         answer = wire.cancel_answer(reply.body)
         if reply.status != 200 or answer.error:
             raise OrderRefusedError(f"Order {order_id} was not cancelled: {answer.error or reply.text}")
@@ -235,9 +237,7 @@ def _type_word(text: str | None) -> str:
     return _TYPE_WORDS.get(plain, _TYPE_WORDS.get(plain.replace("_", ""), plain))
 
 
-def _pair(
-    tickets: tuple[OrderTicket, ...], reports: list[OrderReport]
-) -> list[tuple[OrderTicket, str]]:
+def _pair(tickets: tuple[OrderTicket, ...], reports: list[OrderReport]) -> list[tuple[OrderTicket, str]]:
     """Tickets and reports of the same type and nearest price; both sides may stay incomplete."""
     free = list(reports)
     pairs = []
@@ -260,4 +260,3 @@ def _pair(
 def is_done(report: OrderReport) -> bool:
     """Whether the report says that the order will not execute any more."""
     return report.status in DONE
-

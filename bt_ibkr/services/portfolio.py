@@ -37,7 +37,9 @@ class PortfolioService:
             found.extend(row for row in rows if row.quantity)
             if len(rows) < _PAGE:
                 return tuple(found)
-        raise SessionError(f"Account {account} has more than {_MOST_PAGES * _PAGE} positions; gave up reading.")
+        raise SessionError(
+            f"Account {account} has more than {_MOST_PAGES * _PAGE} positions; gave up reading."
+        )
 
     async def ledger(self, account: str) -> dict[str, LedgerLine]:
         """Cash and values by currency, with the line ``BASE``."""

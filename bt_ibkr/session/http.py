@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -139,10 +138,12 @@ class HttpClient:
                     f"Nobody answers at {self._base} ({problem.os_error.strerror or problem.os_error}).",
                     remedy="Start the gateway (or the emulator), or name the right address with --gateway URL.",
                 ) from None
-            except (asyncio.TimeoutError, aiohttp.ConnectionTimeoutError):
+            except (TimeoutError, aiohttp.ConnectionTimeoutError):
                 raise RequestTimeoutError(f"{what} was not answered in time.") from None
             except (aiohttp.ClientError, OSError) as problem:
-                raise RequestTimeoutError(f"{what}: the connection broke before the answer ({problem}).") from None
+                raise RequestTimeoutError(
+                    f"{what}: the connection broke before the answer ({problem})."
+                ) from None
         if reply.status == 429:
             raise PacingPenaltyError(
                 f"{what} was refused with HTTP 429: too many requests.",
@@ -175,7 +176,7 @@ class HttpClient:
                 f"{what} was answered with HTTP {reply.status}: {text}", status=reply.status, body=text
             )
         body = wire_json.decode(reply.body)
-        text = wire_json.error_text(body) if isinstance(body, dict) else None
-        if text:
-            raise ResponseError(f"{what} was answered with an error: {text}", status=200, body=text)
+        problem = wire_json.error_text(body) if isinstance(body, dict) else None
+        if problem:
+            raise ResponseError(f"{what} was answered with an error: {problem}", status=200, body=problem)
         return body

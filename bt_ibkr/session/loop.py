@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -17,13 +16,11 @@ _log = logging.getLogger(__name__)
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop where the platform has it, asyncio's own loop elsewhere."""
-    if sys.platform != "win32":
-        try:
-            import uvloop
-        except ImportError:
-            return asyncio.new_event_loop()
-        return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 class LoopThread:

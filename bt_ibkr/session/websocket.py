@@ -121,7 +121,7 @@ class Socket:
                 if not self._opened_once:
                     raise
                 cause = str(problem)
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as problem:
+            except (TimeoutError, aiohttp.ClientError, OSError) as problem:
                 if not self._opened_once:
                     raise UnreachableError(
                         f"The WebSocket {self._settings.websocket_url} could not be opened ({problem})."
@@ -131,7 +131,7 @@ class Socket:
                 await self._drop()
             _log.warning("websocket-broken cause=%s retry_s=%.2f", cause, pause)
             self._events.on_break(cause)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
             pause = min(pause * 2, self._settings.reconnect_longest_s)
 
     async def _connect(self) -> None:
@@ -179,9 +179,7 @@ class Socket:
             self._events.on_frame(frame)
             if frame.topic == "system" and frame.success:
                 return
-        raise RequestTimeoutError(
-            f"{self._settings.websocket_url} closed the WebSocket before it was ready."
-        )
+        raise RequestTimeoutError(f"{self._settings.websocket_url} closed the WebSocket before it was ready.")
 
     def _read(self, message: aiohttp.WSMessage) -> Frame | None:
         self.received += 1
@@ -208,8 +206,10 @@ class Socket:
                 message = await receive()
                 kind = message.type
                 if kind is not text and kind is not binary:
-                    return f"closed with code {ws.close_code}" if kind != aiohttp.WSMsgType.ERROR else str(
-                        ws.exception()
+                    return (
+                        f"closed with code {ws.close_code}"
+                        if kind != aiohttp.WSMsgType.ERROR
+                        else str(ws.exception())
                     )
                 self.received += 1
                 try:

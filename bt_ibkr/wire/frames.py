@@ -10,7 +10,7 @@ Frames may be text or binary; both hold UTF-8 JSON.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -121,7 +121,7 @@ def _decode_slowly(data: str | bytes) -> AnnotatedFrame:
     """A frame with a number in one of IBKR's other spellings, such as ``C193.18`` or ``12.2M``."""
     try:
         raw = _decode_object(data)
-        numbers: dict[str, float] = {}
+        numbers: dict[str, Any] = {}
         gone = set()
         prefix = ""
         for name in _NUMBERS:
@@ -140,7 +140,9 @@ def _decode_slowly(data: str | bytes) -> AnnotatedFrame:
         plain = _decode_fast(msgspec.json.encode(raw))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
         raise _unreadable(data, problem) from None
-    others = {name: getattr(plain, name) for name in Frame.__struct_fields__ if name not in _NUMBERS}
+    others: dict[str, Any] = {
+        name: getattr(plain, name) for name in Frame.__struct_fields__ if name not in _NUMBERS
+    }
     return AnnotatedFrame(**others, **numbers, last_prefix=prefix, gone=frozenset(gone))
 
 
