@@ -36,9 +36,7 @@ ACCOUNT = "DU1234567"
 def tape_of(events: Sequence[MarketEvent]) -> Tape:
     """A tape of hand-written events."""
     columns = {
-        name: np.array(
-            [np.nan if getattr(event, name) is None else getattr(event, name) for event in events]
-        )
+        name: np.array([np.nan if getattr(event, name) is None else getattr(event, name) for event in events])
         for name in VALUE_COLUMNS
     }
     times = np.array([event.time_ns for event in events], dtype=np.int64)
