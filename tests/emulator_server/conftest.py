@@ -75,8 +75,8 @@ class Api:
 
     async def ask(self, method: str, path: str, body: Any = None, **query: Any) -> tuple[int, Any]:
         """Status, and the body: JSON if it is JSON, else text."""
-        content = {"json": body if body is not None else {}} if method == "POST" else {}
-        async with self.http.request(method, self.server.url + path, params=query, **content) as answer:
+        content = {} if body is None and method == "POST" else body
+        async with self.http.request(method, self.server.url + path, params=query, json=content) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if answer.content_type == "application/json" else text
 

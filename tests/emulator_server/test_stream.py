@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ async def test_market_data_is_conflated(make: Any) -> None:
     frames = await socket.flush()
     times = [frame["_updated"] for frame in frames]
     assert len(times) > 20
-    assert all(later - earlier >= 499 for earlier, later in zip(times[1:], times[2:], strict=False))
+    assert all(later - earlier >= 499 for earlier, later in pairwise(times[1:]))
 
 
 async def test_streams_end_without_renewal(make: Any) -> None:
@@ -278,3 +279,19 @@ async def test_odd_targets_do_no_harm(api: Any, target: str) -> None:
     await socket.send(f"smd+{target}+{FIELDS}")
     await socket.send(f"umd+{target}")
     await socket.flush()
+
+
+async def test_client_waits_while_nobody_is_logged_in(make: Any) -> None:
+    api = await make(primed=False, login="logged_out")
+    socket = await api.socket(greeted=False)
+    assert await socket.next() == {"message": "waiting for session"}
+    await api.control("session", {"state": "ready"})
+    await socket.greeted()
+    assert [frame.get("topic") for frame in socket.frames[1:]] == ["system", "act", "sts"]
+
+
+async def test_notice(api: Any) -> None:
+    socket = await api.socket()
+    await api.control("notice", {"text": "The exchange closes early."})
+    frame = await socket.next()
+    assert (frame["topic"], frame["args"][0]["text"]) == ("ntf", "The exchange closes early.")

@@ -73,7 +73,7 @@ async def positions_of_conid(core: Core, call: Call) -> object:
     for account in core.session.accounts:
         held = [one for one in figures(core, account).positions if one.conid == conid]
         if held:
-            answer[account] = [rows.position(one) for one in held]
+            answer[account] = [rows.position(one) | {"multiplier": 0.0, "strike": "0"} for one in held]
     return answer
 
 
