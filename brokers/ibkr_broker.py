@@ -133,6 +133,8 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self.orders: list[Any] = []
         #: Every execution applied to this run's orders, in order, with the ``cOID`` of its order.
         self.executions: list[tuple[str, Execution]] = []
+        #: What a person should look at after the run, in words: outcomes not known, over-fills.
+        self.problems: list[str] = []
         self.startingcash = self.startingvalue = 0.0
 
     # -- life ------------------------------------------------------------------------------------
@@ -493,6 +495,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         if isinstance(error, OutcomeUnknownError):
             # Neither accepted nor rejected: it stays as submitted until a report tells.
             _log.error("order-outcome-unknown coid=%s problem=%s", working.coid, error)
+            self.problems.append(str(error))
             return
         if working.done or working.accepted:
             return
@@ -655,6 +658,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
                 _log.error(
                     "order-overfilled coid=%s filled=%s of=%s", working.coid, working.filled, working.quantity
                 )
+                self.problems.append(f"Order {working.coid}: {working.filled} filled of {working.quantity}.")
                 self._store.put_notification("order-overfilled", order)
         else:
             order.partial()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bt_ibkr.config import Trust
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.errors import (
     BtIbkrError,
@@ -22,6 +24,7 @@ from bt_ibkr.errors import (
     UnreachableError,
     UsageError,
 )
+from bt_ibkr.session.http import ssl_context, trust_error
 
 _START_S = 60.0
 _STOP_S = 1.5
@@ -110,14 +113,23 @@ class ControlClient:
 
     Args:
         control: Base of the control API, as the emulator prints it.
+        trust: How a certificate is judged.
+        timeout_s: Longest wait for an answer.
     """
 
-    def __init__(self, control: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, control: str, *, trust: Trust | None = None, timeout_s: float = 30.0) -> None:
         parts = urlsplit(control)
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(
-            parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s
-        )
+        self._url = control
+        host, port = parts.hostname or "127.0.0.1", parts.port
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            context = ssl_context(trust or Trust(), control)
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=timeout_s, context=None if isinstance(context, bool) else context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def close(self) -> None:
         self._connection.close()
@@ -136,6 +148,9 @@ class ControlClient:
             connection.request(method, self._path + path, body=body, headers=headers)
             response = connection.getresponse()
             answer = response.read()
+        except ssl.SSLCertVerificationError as problem:
+            connection.close()
+            raise trust_error(self._url, problem.verify_message) from None
         except (OSError, http.client.HTTPException) as problem:
             connection.close()
             raise UnreachableError(

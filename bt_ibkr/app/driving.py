@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.clock import NS_PER_S, ManualClock
+from bt_ibkr.config import Trust
 from bt_ibkr.errors import BtIbkrError, SessionError
 from bt_ibkr.store import IBKRStore
 
@@ -98,10 +99,11 @@ class EndWatch:
     Args:
         control: Base URL of the control API; the watch has its own connection.
         store: The run's store.
+        trust: As for the run.
     """
 
-    def __init__(self, control: str, store: IBKRStore) -> None:
-        self._client = ControlClient(control, timeout_s=1_000_000.0)
+    def __init__(self, control: str, store: IBKRStore, *, trust: Trust) -> None:
+        self._client = ControlClient(control, trust=trust, timeout_s=1_000_000.0)
         self._store = store
         self._thread = threading.Thread(target=self._run, name="market-end", daemon=True)
 

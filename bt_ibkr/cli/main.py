@@ -70,12 +70,18 @@ def run(
     day: Annotated[str, typer.Option(help="Of the synthetic market, YYYY-MM-DD.")] = "",
     commission: Annotated[str, typer.Option(help="fixed, tiered or none.")] = "fixed",
     universe: Annotated[str, typer.Option(help="Table of further instruments (CSV or Parquet).")] = "",
+    gateway: Annotated[
+        str, typer.Option(help="REST base of an emulator that runs already (mode sim), ending in /v1/api.")
+    ] = "",
+    ca_file: Annotated[str, typer.Option(help="PEM file with the certificate of --gateway.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Take any certificate of --gateway.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Run a strategy: over stored bars, or live against the emulator."""
     from bt_ibkr.app.market import parse_moment
     from bt_ibkr.app.run import RunRequest
     from bt_ibkr.cli.running import run_command
+    from bt_ibkr.config import Trust
 
     if mode not in _MODES:
         raise UsageError(f"--mode {mode!r} is no mode.", remedy=f"Modes: {', '.join(_MODES)}.")
@@ -99,6 +105,8 @@ def run(
         day=day,
         commission=commission,
         universe=universe,
+        gateway=gateway,
+        trust=Trust(ca_file=ca_file or None, insecure=insecure),
     )
     raise typer.Exit(run_command(request, mode, as_json=as_json))
 

@@ -1,0 +1,67 @@
+"""Mode ``backtest``: stored bars and backtrader's own broker."""
+
+from __future__ import annotations
+
+import backtrader as bt
+import pandas as pd
+
+from bt_ibkr.app.collect import collect, ended, execute, make_cerebro, now_text, position_row
+from bt_ibkr.app.market import BarLength, market_bars
+from bt_ibkr.app.recording import RunListener
+from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instruments_of, timeframe_of
+from bt_ibkr.app.result import RunResult
+from bt_ibkr.brokers import IBKRCommission
+from bt_ibkr.errors import BtIbkrError, UsageError
+
+
+def run_backtest(
+    request: RunRequest, listener: RunListener | None = None, stopper: Stopper | None = None
+) -> RunResult:
+    """Over the bars of the same market that ``run_sim`` would play, with backtrader's own broker."""
+    settings = emulator_settings(request)
+    bar = BarLength.parse(request.bar)
+    cerebro, name = make_cerebro(request, listener, live=False)
+    result = RunResult(mode="backtest", strategy=name, started=now_text(), start_cash=request.cash)
+    instruments = instruments_of(request, settings)
+    wanted = tuple(i.contract.conid for _, i in instruments)
+    bars = market_bars(settings, wanted, bar, request.start_ns, request.end_ns)
+    for _, instrument in instruments:
+        contract = instrument.contract
+        rows = bars[contract.conid]
+        if not rows:
+            raise UsageError(f"There are no bars of {contract.symbol} between the bounds of this run.")
+        frame = pd.DataFrame(
+            {
+                "open": [b.open for b in rows],
+                "high": [b.high for b in rows],
+                "low": [b.low for b in rows],
+                "close": [b.close for b in rows],
+                "volume": [b.volume for b in rows],
+                "openinterest": 0.0,
+            },
+            index=pd.to_datetime([b.end_ns for b in rows], unit="ns"),
+        )
+        data = bt.feeds.PandasData(dataname=frame, **timeframe_of(bar))
+        cerebro.adddata(data, name=contract.symbol)
+        cerebro.broker.addcommissioninfo(
+            IBKRCommission(
+                schedule=request.commission,
+                security_type=contract.security_type.value,
+                mult=contract.multiplier,
+            ),
+            name=contract.symbol,
+        )
+    cerebro.broker.setcash(request.cash)
+    if stopper is not None:
+        stopper.attach(cerebro.runstop)
+    try:
+        strategy = execute(cerebro, result)
+    except BtIbkrError as problem:
+        problem.result = ended(result)  # type: ignore[attr-defined]
+        raise
+    if strategy is not None:
+        collect(result, strategy, lambda order: None, lambda order: None)
+    broker = cerebro.broker
+    result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
+    result.cash, result.value = float(broker.getcash()), float(broker.getvalue())
+    return ended(result)

@@ -1,0 +1,157 @@
+"""What is to be run, and what it means for market, instruments and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import backtrader as bt
+import msgspec
+
+from bt_ibkr.app.market import BarLength
+from bt_ibkr.config import Trust
+from bt_ibkr.emulator.build import open_market
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.errors import AmbiguousContractError, ContractNotFoundError, UsageError
+from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.services.datanames import parse_dataname
+
+#: What is traded when nothing is named: two instruments of the synthetic market.
+DEFAULT_SYMBOLS = ("AAPL", "SPY")
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run.
+
+    Attributes:
+        strategy: See ``app.loading``.
+        assignments: ``name=value`` for the strategy's parameters.
+        data: Datanames; by default all instruments of ``market``, or two of the synthetic one.
+        market: ``FILE[:SYMBOL]``; empty for a synthetic day.
+        bar: Length of the bars, as ``1min``.
+        cash: At the start, in USD.
+        start_ns, end_ns: Bounds of market time; 0 for none.
+        speed: ``lockstep``, ``max`` or a factor; of the emulator only.
+        fill: Fill model of the emulator.
+        seed: Of the synthetic market.
+        day: Of the synthetic market, ``YYYY-MM-DD``; empty for the default.
+        commission: ``fixed``, ``tiered`` or ``none``.
+        universe: Table of further instruments.
+        gateway: REST base of an emulator that runs already; empty to start one.
+        trust: How that emulator's certificate is judged.
+    """
+
+    strategy: str
+    assignments: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    market: tuple[str, ...] = ()
+    bar: str = "1min"
+    cash: float = 100_000.0
+    start_ns: int = 0
+    end_ns: int = 0
+    speed: str = "lockstep"
+    fill: str = "quote"
+    seed: int = 0
+    day: str = ""
+    commission: str = "fixed"
+    universe: str = ""
+    gateway: str = ""
+    trust: Trust = Trust()
+
+
+class Stopper:
+    """Ends a run from outside (a signal handler): at once, but in order."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._stop: list[Callable[[], None]] = []
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a run yet that can be ended in order."""
+        return bool(self._stop)
+
+    def attach(self, stop: Callable[[], None]) -> None:
+        self._stop.append(stop)
+        if self.asked:
+            stop()
+
+    def __call__(self) -> None:
+        self.asked = True
+        for stop in self._stop:
+            stop()
+
+
+def emulator_settings(request: RunRequest) -> EmulatorSettings:
+    """The emulator of a run: every event a frame of its own, so that live bars equal the tape's."""
+    speed: Any = request.speed
+    if speed not in ("lockstep", "max"):
+        try:
+            speed = float(speed)
+        except ValueError:
+            raise UsageError(
+                f"--speed {request.speed!r} is no speed.", remedy="Give lockstep, max, or a number above 0."
+            ) from None
+    if request.fill not in ("quote", "last"):
+        raise UsageError(f"--fill {request.fill!r} is no fill model.", remedy="Give quote or last.")
+    if not request.cash > 0:
+        raise UsageError(f"--cash {request.cash!r} cannot be traded with.", remedy="Give an amount above 0.")
+    if request.start_ns and request.end_ns and request.start_ns >= request.end_ns:
+        raise UsageError("--from is not before --to.")
+    synthetic = tuple(parse_dataname(d).symbol for d in request.data) or DEFAULT_SYMBOLS
+    return EmulatorSettings(
+        port=0,
+        market=request.market,
+        synthetic_day=request.day,
+        synthetic_instruments=() if request.market else synthetic,
+        universe=request.universe,
+        speed=speed,
+        autostart=False,
+        fill=request.fill,  # type: ignore[arg-type]
+        seed=request.seed,
+        pacing="off",
+        conflation_ms=0,
+        cash=request.cash,
+        commission=request.commission,  # type: ignore[arg-type]
+    )
+
+
+def instruments_of(request: RunRequest, settings: EmulatorSettings) -> list[tuple[str, Instrument]]:
+    """Dataname and instrument of everything that the run follows."""
+    universe, tape = open_market(settings)
+    on_tape = [i for i in (universe.by_conid(conid) for conid in tape.conids) if i is not None]
+    if not request.data:
+        return [(dataname_of(instrument), instrument) for instrument in on_tape]
+    chosen = []
+    for text in request.data:
+        query = parse_dataname(text)
+        found = [i for i in on_tape if i.contract.conid == query.conid or i.contract.symbol == query.symbol]
+        if not found:
+            names = ", ".join(sorted(i.contract.symbol for i in on_tape))
+            raise ContractNotFoundError(
+                f"The market of this run does not trade {text!r}; it trades {names}.",
+                remedy="Name one of them with --data, or add its ticks with --market FILE:SYMBOL.",
+            )
+        if len(found) > 1:
+            rows = ", ".join(f"conid:{i.contract.conid} ({i.company_name})" for i in found)
+            raise AmbiguousContractError(f"{text!r} is ambiguous: {rows}.", remedy="Name one by its conid.")
+        chosen.append((text, found[0]))
+    return chosen
+
+
+def dataname_of(instrument: Instrument) -> str:
+    contract = instrument.contract
+    if contract.security_type is SecurityType.FOREX:
+        return f"{contract.symbol}-CASH-IDEALPRO"
+    if contract.security_type is SecurityType.STOCK and instrument.is_us:
+        return f"{contract.symbol}-STK-SMART-{contract.currency}"
+    return f"conid:{contract.conid}"
+
+
+def timeframe_of(bar: BarLength) -> dict[str, int]:
+    if not bar.ns:
+        return {"timeframe": bt.TimeFrame.Ticks, "compression": 1}
+    if bar.ns % 60_000_000_000 == 0:
+        return {"timeframe": bt.TimeFrame.Minutes, "compression": bar.ns // 60_000_000_000}
+    return {"timeframe": bt.TimeFrame.Seconds, "compression": bar.ns // 1_000_000_000}

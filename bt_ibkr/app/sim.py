@@ -1,0 +1,227 @@
+"""Mode ``sim``: live against an emulator, over real HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bt_ibkr.app.collect import collect, ended, execute, make_cerebro, now_text, position_row
+from bt_ibkr.app.control import ControlClient, EmulatorProcess
+from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket
+from bt_ibkr.app.market import BarLength
+from bt_ibkr.app.recording import RunListener
+from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instruments_of, timeframe_of
+from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
+from bt_ibkr.clock import Clock, ManualClock, ScaledClock
+from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
+from bt_ibkr.services.datanames import parse_dataname
+from bt_ibkr.store import IBKRStore
+
+_CENT = 0.005
+#: Wall seconds after a bar's edge at which a market that runs by its own clock closes it.
+_GRACE_S = 0.25
+
+
+class _Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The emulator of a run.
+
+    Attributes:
+        own: Started for this run alone: its ledger must agree with the broker's book to the last execution.
+        names: Dataname and display name of each instrument.
+    """
+
+    url: str
+    control: str
+    trust: Trust
+    own: bool
+    names: tuple[tuple[str, str], ...]
+
+
+def run_sim(
+    request: RunRequest, listener: RunListener | None = None, stopper: Stopper | None = None
+) -> RunResult:
+    """Live against an emulator: one started for this run, or the one at ``request.gateway``."""
+    bar = BarLength.parse(request.bar)
+    cerebro, name = make_cerebro(request, listener, live=True)
+    result = RunResult(mode="sim", strategy=name, started=now_text(), start_cash=request.cash)
+    with contextlib.ExitStack() as stack:
+        try:
+            target = stack.enter_context(_target(request))
+            control = stack.enter_context(
+                contextlib.closing(ControlClient(target.control, trust=target.trust))
+            )
+            _run_against(request, cerebro, result, target, control, bar, stopper)
+        except BtIbkrError as problem:
+            problem.result = ended(result)  # type: ignore[attr-defined]
+            raise
+    return ended(result)
+
+
+@contextlib.contextmanager
+def _target(request: RunRequest) -> Iterator[_Target]:
+    if request.gateway:
+        yield _running_emulator(request)
+        return
+    settings = emulator_settings(request)
+    names = tuple((name, i.contract.symbol) for name, i in instruments_of(request, settings))
+    with EmulatorProcess(settings) as emulator:
+        yield _Target(url=emulator.url, control=emulator.control, trust=Trust(), own=True, names=names)
+
+
+def _running_emulator(request: RunRequest) -> _Target:
+    """The emulator at ``request.gateway``. Whatever lacks an emulator's control API is none, and not traded on."""
+    if not request.data:
+        raise UsageError(
+            "--gateway was given without --data.", remedy="Name the instruments to follow, as --data IBM."
+        )
+    if request.market or request.start_ns:
+        raise UsageError(
+            "--market and --from belong to an emulator that this command starts, not to --gateway."
+        )
+    url = SessionSettings(base_url=request.gateway.rstrip("/"), trust=request.trust).base_url
+    control = url.removesuffix("/v1/api") + "/control"
+    with contextlib.closing(ControlClient(control, trust=request.trust)) as client:
+        try:
+            client.get("/state")
+        except (SessionError, msgspec.DecodeError) as problem:
+            if type(problem) is not SessionError and isinstance(problem, SessionError):
+                raise
+            raise UsageError(
+                f"The server at {url} is no emulator: it has no control API.",
+                remedy="Mode sim trades on an emulator only; start one with bt-ibkr emulator.",
+            ) from None
+    names = tuple((text, parse_dataname(text).symbol or text) for text in request.data)
+    return _Target(url=url, control=control, trust=request.trust, own=False, names=names)
+
+
+def _run_against(
+    request: RunRequest,
+    cerebro: Any,
+    result: RunResult,
+    target: _Target,
+    control: ControlClient,
+    bar: BarLength,
+    stopper: Stopper | None,
+) -> None:
+    state = control.get("/state")
+    speed = state["speed"]
+    if request.start_ns:
+        if speed != "lockstep":
+            raise UsageError("--from needs --speed lockstep in mode sim.")
+        # Nobody is connected yet: what happens before --from becomes history.
+        control.post("/step", {"until_ns": request.start_ns, "max_events": None, "received": {}})
+        state = control.get("/state")
+    clock = _clock(state)
+    store = IBKRStore(
+        settings=SessionSettings(base_url=target.url, trust=target.trust, paced=not target.own),
+        clock=clock,
+        bar_grace_s=_GRACE_S * float(speed) if isinstance(clock, ScaledClock) else 0.0,
+    )
+    with store:
+        for dataname, name in target.names:
+            data = store.getdata(dataname=dataname, backfill_start=False, **timeframe_of(bar))
+            cerebro.adddata(data, name=name)
+        # In an emulator of its own a run numbers its orders the same way every time.
+        prefix = f"{result.strategy}-{request.seed}" if target.own else None
+        broker = store.getbroker(order_prefix=prefix)
+        cerebro.setbroker(broker)
+        if isinstance(clock, ManualClock):
+            store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
+        else:
+            _let_run(control, target, store, clock, request.end_ns)
+        if stopper is not None:
+            stopper.attach(cerebro.runstop)
+            stopper.attach(store.interrupt)
+        strategy = execute(cerebro, result)
+        _read_off(result, cerebro, broker, strategy)
+        if strategy is not None and not (stopper is not None and stopper.asked):
+            result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
+
+
+def _clock(state: dict[str, Any]) -> Clock:
+    """The market clock of a run, by the emulator's own speed."""
+    now_ns, speed = int(state["now_ns"]), state["speed"]
+    if speed == "lockstep":
+        return ManualClock(now_ns)
+    if speed == "max":
+        return FollowingClock(now_ns)
+    clock = ScaledClock(now_ns, float(speed))
+    if state["started"] and not state["paused"]:
+        clock.restart()
+    return clock
+
+
+def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: Clock, end_ns: int) -> None:
+    """Start a market that moves by itself once the strategy's subscriptions stand."""
+    started = False
+
+    def look(horizon_ns: int) -> bool:
+        nonlocal started
+        if not started:
+            started = True
+            if isinstance(clock, FollowingClock):
+                clock.stream_ns = store.connection.stream_ns
+            if not control.get("/state")["started"]:
+                if isinstance(clock, ScaledClock):
+                    clock.restart()
+                control.post("/start", {})
+            EndWatch(target.control, store, trust=target.trust).start()
+        elif end_ns and clock.now_ns() >= end_ns:
+            store.finish()
+        return False
+
+    store.set_idle_hook(look)
+
+
+def _read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
+    if strategy is not None:
+        collect(result, strategy, broker.client_order_id, broker.order_id)
+        result.executions = _executions(broker)
+    result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
+    result.errors.extend(broker.problems)
+    result.start_cash = float(broker.startingcash)
+    result.cash, result.value = float(broker.getcash()), float(broker.getvalue())
+
+
+def _executions(broker: Any) -> list[ExecutionRow]:
+    return [
+        ExecutionRow(
+            execution_id=e.execution_id,
+            time=utc_text(e.time_ns),
+            symbol=e.symbol,
+            side=e.side.value,
+            size=float(e.quantity),
+            price=e.price,
+            commission=e.commission or 0.0,
+            order_ref=coid,
+        )
+        for coid, e in broker.executions
+    ]
+
+
+def _differences(ledger: dict[str, Any], broker: Any, result: RunResult, *, own: bool) -> list[str]:
+    """Where the broker's book and the emulator's own ledger disagree; nothing, unless something is wrong."""
+    found = []
+    theirs = ledger["executions"] if own else []
+    ours = {e.execution_id for _, e in broker.executions}
+    for execution in theirs:
+        if execution["execution_id"] not in ours:
+            found.append(f"The emulator's execution {execution['execution_id']} did not reach the strategy.")
+    if own and len(ours) > len(theirs):
+        found.append(f"The broker counts {len(ours)} executions, the emulator {len(theirs)}.")
+    account = ledger["accounts"][broker.p.store.account]
+    cash = float(account["cash"].get("USD", 0.0))
+    if abs(cash - result.cash) > _CENT:
+        found.append(f"Cash differs: {result.cash:.2f} in the broker, {cash:.2f} in the emulator's ledger.")
+    positions = {int(conid): float(p["quantity"]) for conid, p in account["positions"].items()}
+    for data in broker.positions:
+        size, other = float(broker.getposition(data).size), positions.get(data.contract.conid, 0.0)
+        if size != other:
+            found.append(
+                f"Position of {data._name} differs: {size:g} in the broker, {other:g} in the ledger."
+            )
+    return found
