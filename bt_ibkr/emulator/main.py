@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -36,19 +37,8 @@ def run(settings: EmulatorSettings) -> int:
         UsageError: TLS without the package ``cryptography``.
     """
     tls = server_context(settings.host) if settings.tls else None
-    _run(_serve(EmulatorServerFactory(settings, tls)))
+    _run(_serve(settings, tls))
     return 0
-
-
-class EmulatorServerFactory:
-    """Makes the server inside the loop it serves in."""
-
-    def __init__(self, settings: EmulatorSettings, tls: Any) -> None:
-        self.settings = settings
-        self._tls = tls
-
-    def __call__(self) -> EmulatorServer:
-        return EmulatorServer(self.settings, tls=self._tls)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -62,15 +52,15 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-async def _serve(make: EmulatorServerFactory) -> None:
-    server = make()
+async def _serve(settings: EmulatorSettings, tls: ssl.SSLContext | None) -> None:
+    server = EmulatorServer(settings, tls=tls)
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, end.set)
     await server.start()
-    watch = loop.create_task(_watch_parent(make.settings.parent_pid, end), name="emulator-parent")
+    watch = loop.create_task(_watch_parent(settings.parent_pid, end), name="emulator-parent")
     try:
         line = {"url": server.url, "ws": server.ws, "control": server.control, "pid": os.getpid()}
         sys.stdout.write(encode(line).decode() + "\n")

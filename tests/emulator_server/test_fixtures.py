@@ -92,8 +92,8 @@ def missing(told: Any, answer: Any, where: str = "") -> list[str]:
                 found += missing(value, answer[key], f"{where}/{key}")
     elif isinstance(told, list) and answer:
         for value in told:
-            trials = [missing(value, one, f"{where}[]") for one in answer]
-            found += min(trials, key=lambda trial: len(trial))
+            trials: list[list[str]] = [missing(value, one, f"{where}[]") for one in answer]
+            found += sorted(trials, key=len)[0]
     return found
 
 

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
 DEFAULT_FIELDS = ("31", "84", "86")
 
 
+class _Watched:
+    """One field of a subscription; it is written anew only if what it follows from has changed."""
+
+    __slots__ = ("depends", "read", "seen", "tag")
+
+    def __init__(self, tag: str, read: fields.Reader) -> None:
+        self.tag = tag
+        self.read = read
+        self.depends = fields.depends(tag)
+        self.seen: object = None
+
+
 class Subscription:
     """One instrument on one connection."""
 
-    __slots__ = ("_frame", "_readers", "_sent", "connection", "renewed_ns", "started", "target")
+    __slots__ = ("_frame", "_sent", "_watched", "connection", "renewed_ns", "started", "target")
 
     def __init__(
         self, connection: Connection, target: str, instrument: Instrument, tags: tuple[str, ...], now_ns: int
@@ -28,7 +40,7 @@ class Subscription:
         self.renewed_ns = now_ns
         self.started = False
         found = [(tag, fields.reader(instrument, tag)) for tag in tags]
-        self._readers = [(tag, read) for tag, read in found if read is not None]
+        self._watched = [_Watched(tag, read) for tag, read in found if read is not None]
         self._sent: dict[str, fields.Value] = {}
         self._frame: dict[str, Any] = {
             "server_id": connection.server_id,
@@ -46,10 +58,11 @@ class Subscription:
         frame["6509"] = fields.QUALITY
         self._sent = {"6509": fields.QUALITY}
         if quote is not None:
-            for tag, read in self._readers:
-                value = read(quote)
+            for one in self._watched:
+                one.seen = one.depends(quote)
+                value = one.read(quote)
                 if value is not None:
-                    frame[tag] = self._sent[tag] = value
+                    frame[one.tag] = self._sent[one.tag] = value
             self.started = True
         self.connection.send(frame)
         self.connection.send(frame)
@@ -58,13 +71,17 @@ class Subscription:
         """Send what changed since the last frame, if anything did."""
         sent = self._sent
         changed: dict[str, fields.Value] | None = None
-        for tag, read in self._readers:
-            value = read(quote)
-            if value is not None and sent.get(tag) != value:
-                sent[tag] = value
+        for one in self._watched:
+            seen = one.depends(quote)
+            if seen == one.seen:
+                continue
+            one.seen = seen
+            value = one.read(quote)
+            if value is not None and sent.get(one.tag) != value:
+                sent[one.tag] = value
                 if changed is None:
                     changed = {}
-                changed[tag] = value
+                changed[one.tag] = value
         if changed is None:
             return
         frame = self._frame

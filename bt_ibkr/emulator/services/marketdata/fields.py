@@ -7,6 +7,7 @@ number on the socket, as recorded; everything else that is asked for here is tex
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from bt_ibkr.emulator.services import format as text
 from bt_ibkr.emulator.types import Instrument, QuoteState
@@ -38,6 +39,25 @@ def reader(instrument: Instrument, tag: str) -> Reader | None:
         return lambda quote: constant
     digits = text.decimals(contract.tick_size)
     return _PRICES[tag](digits) if tag in _PRICES else _SIZES.get(tag)
+
+
+#: What of a quote a field follows from; every change of the quote for those not named.
+_DEPENDS = {
+    "31": attrgetter("last", "halted", "prior_close"),
+    "84": attrgetter("bid"),
+    "85": attrgetter("ask_size"),
+    "86": attrgetter("ask"),
+    "87": attrgetter("volume"),
+    "88": attrgetter("bid_size"),
+    "7059": attrgetter("last_size"),
+    "7762": attrgetter("volume"),
+}
+_VERSION = attrgetter("version")
+
+
+def depends(tag: str) -> Callable[[QuoteState], object]:
+    """What field ``tag`` follows from: while this is the same, so is the field."""
+    return _DEPENDS.get(tag, _VERSION)
 
 
 def last_price(digits: int) -> Reader:
