@@ -42,7 +42,7 @@ def reader(instrument: Instrument, tag: str) -> Reader | None:
 
 
 #: What of a quote a field follows from; every change of the quote for those not named.
-_DEPENDS = {
+_DEPENDS: dict[str, Callable[[QuoteState], object]] = {
     "31": attrgetter("last", "halted", "prior_close"),
     "84": attrgetter("bid"),
     "85": attrgetter("ask_size"),
@@ -52,7 +52,7 @@ _DEPENDS = {
     "7059": attrgetter("last_size"),
     "7762": attrgetter("volume"),
 }
-_VERSION = attrgetter("version")
+_VERSION: Callable[[QuoteState], object] = attrgetter("version")
 
 
 def depends(tag: str) -> Callable[[QuoteState], object]:
