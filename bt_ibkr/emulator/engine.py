@@ -16,13 +16,13 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.accounts.account import Account, AccountConfig
+from bt_ibkr.emulator.accounts.dump import plain_account, plain_order
 from bt_ibkr.emulator.accounts.margin import Margin, MarginFigures
 from bt_ibkr.emulator.accounts.valuation import Valuation
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.exchange.exchange import Exchange
 from bt_ibkr.emulator.exchange.matching import MODEL_NAMES, fill_model
-from bt_ibkr.emulator.market.history import BarStore
-from bt_ibkr.emulator.market.sessions import next_close_ns, next_midnight_ns
+from bt_ibkr.emulator.listing import Listing, Silent, update_quote
 from bt_ibkr.emulator.market.tape import TapeLike
 from bt_ibkr.emulator.types import (
     Advance,
@@ -88,36 +88,6 @@ class Reseedable(Protocol):
     def reseed(self, seed: int) -> None: ...
 
 
-class _Silent:
-    """Listens to nothing."""
-
-    def on_quote(self, instrument: Instrument, quote: QuoteState, event: MarketEvent) -> None:
-        """Ignored."""
-
-    def on_order(self, order: EmulatedOrder) -> None:
-        """Ignored."""
-
-    def on_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None:
-        """Ignored."""
-
-    def on_account(self, account: str) -> None:
-        """Ignored."""
-
-
-class _Listing:
-    """One instrument that has a quote."""
-
-    __slots__ = ("bars", "book", "close_ns", "instrument", "midnight_ns", "quote")
-
-    def __init__(self, instrument: Instrument, now_ns: int) -> None:
-        self.instrument = instrument
-        self.quote = QuoteState(instrument.contract.conid)
-        self.book = Book(instrument, self.quote)
-        self.bars = BarStore(instrument)
-        self.midnight_ns = next_midnight_ns(instrument, now_ns)
-        self.close_ns = next_close_ns(instrument, now_ns)
-
-
 class Engine:
     """Market, exchange and accounts.
 
@@ -141,7 +111,7 @@ class Engine:
         self.tape = tape
         self.universe = universe
         self.config = config
-        self._listener: Listener = listener or _Silent()
+        self._listener: Listener = listener or Silent()
         self._check(config)
         self._start()
 
@@ -172,7 +142,7 @@ class Engine:
         self._handles = count(1)
         self._pending: set[int] = set()
         self._order_events = 0
-        self._listings: dict[int, _Listing] = {}
+        self._listings: dict[int, Listing] = {}
         self._quotes: dict[int, QuoteState] = {}
         for conid in self.tape.conids:
             self._list(conid)
@@ -212,7 +182,7 @@ class Engine:
 
     def set_listener(self, listener: Listener | None) -> None:
         """Who is told of quotes, orders, executions and accounts from now on."""
-        self._listener = listener or _Silent()
+        self._listener = listener or Silent()
 
     # ------------------------------------------------------------------ time
 
@@ -370,13 +340,13 @@ class Engine:
             return []
         return listing.bars.bars(start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only)
 
-    def _list(self, conid: int) -> _Listing:
+    def _list(self, conid: int) -> Listing:
         listing = self._listings.get(conid)
         if listing is None:
             instrument = self.universe.by_conid(conid)
             if instrument is None:
                 raise ContractNotFoundError(f"Conid {conid} is not in the emulator's universe.")
-            listing = self._listings[conid] = _Listing(instrument, self.now_ns)
+            listing = self._listings[conid] = Listing(instrument, self.now_ns)
             self._quotes[conid] = listing.quote
         return listing
 
@@ -386,9 +356,9 @@ class Engine:
         if time_ns > self.now_ns:
             self.now_ns = time_ns
         if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
-            _roll(listing, time_ns)
+            listing.roll(time_ns)
         quote = listing.quote
-        _update(quote, event, listing.instrument.quote_only)
+        update_quote(quote, event, quote_only=listing.instrument.quote_only)
         listing.bars.apply(event, quote)
         listing.book.take_in(event)
         self._listener.on_quote(listing.instrument, quote, event)
@@ -479,24 +449,8 @@ class Engine:
         """Everything that can be compared, as plain values; quantities and money as text."""
         return {
             "now_ns": self.now_ns,
-            "accounts": {
-                name: {
-                    "cash": {code: str(amount) for code, amount in account.cash_by_currency().items()},
-                    "positions": {
-                        str(position.conid): {
-                            "quantity": str(position.quantity),
-                            "average_price": position.average_price,
-                            "average_cost": position.average_cost,
-                            "realized_pnl": position.realized_pnl,
-                        }
-                        for position in account.positions()
-                    },
-                    "commissions": {code: str(amount) for code, amount in account.commissions.items()},
-                    "net_liquidation": str(account.net_liquidation()),
-                }
-                for name, account in self._accounts.items()
-            },
-            "orders": [_plain_order(order) for order in self.orders()],
+            "accounts": {name: plain_account(account) for name, account in self._accounts.items()},
+            "orders": [plain_order(order) for order in self.orders()],
             "executions": [msgspec.to_builtins(one) for one in self.executions()],
         }
 
@@ -523,71 +477,3 @@ class Engine:
     def tell_account(self, account: str) -> None:
         """Pass on that an account changed."""
         self._listener.on_account(account)
-
-
-def _update(quote: QuoteState, event: MarketEvent, quote_only: bool) -> None:
-    quote.time_ns = event.time_ns
-    quote.version += 1
-    if event.bid is not None:
-        quote.bid = event.bid
-    if event.bid_size is not None:
-        quote.bid_size = event.bid_size
-    if event.ask is not None:
-        quote.ask = event.ask
-    if event.ask_size is not None:
-        quote.ask_size = event.ask_size
-    price = event.bid if quote_only else event.last
-    if event.last is not None:
-        quote.last = event.last
-        quote.trades += 1
-    if event.last_size is not None:
-        quote.last_size = event.last_size
-        if event.last is not None:
-            quote.volume += event.last_size
-    if price is not None:
-        if quote.open is None:
-            quote.open = quote.high = quote.low = price
-        elif price > quote.high:  # type: ignore[operator]
-            quote.high = price
-        elif price < quote.low:  # type: ignore[operator]
-            quote.low = price
-
-
-def _roll(listing: _Listing, time_ns: int) -> None:
-    """Note the close of a session and the turn of a day; both stand for the event that comes next."""
-    quote = listing.quote
-    price = quote.bid if listing.instrument.quote_only else quote.last
-    if time_ns >= listing.close_ns:
-        quote.close = price
-        listing.close_ns = next_close_ns(listing.instrument, time_ns)
-    if time_ns >= listing.midnight_ns:
-        if price is not None:
-            quote.prior_close = quote.close if quote.close is not None else price
-        quote.open = quote.high = quote.low = quote.close = None
-        quote.volume = 0.0
-        listing.midnight_ns = next_midnight_ns(listing.instrument, time_ns)
-
-
-def _plain_order(order: EmulatedOrder) -> dict[str, Any]:
-    spec = order.spec
-    return {
-        "order_id": order.order_id,
-        "account": spec.account,
-        "conid": spec.conid,
-        "side": spec.side.value,
-        "order_type": spec.order_type.value,
-        "quantity": str(spec.quantity),
-        "limit_price": spec.limit_price,
-        "stop_price": order.stop_price,
-        "time_in_force": spec.time_in_force.value,
-        "client_order_id": spec.client_order_id,
-        "parent_id": order.parent_id,
-        "oca_group": order.oca_group,
-        "status": order.status.value,
-        "filled": str(order.filled),
-        "average_price": order.average_price,
-        "commission": order.commission,
-        "created_ns": order.created_ns,
-        "updated_ns": order.updated_ns,
-        "reason": order.reason,
-    }

@@ -184,11 +184,16 @@ def test_what_if_places_nothing(desk: MakeDesk) -> None:
     d.quote(99.9, 100.0)
     d.trade(100.0)
     found = d.engine.what_if(d.spec("BUY", 100))
-    assert (found.error, found.value, found.commission) == (None, 10_000, 1)
+    assert found.error is None
+    assert found.value == 10_000
+    assert found.commission == 1
     assert found.before is not None
     assert found.after is not None
-    assert (found.before.initial, found.after.initial, found.after.maintenance) == (0, 5_000, 2_500)
-    assert (found.position_before, found.position_after) == (0, 100)
+    assert found.before.initial == 0
+    assert found.after.initial == 5_000
+    assert found.after.maintenance == 2_500
+    assert found.position_before == 0
+    assert found.position_after == 100
     assert "Cash needed" in str(d.engine.what_if(d.spec("BUY", 100_000)).error)
     assert d.engine.what_if(d.spec("BUY", 0)).before is None
     assert not d.engine.orders()

@@ -76,7 +76,8 @@ def test_a_partial_fill_of_the_parent_releases_nothing(desk: MakeDesk) -> None:
     d = desk()
     d.quote(99.9, 100.0, ask_size=40)
     profit, parent, _ = bracket(d)
-    assert (parent.filled, profit.active) == (40, False)
+    assert parent.filled == 40
+    assert not profit.active
 
 
 def test_a_partial_fill_of_a_child_reduces_the_other(desk: MakeDesk) -> None:
@@ -84,10 +85,12 @@ def test_a_partial_fill_of_a_child_reduces_the_other(desk: MakeDesk) -> None:
     d.quote(99.9, 100.0)
     profit, _, stop = bracket(d)
     d.quote(110.0, 110.1, bid_size=30)
-    assert (profit.filled, stop.spec.quantity) == (30, 70)
+    assert profit.filled == 30
+    assert stop.spec.quantity == 70
     d.quote(89.0, 89.1)
     d.trade(89.0)
-    assert (stop.filled, stop.status, profit.status) == (70, OrderStatus.FILLED, OrderStatus.CANCELLED)
+    assert stop.filled == 70
+    assert (stop.status, profit.status) == (OrderStatus.FILLED, OrderStatus.CANCELLED)
     assert d.account.quantity(d.conid) == 0
 
 
@@ -118,12 +121,28 @@ def test_a_refused_parent_takes_its_children_with_it(desk: MakeDesk) -> None:
     assert all(one.error for one in placed)
 
 
+def test_children_do_not_go_to_an_older_order_of_their_parents_id(desk: MakeDesk) -> None:
+    d = desk()
+    older = d.place("BUY", 10, "LMT", limit_price=50.0, client_order_id="p")
+    placed = d.engine.place(
+        [
+            d.spec("BUY", 100, client_order_id="p"),
+            d.spec("SELL", 100, "LMT", limit_price=110.0, parent_client_id="p"),
+        ]
+    )
+    assert [one.order for one in placed] == [None, None]
+    assert d.engine.orders() == [older]
+
+
 def test_a_child_can_come_later(desk: MakeDesk) -> None:
     d = desk()
     d.quote(99.9, 100.0)
     d.place("BUY", 10, client_order_id="p")
     child = d.place("SELL", 10, "LMT", limit_price=101.0, parent_client_id="p")
     assert (child.active, child.status) == (True, OrderStatus.SUBMITTED)
+    d.quote(101.0, 101.1)
+    assert child.status is OrderStatus.FILLED
+    assert "no longer" in d.refused("SELL", 10, "STP", stop_price=90.0, parent_client_id="p")
     assert "not known" in d.refused("SELL", 10, "LMT", limit_price=101.0, parent_client_id="nobody")
 
 
@@ -157,7 +176,8 @@ def test_one_quote_cannot_fill_two_members(desk: MakeDesk) -> None:
     d.quote(104.9, 105.0)
     first, second = group(d, 10, 10)
     d.quote(89.9, 90.0)
-    assert (first.status, second.filled) == (OrderStatus.FILLED, 0)
+    assert first.status is OrderStatus.FILLED
+    assert second.filled == 0
 
 
 def test_a_partial_fill_reduces_the_group(desk: MakeDesk) -> None:
@@ -166,7 +186,8 @@ def test_a_partial_fill_reduces_the_group(desk: MakeDesk) -> None:
     first, second, third = group(d, 100, 60, 40)
     d.quote(99.9, 100.0, ask_size=50)
     assert first.filled == 50
-    assert (second.spec.quantity, third.status) == (10, OrderStatus.CANCELLED)
+    assert second.spec.quantity == 10
+    assert third.status is OrderStatus.CANCELLED
 
 
 def test_cancelling_a_member_cancels_the_group(desk: MakeDesk) -> None:

@@ -167,7 +167,9 @@ def test_modifications_that_are_refused(desk: MakeDesk, change: dict[str, Any], 
     error = d.engine.modify(order.order_id, d.spec(**values)).error
     assert error is not None
     assert words in error
-    assert (order.spec.quantity, order.spec.limit_price, order.filled) == (10, 100.0, 4)
+    assert order.spec.quantity == 10
+    assert order.spec.limit_price == 100.0
+    assert order.filled == 4
     assert d.engine.modify(1, d.spec("BUY", 1)).error == "OrderID 1 doesn't exist"
 
 
@@ -177,7 +179,8 @@ def test_modifying_a_waiting_child_leaves_it_waiting(desk: MakeDesk) -> None:
     d.place("BUY", 10, "LMT", limit_price=100.0, client_order_id="p")
     child = d.place("SELL", 10, "LMT", limit_price=130.0, parent_client_id="p")
     d.engine.modify(child.order_id, d.spec("SELL", 10, "LMT", limit_price=110.0))
-    assert (child.status, child.filled) == (OrderStatus.PRE_SUBMITTED, 0)
+    assert child.status is OrderStatus.PRE_SUBMITTED
+    assert child.filled == 0
 
 
 # ---------------------------------------------------------------------- the end of the day and the close
@@ -195,9 +198,9 @@ def test_orders_for_the_day_end_at_eight_in_new_york(desk: MakeDesk) -> None:
     assert day.reason
     late = d.place("BUY", 1, "LMT", limit_price=1.0, time_in_force=DAY)
     d.engine.advance(until_ns=end + 24 * HOUR_NS)
-    assert late.status is OrderStatus.SUBMITTED
+    assert late.status not in DONE
     d.engine.advance(until_ns=end + 24 * HOUR_NS + 2)
-    assert late.status is OrderStatus.CANCELLED
+    assert late.status in DONE
 
 
 def test_orders_for_the_day_outlive_the_tape(desk: MakeDesk) -> None:

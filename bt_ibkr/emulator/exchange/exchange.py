@@ -9,9 +9,10 @@ from typing import Protocol
 import msgspec
 
 from bt_ibkr.emulator.accounts.account import Account
-from bt_ibkr.emulator.accounts.margin import Intended, Margin, intended
+from bt_ibkr.emulator.accounts.margin import Intended, Margin
 from bt_ibkr.emulator.accounts.valuation import Valuation, exact
 from bt_ibkr.emulator.exchange import checks
+from bt_ibkr.emulator.exchange.admission import Admission, Charges
 from bt_ibkr.emulator.exchange.book import AT_CLOSE, Book, Working
 from bt_ibkr.emulator.exchange.matching import FillModel
 from bt_ibkr.emulator.exchange.states import enter
@@ -24,10 +25,9 @@ from bt_ibkr.emulator.types import (
     OrderSpec,
     Placed,
 )
-from bt_ibkr.model.commission import CommissionSchedule, OrderProgress
+from bt_ibkr.model.commission import CommissionSchedule
 from bt_ibkr.model.order import OrderStatus, OrderType, TimeInForce
 
-ZERO = Decimal(0)
 #: Ids look like those of the recorded frames and follow from the seed.
 _FIRST_ORDER_ID = 912_091_175
 _SEED_STRIDE = 100_000
@@ -77,10 +77,9 @@ class Exchange:
     ) -> None:
         self._engine = engine
         self._accounts = accounts
-        self._margin = margin
-        self._valuation = valuation
         self._model = model
-        self._schedule = schedule
+        self._charges = Charges(schedule, valuation)
+        self._admission = Admission(accounts, margin, valuation, self._charges)
         self._regular_hours_enforced = regular_hours_enforced
         self._next_id = _FIRST_ORDER_ID + seed % 10_000 * _SEED_STRIDE
         self._execution_prefix = (_EXECUTION_PREFIX + seed) & 0xFFFFFFFF
@@ -92,7 +91,6 @@ class Exchange:
         self._members: dict[str, list[int]] = {}
         self._children: dict[int, list[int]] = {}
         self._timers: set[tuple[int, int]] = set()
-        self._shares_traded: dict[str, Decimal] = {}
         self.executions: list[EmulatedExecution] = []
 
     # ------------------------------------------------------------------ reading
@@ -118,12 +116,20 @@ class Exchange:
             self._groups += 1
             group = f"oco-{_FIRST_ORDER_ID % 1_000_000 + self._groups}"
         answers: dict[int, Placed] = {}
+        refused: set[str] = set()
         entered: list[Working] = []
         for index in sorted(range(len(specs)), key=lambda k: specs[k].parent_client_id is not None):
-            answers[index] = self._accept(specs[index], group if specs[index].one_cancels_all else "")
+            spec = specs[index]
+            if spec.parent_client_id in refused:
+                # an older order may have the id that this submission's parent was refused for
+                answers[index] = Placed(order=None, error=_no_parent(spec))
+                continue
+            answers[index] = self._accept(spec, group if spec.one_cancels_all else "")
             order = answers[index].order
             if order is not None:
                 entered.append(self._working[order.order_id])
+            elif spec.client_order_id is not None:
+                refused.add(spec.client_order_id)
         for working in entered:
             if working.order.active:
                 self._arrive(working)
@@ -134,59 +140,35 @@ class Exchange:
         error = self._form_error(spec, instrument)
         parent: Working | None = None
         if error is None and spec.parent_client_id is not None:
-            parent_id = self._by_client_id.get((spec.account, spec.parent_client_id))
-            parent = None if parent_id is None else self._working[parent_id]
-            if parent is None or parent.order.status in (OrderStatus.CANCELLED, OrderStatus.FAILED):
-                error = f"Parent order {spec.parent_client_id} is not known or no longer working."
-        if error is None and parent is None:
-            error = self._funds_error(spec, instrument, group)
+            parent = self._parent_of(spec)
+            error = _no_parent(spec) if parent is None else None
+        if error is None and parent is None and instrument is not None:
+            error = self._admission.funds_error(spec, instrument, self._live.values(), group=group)
         if error is not None or instrument is None:
             return Placed(order=None, error=error)
         return Placed(order=self._enter(spec, instrument, parent, group))
 
+    def _parent_of(self, spec: OrderSpec) -> Working | None:
+        """The order that the spec names as its parent, if it can still have children.
+
+        It cannot if it was cancelled, or one of its children has been filled.
+        """
+        parent_id = self._by_client_id.get((spec.account, spec.parent_client_id or ""))
+        if parent_id is None:
+            return None
+        parent = self._working[parent_id]
+        children = [self._working[child].order.status for child in self._children.get(parent_id, ())]
+        if (
+            parent.order.status in (OrderStatus.CANCELLED, OrderStatus.FAILED)
+            or OrderStatus.FILLED in children
+        ):
+            return None
+        return parent
+
     def _form_error(self, spec: OrderSpec, instrument: Instrument | None) -> str | None:
-        if spec.account not in self._accounts:
-            return f"Bad Request: accountId is not valid: {spec.account}"
-        if instrument is None:
-            return f"no sec defs returned for conid {spec.conid}"
-        if not self._valuation.knows(instrument.contract.currency):
-            return f"No exchange rate is known for {instrument.contract.currency}."
         if spec.client_order_id and (spec.account, spec.client_order_id) in self._by_client_id:
             return f"Local order ID={spec.client_order_id} is already registered."
-        return checks.refusal(spec, instrument)
-
-    def _funds_error(
-        self, spec: OrderSpec, instrument: Instrument | None, group: str, without: int = 0
-    ) -> str | None:
-        """Whether the account can afford the order beside its other working ones."""
-        if instrument is None or self._margin.policy == "off":
-            return None
-        others = [
-            intended(w.order)
-            for w in self._live.values()
-            if w.order.active
-            and w.order.spec.account == spec.account
-            and w.order.order_id != without
-            and not (group and w.order.oca_group == group)
-        ]
-        wanted = self._intended(spec, instrument)
-        return self._margin.refusal(self._accounts[spec.account], wanted, others)
-
-    def _intended(self, spec: OrderSpec, instrument: Instrument) -> Intended:
-        price = spec.limit_price if spec.limit_price is not None else spec.stop_price
-        known = self._valuation.price(spec.conid)
-        used = exact(price) if price is not None else known
-        value = ZERO if used is None else used * spec.quantity * exact(instrument.contract.multiplier)
-        commission = self._schedule.cost(
-            instrument.contract.security_type,
-            spec.side,
-            OrderProgress(quantity=spec.quantity, value=value),
-            month_volume=self._shares_traded.get(spec.account, ZERO),
-            per_usd=self._valuation.rate("USD", instrument.contract.currency),
-        )
-        return Intended(
-            conid=spec.conid, side=spec.side, quantity=spec.quantity, price=used, commission=commission
-        )
+        return self._admission.form_error(spec, instrument)
 
     def preview(self, spec: OrderSpec) -> tuple[str | None, Intended | None]:
         """The refusal that placing would meet, and the order as margin sees it."""
@@ -194,7 +176,8 @@ class Exchange:
         error = self._form_error(spec, instrument)
         if error is not None or instrument is None:
             return error, None
-        return self._funds_error(spec, instrument, ""), self._intended(spec, instrument)
+        error = self._admission.funds_error(spec, instrument, self._live.values(), group="")
+        return error, self._admission.intended(spec, instrument)
 
     def _enter(
         self, spec: OrderSpec, instrument: Instrument, parent: Working | None, group: str
@@ -265,7 +248,9 @@ class Exchange:
                 )
             if error is None and order.active:
                 left = msgspec.structs.replace(spec, quantity=spec.quantity - order.filled)
-                error = self._funds_error(left, working.instrument, order.oca_group, without=order_id)
+                error = self._admission.funds_error(
+                    left, working.instrument, self._live.values(), group=order.oca_group, without=order_id
+                )
         if error is not None:
             return Placed(order=None, error=error)
         self._change(working, spec)
@@ -393,7 +378,7 @@ class Exchange:
         order, spec, contract = working.order, working.order.spec, working.instrument.contract
         value = quantity * exact(price) * exact(contract.multiplier)
         after = working.progress.plus(quantity, value, adds_liquidity=adds_liquidity)
-        commission = self._commission(working, after)
+        commission = self._charges.charge(working, after)
         working.progress = after
         account = self._accounts[spec.account]
         position = account.execute(working.instrument, spec.side, quantity, price, commission)
@@ -428,22 +413,6 @@ class Exchange:
         self._engine.tell_order(order)
         self._engine.tell_account(spec.account)
         self._after_fill(working, quantity)
-
-    def _commission(self, working: Working, after: OrderProgress) -> Decimal:
-        spec, contract = working.order.spec, working.instrument.contract
-        if working.per_usd is None:
-            working.per_usd = self._valuation.rate("USD", contract.currency)
-            working.month_volume = self._shares_traded.get(spec.account, ZERO)
-        traded = self._shares_traded.get(spec.account, ZERO)
-        self._shares_traded[spec.account] = traded + after.quantity - working.progress.quantity
-        return self._schedule.execution_cost(
-            contract.security_type,
-            spec.side,
-            working.progress,
-            after,
-            month_volume=working.month_volume,
-            per_usd=working.per_usd,
-        )
 
     def _after_fill(self, working: Working, quantity: Decimal) -> None:
         order = working.order
@@ -505,3 +474,7 @@ class Exchange:
     def _move(self, working: Working, status: OrderStatus) -> None:
         if enter(working.order, status, self._engine.now_ns):
             self._engine.tell_order(working.order)
+
+
+def _no_parent(spec: OrderSpec) -> str:
+    return f"Parent order {spec.parent_client_id} is not known or no longer working."
