@@ -103,7 +103,15 @@ def checked(strategy: type[Any]) -> type[Any]:
     backtrader drops an order of size 0 without a word and lets NaN through; in a run both end in an error.
     """
 
-    def check(side: str, size: Any) -> None:
+    def check(side: str, self: Any, data: Any, size: Any) -> None:
+        chosen = (
+            self.datas[0] if data is None else self.getdatabyname(data) if isinstance(data, str) else data
+        )
+        if not len(chosen):
+            raise OrderRefusedError(
+                f"{strategy.__name__}: {side}() before the first bar of {chosen._name}.",
+                remedy="Place orders in next(), or once len(self.data) is above 0.",
+            )
         if size is None:
             return
         try:
@@ -117,11 +125,11 @@ def checked(strategy: type[Any]) -> type[Any]:
             )
 
     def buy(self: Any, data: Any = None, size: Any = None, *args: Any, **kwargs: Any) -> Any:
-        check("buy", size)
+        check("buy", self, data, size)
         return strategy.buy(self, data, size, *args, **kwargs)
 
     def sell(self: Any, data: Any = None, size: Any = None, *args: Any, **kwargs: Any) -> Any:
-        check("sell", size)
+        check("sell", self, data, size)
         return strategy.sell(self, data, size, *args, **kwargs)
 
     body = {"buy": buy, "sell": sell, "__doc__": strategy.__doc__, "__module__": strategy.__module__}

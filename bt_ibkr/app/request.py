@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,16 @@ import msgspec
 
 from bt_ibkr.app.market import BarLength
 from bt_ibkr.config import Trust
-from bt_ibkr.emulator.build import open_market
+from bt_ibkr.emulator.build import open_market, open_universe
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.emulator.universe import Universe
 from bt_ibkr.errors import AmbiguousContractError, ContractNotFoundError, UsageError
 from bt_ibkr.model.contract import SecurityType
-from bt_ibkr.services.datanames import parse_dataname
+from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 
+#: Exchanges of a dataname that leave the listing open.
+_ANYWHERE = ("", "SMART", "IDEALPRO")
 #: What is traded when nothing is named: two instruments of the synthetic market.
 DEFAULT_SYMBOLS = ("AAPL", "SPY")
 
@@ -99,12 +103,17 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
         raise UsageError(f"--cash {request.cash!r} cannot be traded with.", remedy="Give an amount above 0.")
     if request.start_ns and request.end_ns and request.start_ns >= request.end_ns:
         raise UsageError("--from is not before --to.")
-    synthetic = tuple(parse_dataname(d).symbol for d in request.data) or DEFAULT_SYMBOLS
+    synthetic: tuple[str, ...] = ()
+    if not request.market:
+        universe = open_universe(request.universe)
+        synthetic = tuple(
+            f"conid:{choose_instrument(universe, d).contract.conid}" for d in request.data or DEFAULT_SYMBOLS
+        )
     return EmulatorSettings(
         port=0,
         market=request.market,
         synthetic_day=request.day,
-        synthetic_instruments=() if request.market else synthetic,
+        synthetic_instruments=synthetic,
         universe=request.universe,
         speed=speed,
         autostart=False,
@@ -117,6 +126,43 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
     )
 
 
+def choose_instrument(universe: Universe, text: str) -> Instrument:
+    """The one instrument of the universe that a dataname means, by the rules of ``services.contracts``.
+
+    Raises:
+        ContractNotFoundError: None; suggests near symbols.
+        AmbiguousContractError: Several; lists them.
+    """
+    query = parse_dataname(text)
+    found = [i for i in universe.all() if _answers(i, query)]
+    if len(found) > 1 and not query.currency and any(i.is_us for i in found):
+        found = [i for i in found if i.is_us]
+    if not found:
+        near = difflib.get_close_matches(query.symbol, [i.contract.symbol for i in universe.all()], n=3)
+        raise ContractNotFoundError(
+            f"No instrument of the emulator's universe answers to {text!r}.",
+            remedy=(f"Did you mean {', '.join(near)}? " if near else "")
+            + "Further instruments can be added with --universe TABLE.",
+        )
+    if len(found) > 1:
+        rows = ", ".join(f"conid:{i.contract.conid} ({i.company_name or i.contract.symbol})" for i in found)
+        raise AmbiguousContractError(f"{text!r} is ambiguous: {rows}.", remedy="Name one by its conid.")
+    return found[0]
+
+
+def _answers(instrument: Instrument, query: ContractQuery) -> bool:
+    contract = instrument.contract
+    if query.conid:
+        return contract.conid == query.conid
+    return (
+        contract.symbol == query.symbol
+        and contract.security_type is query.security_type
+        and (not query.currency or contract.currency == query.currency)
+        and (query.exchange in _ANYWHERE or query.exchange in (contract.listing_exchange, contract.exchange))
+        and (not query.expiry or (contract.last_trade_date or "").startswith(query.expiry))
+    )
+
+
 def instruments_of(request: RunRequest, settings: EmulatorSettings) -> list[tuple[str, Instrument]]:
     """Dataname and instrument of everything that the run follows."""
     universe, tape = open_market(settings)
@@ -125,22 +171,19 @@ def instruments_of(request: RunRequest, settings: EmulatorSettings) -> list[tupl
         return [(dataname_of(instrument), instrument) for instrument in on_tape]
     chosen = []
     for text in request.data:
-        query = parse_dataname(text)
-        found = [i for i in on_tape if i.contract.conid == query.conid or i.contract.symbol == query.symbol]
-        if not found:
+        instrument = choose_instrument(universe, text)
+        if instrument not in on_tape:
             names = ", ".join(sorted(i.contract.symbol for i in on_tape))
             raise ContractNotFoundError(
                 f"The market of this run does not trade {text!r}; it trades {names}.",
                 remedy="Name one of them with --data, or add its ticks with --market FILE:SYMBOL.",
             )
-        if len(found) > 1:
-            rows = ", ".join(f"conid:{i.contract.conid} ({i.company_name})" for i in found)
-            raise AmbiguousContractError(f"{text!r} is ambiguous: {rows}.", remedy="Name one by its conid.")
-        chosen.append((text, found[0]))
+        chosen.append((text, instrument))
     return chosen
 
 
 def dataname_of(instrument: Instrument) -> str:
+    """A dataname that means ``instrument`` and nothing else."""
     contract = instrument.contract
     if contract.security_type is SecurityType.FOREX:
         return f"{contract.symbol}-CASH-IDEALPRO"
@@ -150,6 +193,7 @@ def dataname_of(instrument: Instrument) -> str:
 
 
 def timeframe_of(bar: BarLength) -> dict[str, int]:
+    """``timeframe`` and ``compression`` of a feed."""
     if not bar.ns:
         return {"timeframe": bt.TimeFrame.Ticks, "compression": 1}
     if bar.ns % 60_000_000_000 == 0:

@@ -40,11 +40,17 @@ def build_core(settings: EmulatorSettings) -> Core:
     return Core(settings=settings, engine=engine, universe=universe)
 
 
+def open_universe(table: str) -> Universe:
+    """The built-in universe, extended by the table at path ``table`` unless that is empty."""
+    universe = default_universe()
+    if table:
+        universe.extend_from_table(table)
+    return universe
+
+
 def open_market(settings: EmulatorSettings) -> tuple[Universe, TapeLike]:
     """The universe and the tape alone; raises as ``build_core``."""
-    universe = default_universe()
-    if settings.universe:
-        universe.extend_from_table(settings.universe)
+    universe = open_universe(settings.universe)
     tape = load_market(settings.market, universe) if settings.market else _synthetic(settings, universe)
     return universe, tape
 
@@ -52,7 +58,11 @@ def open_market(settings: EmulatorSettings) -> tuple[Universe, TapeLike]:
 def _synthetic(settings: EmulatorSettings, universe: Universe) -> TapeLike:
     instruments = []
     for name in settings.synthetic_instruments:
-        found = universe.by_symbol(name)
+        if name.startswith("conid:") and name[6:].isdigit():
+            one = universe.by_conid(int(name[6:]))
+            found = [] if one is None else [one]
+        else:
+            found = universe.by_symbol(name)
         if not found:
             raise UsageError(
                 f"Synthetic market: {name!r} is not a symbol of the universe.",

@@ -33,7 +33,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         host, port: Where it listens; port 0 takes a free one.
         market: Tapes, each ``FILE[:SYMBOL]``; empty for a synthetic market.
         synthetic_day: Day of a synthetic market, ``YYYY-MM-DD``; empty for one in March 2026.
-        synthetic_instruments: Symbols that trade in a synthetic market.
+        synthetic_instruments: Symbols (or ``conid:NUMBER``) that trade in a synthetic market.
         universe: Path of a table with further instruments; empty for the built-in ones.
         speed: Market seconds per wall second, ``max``, or ``lockstep`` (moves only on control steps).
         autostart: The market moves as soon as the server listens; else when control says ``start``.
