@@ -17,7 +17,7 @@ import aiohttp
 from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import AuthenticationError, BtIbkrError, ResponseError, SessionError
-from bt_ibkr.session.http import HttpClient, ssl_context
+from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
 from bt_ibkr.session.websocket import Socket
 from bt_ibkr.wire import session as wire_session
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: How often the brokerage session is asked for before a person is asked.
 _INIT_TRIES = 3
+#: Statuses by which the gateway says that nobody is logged in; their bodies are text or HTML.
+_NOT_LOGGED_IN = frozenset({401, 403})
 
 
 class SessionState(Enum):
@@ -166,12 +168,12 @@ class Session:
             self._move(SessionState.CLOSED, "asked to")
 
     async def _log_on(self) -> None:
-        tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+        tickle = await self._tickle()
         status = tickle.auth
         for attempt in range(_INIT_TRIES):
             if status is None or not status.ready:
                 # The very first look after a start can be wrong: look once more before acting.
-                status = wire_session.auth_status((await self.http.send("POST", "/iserver/auth/status")).body)
+                status = _status_in(await self.http.send("POST", "/iserver/auth/status"))
             if status.ready:
                 return
             if status.competing and not self._settings.compete:
@@ -192,6 +194,12 @@ class Session:
             remedy=f"Open {self._settings.base_url.removesuffix('/v1/api')} in a browser, log in, and try again.",
         )
 
+    async def _tickle(self) -> wire_session.Tickle:
+        reply = await self.http.send("POST", "/tickle")
+        if reply.status in _NOT_LOGGED_IN:
+            return wire_session.Tickle(session=None, auth=None, error=reply.text)
+        return wire_session.tickle(reply.body)
+
     async def _prime(self) -> None:
         self._accounts = wire_session.brokerage_accounts(
             self.http.checked("GET /iserver/accounts", await self.http.send("GET", "/iserver/accounts"))
@@ -200,7 +208,7 @@ class Session:
 
     async def _session_id(self) -> str:
         """Before each WebSocket connection: session first, socket second."""
-        tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+        tickle = await self._tickle()
         if tickle.auth is None or not tickle.auth.ready:
             await self._log_on()
             await self._prime()
@@ -213,7 +221,7 @@ class Session:
         while True:
             await asyncio.sleep(self._settings.tickle_interval_s)
             try:
-                tickle = wire_session.tickle((await self.http.send("POST", "/tickle")).body)
+                tickle = await self._tickle()
                 if tickle.auth is None or not tickle.auth.ready:
                     _log.warning("session-lapsed error=%s", tickle.error)
                     await self._log_on()
@@ -235,3 +243,9 @@ class Session:
     def on_break(self, cause: str) -> None:
         if self._state is SessionState.STREAMING:
             self._move(SessionState.BROKEN, cause)
+
+
+def _status_in(reply: Reply) -> wire_session.AuthStatus:
+    if reply.status in _NOT_LOGGED_IN:
+        return wire_session.AuthStatus(message=reply.text)
+    return wire_session.auth_status(reply.body)
