@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import deque
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -58,13 +58,18 @@ IBKR_LIMITS: tuple[Limit, ...] = (
 )
 
 _MARGIN = 1.05
+#: Between requests that would leave at the same moment, seconds: timers of one moment keep no order.
+_APART_S = 1e-6
 
 
 class _Window:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self._pattern = re.compile(limit.path)
-        self._sent: deque[float] = deque(maxlen=limit.count)
+        self._span_s = limit.per_s * _MARGIN
+        # Moments of past and future requests. A request that also waits for a rarer turn is booked far ahead;
+        # others still fit in before it, so the moments are kept sorted, not in the order of booking.
+        self._booked: list[float] = []
         self._slots = asyncio.Semaphore(limit.concurrent) if limit.concurrent else None
 
     def covers(self, method: str, path: str) -> bool:
@@ -74,14 +79,34 @@ class _Window:
     def slots(self) -> asyncio.Semaphore | None:
         return self._slots
 
-    def earliest(self, now: float) -> float:
-        """The first moment at or after ``now`` at which one more request fits."""
-        if len(self._sent) < self.limit.count:
-            return now
-        return max(now, self._sent[0] + self.limit.per_s * _MARGIN)
+    def forget(self, now: float) -> None:
+        """Drop what is too long ago to matter."""
+        del self._booked[: bisect_right(self._booked, now - self._span_s)]
 
-    def reserve(self, at: float) -> None:
-        self._sent.append(at)
+    def earliest(self, at: float) -> float:
+        """The first moment at or after ``at`` at which one more request fits, whatever else is booked."""
+        booked, count = self._booked, self.limit.count
+        moved = True
+        while moved:
+            moved = False
+            place = bisect_right(booked, at)
+            # Every run of ``count`` neighbours that one more request at ``at`` would join.
+            for first in range(max(place - count, 0), min(place, len(booked) - count) + 1):
+                if max(booked[first + count - 1], at) < min(booked[first], at) + self._span_s:
+                    at, moved = booked[first] + self._span_s, True
+                    break
+        return at
+
+    def taken(self, at: float) -> bool:
+        place = bisect_left(self._booked, at)
+        return place < len(self._booked) and self._booked[place] == at
+
+    def book(self, at: float) -> None:
+        insort(self._booked, at)
+
+    def release(self, at: float) -> None:
+        if self.taken(at):
+            self._booked.remove(at)
 
 
 class PacingGate:
@@ -110,16 +135,37 @@ class PacingGate:
                 if window.slots is not None:
                     await window.slots.acquire()
                     held.append(window.slots)
-            now = self._monotonic()
-            at = now
-            for window in windows:
-                at = max(at, window.earliest(at))
-            for window in windows:
-                window.reserve(at)
-            if at > now:
-                self.waited_s += at - now
-                await asyncio.sleep(at - now)
+            await self._wait(windows)
             yield
         finally:
             for slots in held:
                 slots.release()
+
+    async def _wait(self, windows: list[_Window]) -> None:
+        now = self._monotonic()
+        at = _earliest(windows, now)
+        for window in windows:
+            window.book(at)
+        if at <= now:
+            return
+        self.waited_s += at - now
+        try:
+            await asyncio.sleep(at - now)
+        except BaseException:
+            for window in windows:
+                window.release(at)
+            raise
+
+
+def _earliest(windows: list[_Window], now: float) -> float:
+    """The first moment that suits all ``windows``."""
+    for window in windows:
+        window.forget(now)
+    at, before = now, -1.0
+    while at != before:
+        before = at
+        for window in windows:
+            at = window.earliest(at)
+        if at > now and any(window.taken(at) for window in windows):
+            at += _APART_S
+    return at

@@ -1,0 +1,253 @@
+"""The pacing gate under a clock of its own: no window is ever exceeded, nothing waits longer than it must."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bt_ibkr.session.pacing import IBKR_LIMITS, Limit, PacingGate
+
+ORDERS = ("GET", "/iserver/account/orders")
+TRADES = ("GET", "/iserver/account/trades")
+HISTORY = ("GET", "/iserver/marketdata/history")
+PLACE = ("POST", "/iserver/account/DU1/orders")
+TICKLE = ("POST", "/tickle")
+KINDS = (ORDERS, TRADES, HISTORY, PLACE, TICKLE, ("GET", "/portfolio/accounts"))
+
+
+class _Leaping(selectors.SelectSelector):
+    """Leaps over the time that would be slept."""
+
+    leap: Callable[[float], None]
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.leap(timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock moves only when everybody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        selector = _Leaping()
+        selector.leap = self._leap
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+    def _leap(self, seconds: float) -> None:
+        # A real clock is always a little late, never early.
+        self.now += seconds + 1e-9
+
+
+class Bench:
+    """Requests through a gate, with the times at which they were made."""
+
+    def __init__(self, loop: VirtualLoop, limits: tuple[Limit, ...] = IBKR_LIMITS) -> None:
+        self.loop = loop
+        self.gate = PacingGate(limits, monotonic=loop.time)
+        self.sent: list[tuple[float, str, str]] = []
+        self.active = 0
+        self.most_active = 0
+
+    async def request(self, kind: tuple[str, str], *, at: float = 0.0, lasts: float = 0.0) -> float:
+        """Ask at ``at``; the time at which the request left."""
+        await asyncio.sleep(max(at - self.loop.now, 0))
+        async with self.gate.turn(*kind):
+            left = self.loop.now
+            self.sent.append((left, *kind))
+            self.active += 1
+            self.most_active = max(self.most_active, self.active)
+            await asyncio.sleep(lasts)
+            self.active -= 1
+        return left
+
+    def worst(self, limit: Limit) -> int:
+        """Most requests in any window of the limit."""
+        import re
+
+        times = [
+            when
+            for when, method, path in self.sent
+            if limit.method in ("*", method) and re.fullmatch(limit.path, path)
+        ]
+        times.sort()
+        return max(
+            (sum(1 for t in times if start <= t < start + limit.per_s) for start in times),
+            default=0,
+        )
+
+
+def run(work: Callable[[VirtualLoop], Coroutine[Any, Any, Any]]) -> Any:
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(work(loop))
+    finally:
+        loop.close()
+
+
+bursts = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.floats(0, 20), st.sampled_from([0.0, 0.2, 3.0])),
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(bursts)
+def test_no_window_is_ever_exceeded(burst: list[tuple[tuple[str, str], float, float]]) -> None:
+    async def work(loop: VirtualLoop) -> Bench:
+        bench = Bench(loop)
+        await asyncio.gather(*(bench.request(kind, at=at, lasts=lasts) for kind, at, lasts in burst))
+        return bench
+
+    bench = run(work)
+    assert len(bench.sent) == len(burst)
+    for limit in IBKR_LIMITS:
+        assert bench.worst(limit) <= limit.count, limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3)), max_size=40),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.floats(0.5, 4),
+)
+def test_no_window_of_any_table_is_exceeded(
+    burst: list[tuple[str, float]], all_count: int, count: int, per_s: float
+) -> None:
+    limits = (
+        Limit(path=".*", count=all_count, per_s=1.0, source="test"),
+        Limit(path="/a", count=count, per_s=per_s, source="test"),
+    )
+
+    async def work(loop: VirtualLoop) -> Bench:
+        bench = Bench(loop, limits)
+        await asyncio.gather(*(bench.request(("GET", f"/{name}"), at=at) for name, at in burst))
+        return bench
+
+    bench = run(work)
+    for limit in limits:
+        assert bench.worst(limit) <= limit.count, limit
+
+
+@pytest.mark.parametrize("kind", [PLACE, HISTORY, ORDERS])
+def test_throughput_is_close_to_the_limit(kind: tuple[str, str]) -> None:
+    """At least nine tenths of what the tightest limit allows."""
+    count = 120 if kind is not ORDERS else 12
+
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop)
+        await asyncio.gather(*(bench.request(kind) for _ in range(count)))
+        return max(when for when, *_ in bench.sent)
+
+    ideal = {PLACE: (count / 10 - 1) * 1.0, HISTORY: (-(-count // 50) - 1) * 60.0, ORDERS: (count - 1) * 5.0}
+    took = run(work)
+    assert took <= ideal[kind] / 0.9
+    assert took >= ideal[kind]
+
+
+def test_waiting_requests_keep_their_order() -> None:
+    async def work(loop: VirtualLoop) -> list[int]:
+        bench = Bench(loop)
+        done: list[int] = []
+
+        async def one(number: int) -> None:
+            await bench.request(PLACE)
+            done.append(number)
+
+        await asyncio.gather(*(one(number) for number in range(45)))
+        return done
+
+    assert run(work) == list(range(45))
+
+
+def test_requests_that_wait_for_a_rare_turn_do_not_hold_up_the_others() -> None:
+    """Twenty look-ups are queued for five seconds each; an order must leave at once all the same."""
+
+    async def work(loop: VirtualLoop) -> list[float]:
+        bench = Bench(loop)
+        slow = [asyncio.create_task(bench.request(TRADES)) for _ in range(20)]
+        await asyncio.sleep(0)
+        left = []
+        for number in range(30):
+            asked = number * 0.5
+            left.append(await bench.request(PLACE, at=asked) - asked)
+        for task in slow:
+            task.cancel()
+        return left
+
+    assert max(run(work)) < 0.2
+
+
+def test_five_history_requests_at_a_time() -> None:
+    async def work(loop: VirtualLoop) -> tuple[int, float]:
+        bench = Bench(loop)
+        # Each lasts two seconds: without the bound, ten would run together.
+        await asyncio.gather(*(bench.request(HISTORY, lasts=2.0) for _ in range(10)))
+        return bench.most_active, loop.now
+
+    most, took = run(work)
+    assert most == 5
+    assert took < 4.5
+
+
+def test_a_slot_is_freed_by_failure_and_by_cancellation() -> None:
+    async def work(loop: VirtualLoop) -> int:
+        bench = Bench(loop)
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                async with bench.gate.turn(*HISTORY):
+                    raise ZeroDivisionError
+        stuck = [asyncio.create_task(bench.request(HISTORY, lasts=1e6)) for _ in range(5)]
+        await asyncio.sleep(2)
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        await bench.request(HISTORY)
+        return len(bench.sent)
+
+    assert run(work) == 6
+
+
+def test_waiting_is_counted() -> None:
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop)
+        await bench.request(ORDERS)
+        assert bench.gate.waited_s == 0
+        await bench.request(ORDERS)
+        return bench.gate.waited_s
+
+    assert 5.0 <= run(work) <= 5.5
+
+
+def test_other_methods_and_paths_are_not_the_limited_ones() -> None:
+    """Placing an order is not reading the list of orders; the table names methods and whole paths."""
+
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop)
+        for _ in range(3):
+            await bench.request(("POST", "/iserver/account/DU1/orders"))
+            await bench.request(("GET", "/iserver/account/order/status/1"))
+        return loop.now
+
+    assert run(work) < 0.1
+
+
+def test_no_limits_no_waiting() -> None:
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop, ())
+        await asyncio.gather(*(bench.request(ORDERS) for _ in range(100)))
+        return loop.now
+
+    assert run(work) < 1e-3
