@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
 from bt_ibkr.connection.direct import DirectConnection
-from bt_ibkr.connection.interface import Connection, SessionChanged, StoreEvent
+from bt_ibkr.connection.interface import Connection, Progress, SessionChanged, StoreEvent
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
 from bt_ibkr.services.questions import QuestionPolicy
@@ -67,6 +67,38 @@ class StoreBroker(Protocol):
 IdleHook = Callable[[int], bool]
 
 
+#: Parameters of backtrader's IBStore that mean nothing to the Web API.
+_IBSTORE = frozenset(
+    {"clientId", "notifyall", "_debug", "reconnect", "timeout", "timeoffset", "timerefresh", "indcash"}
+)
+#: Ports of TWS and of IB Gateway, which speak another protocol.
+_TWS_PORTS = frozenset({7496, 7497, 4001, 4002})
+
+
+def _check_ibstore(given: dict[str, Any]) -> None:
+    unknown = sorted(set(given) - _IBSTORE)
+    if unknown:
+        raise UsageError(
+            f"IBKRStore has no parameter {unknown[0]!r}.",
+            remedy="See help(bt_ibkr.IBKRStore) for those it has.",
+        )
+    if given:
+        _log.warning("ibstore-parameters-without-effect names=%s", ",".join(sorted(given)))
+
+
+def _gateway_at(gateway: str, host: str | None, port: int | None) -> str:
+    if gateway != DEFAULT_GATEWAY:
+        raise UsageError(
+            "IBKRStore: `gateway` was given beside `host` or `port`.", remedy="Give one of them."
+        )
+    if port in _TWS_PORTS:
+        raise UsageError(
+            f"Port {port} is that of TWS or IB Gateway, which do not speak the Web API.",
+            remedy="Start the Client Portal Gateway; it listens on port 5000.",
+        )
+    return f"https://{host or 'localhost'}:{port or 5000}/v1/api"
+
+
 class IBKRStore:
     """Session, feeds and broker of one IBKR login.
 
@@ -74,6 +106,7 @@ class IBKRStore:
 
     Args:
         gateway: REST base of the Client Portal Gateway or of an emulator, ending in ``/v1/api``.
+        host, port: Of the gateway, instead of ``gateway``, as backtrader's ``IBStore`` has them.
         account: Account id to trade in; by default the one the login has selected.
         ca_file: PEM file with the gateway's certificate.
         insecure: Take any certificate (a gateway on this machine).
@@ -83,6 +116,8 @@ class IBKRStore:
         bar_grace_s: Market seconds after a bar's edge at which it is closed by the clock, if no tick has
             shown before that the market has passed the edge.
         connection: The way to the session; by default one in this process.
+        ibstore: Other parameters of backtrader's ``IBStore`` (``clientId``, ``notifyall``, ``reconnect`` …)
+            are taken and have no effect: the Web API has no such things.
 
     Example::
 
@@ -97,6 +132,8 @@ class IBKRStore:
         self,
         gateway: str = DEFAULT_GATEWAY,
         *,
+        host: str | None = None,
+        port: int | None = None,
         account: str | None = None,
         ca_file: str | None = None,
         insecure: bool = False,
@@ -105,7 +142,11 @@ class IBKRStore:
         questions: QuestionPolicy | None = None,
         bar_grace_s: float = 1.5,
         connection: Connection | None = None,
+        **ibstore: Any,
     ) -> None:
+        _check_ibstore(ibstore)
+        if host is not None or port is not None:
+            gateway = _gateway_at(gateway, host, port)
         if settings is None:
             settings = SessionSettings(base_url=gateway, trust=Trust(ca_file=ca_file, insecure=insecure))
         elif gateway != DEFAULT_GATEWAY or ca_file or insecure:
@@ -126,6 +167,7 @@ class IBKRStore:
         self._opened = False
         self._closed = False
         self._finishing = False
+        self._finish_after: Progress | None = None
         self._account: str | None = None
         self._idle_hook: IdleHook | None = None
         self._stop_asked = False
@@ -223,10 +265,29 @@ class IBKRStore:
         """Something for ``notify_store``."""
         self._notifications.append((msg, args, kwargs))
 
-    def finish(self) -> None:
-        """The market is over (an emulator's tape ended): feeds deliver what is complete and end."""
-        self._finishing = True
+    def finish(self, after: Progress | None = None) -> None:
+        """The market is over (an emulator's tape ended): feeds deliver what is complete and end.
+
+        Args:
+            after: Only once so much of the stream has been read.
+        """
+        if after is None:
+            self._finishing = True
+        else:
+            self._finish_after = after
         self._wake.set()
+
+    def _check_finish(self) -> None:
+        wanted = self._finish_after
+        if wanted is not None:
+            progress = self.connection.progress()
+            if progress.port != wanted.port or progress.frames >= wanted.frames:
+                self._finish_after = None
+                self._finishing = True
+
+    def drained(self) -> bool:
+        """Whether every answer has come and the broker has told everything: only then may a run end."""
+        return self._settled() and (self._broker is None or not self._broker.pending())
 
     def interrupt(self) -> None:
         """End the present wait, so that cerebro sees ``runstop``; may be called from a signal handler."""
@@ -255,6 +316,8 @@ class IBKRStore:
         while True:
             if len(self._events):
                 self._take_events()
+            if self._finish_after is not None:
+                self._check_finish()
             if self._look() or self._stop_asked:
                 return
             hook = self._idle_hook

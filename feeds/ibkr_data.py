@@ -64,6 +64,8 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
     - ``dataname``: see ``bt_ibkr.services.datanames``; ``sectype``, ``exchange``, ``currency`` say what it does not.
     - ``timeframe``, ``compression``: ``Ticks``, ``Seconds`` or ``Minutes`` live; ``Days`` with ``historical=True``.
     - ``what``: ``TRADES``, ``BID``, ``ASK`` or ``MIDPOINT``; by default ``BID`` for currency pairs, else ``TRADES``.
+    - ``tradename``: dataname of the contract to trade, if it is not the one followed.
+    - ``rtbar``: taken and without effect; bars are always built from the stream.
     - ``useRTH``: only regular trading hours in history.
     - ``historical``: deliver history from ``fromdate`` to ``todate`` and end.
     - ``backfill_start``: deliver history before the live bars, from ``fromdate`` or ``backfill_bars`` bars.
@@ -79,6 +81,10 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         ("exchange", "SMART"),
         ("currency", ""),
         ("what", None),
+        ("rtbar", False),
+        ("tradename", None),
+        ("latethrough", False),
+        ("backfill_from", None),
         ("useRTH", False),
         ("historical", False),
         ("backfill_start", True),
@@ -95,7 +101,13 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         self._query = parse_dataname(
             self.p.dataname, security_type=self.p.sectype, exchange=self.p.exchange, currency=self.p.currency
         )
+        self._trade_query = parse_dataname(self.p.tradename) if self.p.tradename else None
+        for name in ("latethrough", "backfill_from"):
+            if getattr(self.p, name):
+                raise UsageError(f"{self._query.text}: {name} is not offered in this version.")
         self.contract: Contract | None = None
+        #: What orders for this feed trade; another contract than the one followed if ``tradename`` says so.
+        self.tradecontract: Contract | None = None
         self._state = FeedState.NEW
         self._ticks: deque[Tick] = deque()
         self._queue: deque[Bar] = deque()
@@ -141,7 +153,9 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         # The base class begins as CONNECTED and would swallow that notification.
         self._laststatus = self.DISCONNECTED
         self._ibkr.start()
-        self.contract = self._ibkr.connection.resolve(self._query)
+        self.contract = self.tradecontract = self._ibkr.connection.resolve(self._query)
+        if self._trade_query is not None:
+            self.tradecontract = self._ibkr.connection.resolve(self._trade_query)
         self._ibkr.start(data=self)
         self._source = self._price_source(self.contract)
         self.put_notification(self.CONNECTED)
@@ -419,7 +433,9 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         if self._state is FeedState.OVER:
             return True
         waits = self._state in (FeedState.BACKFILLING, FeedState.TOPPING_UP, FeedState.JOINING)
-        return self._finishing and not waits and not self._queue and not self._ticks and not self._built
+        if not self._finishing or waits or self._queue or self._ticks or self._built:
+            return False
+        return self._ibkr.drained()
 
     # -- delivery ------------------------------------------------------------------------------------
 
@@ -503,12 +519,12 @@ def is_current(data: Any) -> bool:
 
 
 def contract_of(data: Any) -> Contract:
-    """The contract a backtrader data stands for; clones lead to the feed they were made from.
+    """The contract that orders for a backtrader data trade; clones lead to the feed they were made from.
 
     Raises:
         ContractError: The data is none of this package's feeds, or has not been started.
     """
-    contract = getattr(base_of(data), "contract", None)
+    contract = getattr(base_of(data), "tradecontract", None)
     if not isinstance(contract, Contract):
         raise ContractError(
             f"The data {getattr(data, '_name', data)!r} is not an IBKR feed: it cannot be traded.",

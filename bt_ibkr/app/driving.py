@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.config import Trust
+from bt_ibkr.connection.interface import Progress
 from bt_ibkr.errors import BtIbkrError, SessionError
 from bt_ibkr.store import IBKRStore
 
@@ -112,9 +113,15 @@ class EndWatch:
 
     def _run(self) -> None:
         # If the emulator is gone, nothing more will come either.
+        last: Progress | None = None
         with contextlib.suppress(BtIbkrError):
             self._client.get("/wait?for=done&timeout_s=1000000")
-        self._store.finish()
+            # What the emulator has sent by now may still be on its way.
+            port = self._store.connection.progress().port
+            for connection in self._client.get("/state")["connections"]:
+                if connection["port"] == port:
+                    last = Progress(port, connection["frames"])
+        self._store.finish(last)
 
 
 class FollowingClock:

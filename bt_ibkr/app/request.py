@@ -121,6 +121,8 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
         seed=request.seed,
         pacing="off",
         conflation_ms=0,
+        # As fast as the sockets take it, the market outruns any renewal.
+        smd_lifetime_s=0.0 if speed == "max" else EmulatorSettings().smd_lifetime_s,
         cash=request.cash,
         commission=request.commission,  # type: ignore[arg-type]
     )

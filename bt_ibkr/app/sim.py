@@ -18,6 +18,7 @@ from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
 from bt_ibkr.clock import Clock, ManualClock, ScaledClock
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
+from bt_ibkr.feeds import contract_of
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.store import IBKRStore
 
@@ -219,7 +220,7 @@ def _differences(ledger: dict[str, Any], broker: Any, result: RunResult, *, own:
         found.append(f"Cash differs: {result.cash:.2f} in the broker, {cash:.2f} in the emulator's ledger.")
     positions = {int(conid): float(p["quantity"]) for conid, p in account["positions"].items()}
     for data in broker.positions:
-        size, other = float(broker.getposition(data).size), positions.get(data.contract.conid, 0.0)
+        size, other = float(broker.getposition(data).size), positions.get(contract_of(data).conid, 0.0)
         if size != other:
             found.append(
                 f"Position of {data._name} differs: {size:g} in the broker, {other:g} in the ledger."

@@ -228,7 +228,9 @@ class Socket:
         settings = self._settings
         loop = asyncio.get_running_loop()
         last_count, silent_since, last_tic = self.received, loop.time(), loop.time()
-        step = min(1.0, settings.tic_interval_s, settings.silence_s / 2)
+        # A market that runs faster than the watch wants its renewals faster, too.
+        renewal_s = self._clock.wall_s(renewal_ns(settings.renew_market_data_s))
+        step = min(1.0, settings.tic_interval_s, settings.silence_s / 2, max(renewal_s / 8, 0.005))
         while True:
             await asyncio.sleep(step)
             now = loop.time()
@@ -286,7 +288,6 @@ class Socket:
             await ws.close()
 
 
-#: Market nanoseconds for a renewal interval in seconds.
 def renewal_ns(seconds: float) -> int:
     """``seconds`` as market nanoseconds."""
     return int(seconds * NS_PER_S)
