@@ -304,10 +304,9 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._sequence += 1
         working = _Working(order, f"{self._prefix}-{self._sequence}")
         working.quantity = exact(size)
-        working.day_order = time_in_force(valid) is TimeInForce.DAY
         working.expires_ns = self._expiry_ns(valid)
         # Refuse what cannot be said now, not when the bracket is transmitted.
-        self._ticket(working)
+        working.day_order = self._ticket(working).time_in_force is TimeInForce.DAY
         self._by_ref[order.ref] = working
         self._by_coid[working.coid] = working
         self.orders.append(order)

@@ -154,7 +154,8 @@ def make_ticket(
         stop_price=stop,
         trail_amount=amount or None,
         trail_percent=percent if not amount else None,
-        time_in_force=time_in_force(order.p.valid),
+        # An order at the close is of one day by its nature; IBKR takes no other word for it.
+        time_in_force=TimeInForce.DAY if kind == bt.Order.Close else time_in_force(order.p.valid),
         outside_regular_hours=outside_regular_hours,
         client_order_id=client_order_id,
         parent=parent,
