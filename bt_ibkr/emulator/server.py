@@ -103,6 +103,8 @@ class EmulatorServer:
 
     async def stop(self) -> None:
         """Close every socket and stop the market."""
+        # Whoever waits for the end of the market waits no longer.
+        self.drive.done.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
