@@ -45,6 +45,10 @@ class StoreFeed(Protocol):
     def has_news(self) -> bool:
         """A notification or the feed's end is waiting to be seen by cerebro."""
 
+    @property
+    def over(self) -> bool:
+        """Cerebro has seen the feed's end."""
+
     def session_changed(self, change: SessionChanged) -> None:
         """The session broke or came back."""
 
@@ -318,7 +322,7 @@ class IBKRStore:
                 self._take_events()
             if self._finish_after is not None:
                 self._check_finish()
-            if self._look() or self._stop_asked:
+            if self._look() or self._stop_asked or self._all_over():
                 return
             hook = self._idle_hook
             if hook is not None and self._settled() and hook(self._horizon_ns()):
@@ -327,6 +331,10 @@ class IBKRStore:
             if time.monotonic() >= latest:
                 self._look()
                 return
+
+    def _all_over(self) -> bool:
+        """Nothing more can come: cerebro asks for notifications once more after its loop."""
+        return bool(self._feeds) and all(feed.over for feed in self._feeds)
 
     def _settled(self) -> bool:
         """Whether nothing is under way: no request, no order that waits for its answer."""

@@ -429,6 +429,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         """See ``StoreFeed``."""
         self._finishing = True
 
+    @property
+    def over(self) -> bool:
+        """See ``StoreFeed``."""
+        return self._over_told
+
     def _ended(self) -> bool:
         if self._state is FeedState.OVER:
             return True
