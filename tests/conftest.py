@@ -22,7 +22,7 @@ import pytest
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket
 from bt_ibkr.clock import Clock, ManualClock
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.emulator.types import OrderSpec
@@ -64,6 +64,7 @@ class Tape:
         return self
 
     def frame(self) -> pd.DataFrame:
+        """The tick file's table."""
         return pd.DataFrame(self.rows, columns=["ts", *COLUMNS]).astype(dict.fromkeys(COLUMNS, float))
 
     def bars(self, seconds: int, column: str = "last") -> pd.DataFrame:
@@ -91,6 +92,26 @@ def bars_of(frame: pd.DataFrame, seconds: int, column: str = "last") -> pd.DataF
     made["volume"] = volume.groupby(edges).sum()
     made.index = made.index.tz_localize(None)
     return made
+
+
+def path(points: Mapping[int, float]) -> Callable[[int], float]:
+    """A price that jumps at the seconds named: ``{0: 100, 90: 98}``."""
+
+    def price(second: int) -> float:
+        return points[max(at for at in points if at <= second)]
+
+    return price
+
+
+def at_bar(*actions: Any) -> Callable[[Any], None]:
+    """A script that does the first action in the first bar, and so on; what orders come of it is kept."""
+
+    def script(strategy: Any) -> None:
+        if len(strategy) <= len(actions) and (action := actions[len(strategy) - 1]) is not None:
+            made = action(strategy)
+            strategy.orders.extend(made if isinstance(made, list) else [made] if made is not None else [])
+
+    return script
 
 
 class Scripted(bt.Strategy):  # type: ignore[misc]
@@ -206,14 +227,10 @@ class Line:
                 if isinstance(self.clock, FollowingClock):
                     self.clock.stream_ns = self.store.connection.stream_ns
                 self.control.post("/start", {})
-                EndWatch(self.emulator.control, self.store, trust=self.emulator_trust).start()
+                EndWatch(self.emulator.control, self.store, trust=Trust()).start()
             return False
 
         self.store.set_idle_hook(hook)
-
-    @property
-    def emulator_trust(self) -> Any:
-        return SessionSettings(base_url=self.emulator.url).trust
 
     def ledger(self) -> Any:
         """The emulator's own books."""
@@ -280,15 +297,21 @@ class Bench:
 
     def line(self, *, store: Mapping[str, Any] | None = None, **settings: Any) -> Line:
         """A lockstep emulator, unless ``speed`` says otherwise, and a store on it."""
-        chosen = {"speed": "lockstep", "conflation_ms": 0, "autostart": False, "pacing": "off"} | settings
+        chosen: dict[str, Any] = {
+            "speed": "lockstep",
+            "conflation_ms": 0,
+            "autostart": False,
+            "pacing": "off",
+        } | settings
         emulator = self._stack.enter_context(EmulatorThread(EmulatorSettings(**chosen)))
         control = self._stack.enter_context(contextlib.closing(ControlClient(emulator.control)))
         now_ns = int(control.get("/state")["now_ns"])
         clock: Clock = ManualClock(now_ns) if chosen["speed"] == "lockstep" else FollowingClock(now_ns)
+        given: dict[str, Any] = {"bar_grace_s": 0.0} | dict(store or {})
         made = IBKRStore(
             settings=SessionSettings(base_url=emulator.url, paced=False, reconnect_first_s=0.01),
             clock=clock,
-            **({"bar_grace_s": 0.0} | dict(store or {})),
+            **given,
         )
         self._stack.enter_context(made)
         return Line(emulator, control, clock, made)
@@ -340,6 +363,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def tape() -> type[Tape]:
     return Tape
+
+
+@pytest.fixture(name="path")
+def path_fixture() -> Callable[[Mapping[int, float]], Callable[[int], float]]:
+    return path
+
+
+@pytest.fixture(name="at_bar")
+def at_bar_fixture() -> Callable[..., Callable[[Any], None]]:
+    return at_bar
 
 
 @pytest.fixture
