@@ -1,0 +1,50 @@
+"""docs/cli.md tells every option and every exit code, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from bt_ibkr import errors
+from bt_ibkr.cli.main import app
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def _section(heading: str) -> str:
+    return TEXT.split(f"## {heading}")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "heading"), [("run", "`bt-ibkr run STRATEGY`"), ("emulator", "`bt-ibkr emulator`")]
+)
+def test_options_are_told(command: str, heading: str) -> None:
+    group = typer.main.get_command(app)
+    parameters = group.commands[command].params  # type: ignore[attr-defined]
+    real = {
+        name
+        for parameter in parameters
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+    rows = [line.split("|")[1] for line in _section(heading).splitlines() if line.startswith("|")]
+    told = {name for row in rows for name in re.findall(r"--[a-z-]+[a-z]", row)}
+    assert told == real - {"--help"}
+
+
+def test_exit_codes_are_told() -> None:
+    rows = [line.split("|")[1] for line in _section("Exit codes").splitlines() if line.startswith("|")]
+    told = {int(number) for row in rows for number in re.findall(r"\d+", row)}
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in classes if issubclass(kind, errors.BtIbkrError)}
+    # Success; the books disagree; two signals.
+    assert told == codes | {0, 10, 130, 143}
+
+
+def test_error_tree_of_the_module_names_every_class_but_the_port() -> None:
+    tree = errors.__doc__ or ""
+    names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and name.endswith("Error")]
+    assert [name for name in names if name not in tree] in ([], ["PortInUseError"])
