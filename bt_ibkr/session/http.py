@@ -133,6 +133,11 @@ class HttpClient:
                     reply = Reply(response.status, answer)
             except aiohttp.ClientConnectorCertificateError as problem:
                 raise trust_error(self._base, problem.certificate_error) from None
+            except aiohttp.ClientConnectorSSLError as problem:
+                raise UnreachableError(
+                    f"{self._base} answers, but TLS cannot be agreed on ({problem.os_error}).",
+                    remedy="If the server speaks plain http, write http:// in its address.",
+                ) from None
             except aiohttp.ClientConnectorError as problem:
                 raise UnreachableError(
                     f"Nobody answers at {self._base} ({problem.os_error.strerror or problem.os_error}).",

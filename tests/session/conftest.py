@@ -211,7 +211,12 @@ async def start_emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start
     servers: list[EmulatorServer] = []
 
     async def start(tls: ssl.SSLContext | None = None, **changes: Any) -> Emulator:
-        plain = {"port": 0, "speed": "lockstep", "synthetic_instruments": ("AAPL",), "history_days": 0}
+        plain: dict[str, Any] = {
+            "port": 0,
+            "speed": "lockstep",
+            "synthetic_instruments": ("AAPL",),
+            "history_days": 0,
+        }
         server = EmulatorServer(EmulatorSettings(**(plain | changes)), tls=tls)
         lines: list[str] = []
         admit = server.core.pacing.admit
