@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,13 @@ import pytest
 BARE = ("feeds", "brokers", "strategies")
 MAPPED = tuple(f"bt_ibkr.{name}" for name in BARE)
 
-#: Looks for the bare names and imports the mapped ones, as a program does that was installed into ``site``.
+#: Looks for the bare names and imports the mapped ones, as a program does that was installed into ``place``.
 _PROBE = """
 import importlib, importlib.util, json, site, sys
-place, bare, mapped = json.loads(sys.argv[1])
+place, others, bare, mapped = json.loads(sys.argv[1])
 if place:
-    # Ahead of an install of the same package in this interpreter's own site-packages.
-    before = set(sys.path)
-    hooks = list(sys.meta_path)
     site.addsitedir(place)
-    sys.path.sort(key=lambda entry: entry in before)
-    sys.meta_path.sort(key=lambda hook: hook in hooks)
+    sys.path += others
 found = [name for name in bare if importlib.util.find_spec(name) is not None]
 files = {name: importlib.import_module(name).__file__ for name in ("bt_ibkr", *mapped)}
 print(json.dumps([found, files]))
@@ -31,11 +28,20 @@ print(json.dumps([found, files]))
 
 
 def _probe(place: Path | None, cwd: Path) -> tuple[list[str], dict[str, str]]:
-    argument = json.dumps([str(place) if place else "", BARE, MAPPED])
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    """The bare names that can be imported, and the files of the mapped ones.
+
+    Args:
+        place: A folder like site-packages. This interpreter's own then only lends the dependencies: it comes
+            later on the path, and no editable install in it takes effect. ``None`` looks at this interpreter as
+            it is.
+        cwd: Where to do it.
+    """
+    lent = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    argument = json.dumps([str(place) if place else "", lent, BARE, MAPPED])
+    flags = ["-I", "-S"] if place else ["-I"]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _PROBE, argument],
-        cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, *flags, "-c", _PROBE, argument],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found, files = json.loads(done.stdout)
