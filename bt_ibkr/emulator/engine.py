@@ -358,6 +358,9 @@ class Engine:
         if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
             listing.roll(time_ns)
         quote = listing.quote
+        if listing.instrument.quote_only and event.bid is not None and event.bid == quote.bid:
+            # A bid said again is no change: a client never hears of it, so it is no print either.
+            event = msgspec.structs.replace(event, bid=None)
         update_quote(quote, event, quote_only=listing.instrument.quote_only)
         listing.bars.apply(event, quote)
         listing.book.take_in(event)

@@ -28,6 +28,16 @@ def test_a_market_order_takes_the_next_print_in_full(desk: MakeDesk) -> None:
     assert d.fills == [("5000", 100.5)]
 
 
+def test_a_bid_said_again_is_no_print_of_a_currency_pair(desk: MakeDesk) -> None:
+    d = desk(fill="last", conid=EURUSD)
+    d.quote(1.1, 1.1002)
+    order = d.place("BUY", 1000)
+    d.quote(1.1, 1.1003)
+    assert order.status is OrderStatus.SUBMITTED
+    d.quote(1.1001, 1.1003)
+    assert d.fills == [("1000", 1.1001)]
+
+
 def test_an_order_of_the_listener_waits_for_the_print_after(desk: MakeDesk) -> None:
     d = desk(fill="last")
 
