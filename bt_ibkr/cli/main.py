@@ -134,7 +134,8 @@ def emulator(
     commission: Annotated[str, typer.Option(help="fixed, tiered or none.")] = "fixed",
     questions: Annotated[str, typer.Option(help="Order questions: default, none or all.")] = "default",
     symbol: Annotated[
-        list[str] | None, typer.Option(help="Symbol of the synthetic market; may be repeated. Without: all.")
+        list[str] | None,
+        typer.Option(help="Symbol of the synthetic market; may be repeated. Without: a handful."),
     ] = None,
     day: Annotated[str, typer.Option(help="Day of the synthetic market, YYYY-MM-DD.")] = "",
     universe: Annotated[str, typer.Option(help="Table of further instruments (CSV or Parquet).")] = "",
@@ -151,11 +152,13 @@ def emulator(
     given: dict[str, Any] = {
         "host": host, "port": port, "market": market or [], "speed": _speed(speed), "fill": fill, "seed": seed,
         "tls": tls, "pacing": pacing, "conflation_ms": conflation_ms, "cash": cash, "commission": commission,
-        "questions": questions, "synthetic_instruments": symbol or [], "synthetic_day": day,
+        "questions": questions, "synthetic_day": day,
         "universe": universe, "autostart": autostart,
     }  # fmt: skip
     if account:
         given["accounts"] = account
+    if symbol:
+        given["synthetic_instruments"] = symbol
     try:
         settings = msgspec.convert(given, EmulatorSettings)
     except msgspec.ValidationError as problem:
