@@ -8,6 +8,7 @@ no brokerage session, ``/iserver/accounts`` (before it, order and market-data ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -16,11 +17,12 @@ import aiohttp
 
 from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import AuthenticationError, BtIbkrError, ResponseError, SessionError
+from bt_ibkr.errors import AuthenticationError, BtIbkrError, SessionError, WireError
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
 from bt_ibkr.session.websocket import Socket
 from bt_ibkr.wire import session as wire_session
+from bt_ibkr.wire import stream_events
 from bt_ibkr.wire.frames import Frame
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Session:
         self._client: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._opened: asyncio.Future[None] | None = None
+        self._session_seen: str | None = None
+        self._lapsed = asyncio.Event()
         self._accounts: wire_session.Accounts | None = None
         self.http: HttpClient
         self.socket: Socket
@@ -212,28 +216,53 @@ class Session:
         if tickle.auth is None or not tickle.auth.ready:
             await self._log_on()
             await self._prime()
+            # A new brokerage session has a new id.
+            tickle = await self._tickle()
         elif self._state is SessionState.BROKEN:
             # After the nightly reset the server asks for the accounts again.
             self._accounts = wire_session.brokerage_accounts(await self.http.get("/iserver/accounts"))
+        self._session_seen = tickle.session
+        self._lapsed.clear()
         return tickle.session or ""
 
     async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.tickle_interval_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lapsed.wait(), self._settings.tickle_interval_s)
             try:
-                tickle = await self._tickle()
-                if tickle.auth is None or not tickle.auth.ready:
-                    _log.warning("session-lapsed error=%s", tickle.error)
-                    await self._log_on()
-                    await self._prime()
-            except (ResponseError, BtIbkrError) as problem:
+                lapsed = self._lapsed.is_set()
+                self._lapsed.clear()
+                if self._state is SessionState.STREAMING:
+                    await self._look_after(lapsed)
+            except BtIbkrError as problem:
                 # One failed tickle is no disaster (a user saw 7 % fail); the WebSocket tells a real outage.
                 _log.warning("tickle-failed problem=%s", problem)
+
+    async def _look_after(self, lapsed: bool) -> None:
+        """Tickle. A session that ended, or was replaced since, has taken all streams with it, although the
+        socket's heartbeats go on: the socket is reopened, which logs on first and subscribes last."""
+        tickle = await self._tickle()
+        ready = tickle.auth is not None and tickle.auth.ready
+        replaced = tickle.session is not None and tickle.session != self._session_seen
+        if lapsed or not ready or replaced:
+            _log.warning("session-lapsed ready=%s replaced=%s error=%s", ready, replaced, tickle.error)
+            await self.socket.reopen()
 
     # SocketEvents
 
     def on_frame(self, frame: Frame) -> None:
+        if frame.topic == "sts" and self._state is SessionState.STREAMING:
+            self._on_status(frame)
         self._frame_sink(frame)
+
+    def _on_status(self, frame: Frame) -> None:
+        try:
+            patch = stream_events.status_patch(frame.args)
+        except WireError as problem:
+            _log.warning("status-unreadable problem=%s", problem)
+            return
+        if patch.authenticated is False:
+            self._lapsed.set()
 
     def on_open(self, *, again: bool) -> None:
         self._move(SessionState.STREAMING, "WebSocket ready again" if again else "WebSocket ready")

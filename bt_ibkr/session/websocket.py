@@ -245,6 +245,11 @@ class Socket:
                 await self._send(topics.TIC)
             await self.renew_due()
 
+    async def reopen(self) -> None:
+        """Close the present connection; ``run`` opens the next one and subscribes everything again."""
+        if self._ready and self._ws is not None:
+            await self._ws.close()
+
     async def renew_due(self) -> None:
         """Send again every subscription whose time has come by the market clock."""
         if not self._ready:
