@@ -394,6 +394,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             one.done = True
             one.order.cancel()
             self._notify(one.order)
+            self._cancel_group(one)
 
     def _expiry_ns(self, valid: Any) -> int | None:
         """The moment at which the broker itself cancels, as the wire has no good-till-date."""
@@ -506,6 +507,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         else:
             working.order.reject(self)
         self._notify(working.order)
+        self._cancel_group(working)
 
     def _take_cancel_failed(self, event: CancelFailed) -> None:
         working = self._by_ref[event.ref]
@@ -699,6 +701,10 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             return False
         now_ns = self._store.connection.clock.now_ns()
         return any(w.expires_ns is not None and w.expires_ns <= now_ns for w in self._timed)
+
+    def deadline_ns(self) -> int | None:
+        """See ``StoreBroker``: the next moment at which an order ends by its ``valid``."""
+        return min((w.expires_ns for w in self._timed if w.expires_ns and not w.done), default=None)
 
     def _expire_due(self) -> None:
         now_ns = self._store.connection.clock.now_ns()

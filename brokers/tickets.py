@@ -35,9 +35,10 @@ def check_size(size: Any, what: str) -> float:
     Raises:
         OrderRefusedError: It is no number, not finite, or zero.
     """
-    if isinstance(size, bool) or not isinstance(size, (int, float, Decimal)):
+    if not isinstance(size, (int, float, Decimal)) or isinstance(size, bool):
         try:
-            size = float(size)
+            # numpy's numbers, and texts that are numbers
+            size = float("no" if isinstance(size, bool) else size)
         except (TypeError, ValueError):
             raise OrderRefusedError(f"{what}: the size {size!r} is not a number.") from None
     if not math.isfinite(size) or size == 0:

@@ -62,6 +62,9 @@ class StoreBroker(Protocol):
     def pending(self) -> bool:
         """Events wait to be applied, or notifications to be fetched."""
 
+    def deadline_ns(self) -> int | None:
+        """Market time at which the broker has to act by itself."""
+
     def settled(self) -> bool:
         """Everything asked of IBKR is answered, everything reported is applied."""
 
@@ -172,6 +175,8 @@ class IBKRStore:
         self._closed = False
         self._finishing = False
         self._finish_after: Progress | None = None
+        #: In this cycle the idle hook had nothing to add, or there is none.
+        self._quiet = False
         self._account: str | None = None
         self._idle_hook: IdleHook | None = None
         self._stop_asked = False
@@ -291,7 +296,12 @@ class IBKRStore:
 
     def drained(self) -> bool:
         """Whether every answer has come and the broker has told everything: only then may a run end."""
-        return self._settled() and (self._broker is None or not self._broker.pending())
+        return self._quiet and self._settled() and (self._broker is None or not self._broker.pending())
+
+    @property
+    def finishing(self) -> bool:
+        """The market is over."""
+        return self._finishing
 
     def interrupt(self) -> None:
         """End the present wait, so that cerebro sees ``runstop``; may be called from a signal handler."""
@@ -318,15 +328,20 @@ class IBKRStore:
         # complete a bar.
         latest = time.monotonic() + _LONGEST_WAIT_S
         while True:
+            self._quiet = False
             if len(self._events):
                 self._take_events()
             if self._finish_after is not None:
                 self._check_finish()
             if self._look() or self._stop_asked or self._all_over():
                 return
-            hook = self._idle_hook
-            if hook is not None and self._settled() and hook(self._horizon_ns()):
-                continue
+            if self._settled():
+                hook = self._idle_hook
+                if hook is not None and hook(self._horizon_ns()):
+                    continue
+                self._quiet = self._finishing
+                if self._quiet and self._look():
+                    return
             self._wake.wait(self._wait_s())
             if time.monotonic() >= latest:
                 self._look()
@@ -362,8 +377,10 @@ class IBKRStore:
         return max(self.connection.stream_ns(), self.connection.clock.now_ns() - self._grace_ns)
 
     def _horizon_ns(self) -> int:
-        """The nearest market time at which a feed wants to look again; 0 for: at the next event."""
+        """The nearest market time at which a feed or the broker wants to look again; 0 for: at the next event."""
         deadlines = [d for d in (feed.deadline_ns() for feed in self._feeds) if d is not None]
+        if deadlines and self._broker is not None and (due := self._broker.deadline_ns()) is not None:
+            deadlines.append(due)
         return min(deadlines, default=0)
 
     def _wait_s(self) -> float:

@@ -440,7 +440,8 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         waits = self._state in (FeedState.BACKFILLING, FeedState.TOPPING_UP, FeedState.JOINING)
         if not self._finishing or waits or self._queue or self._ticks or self._built:
             return False
-        return self._ibkr.drained()
+        # What is reported of orders after the last bar must still be heard; on bars of the past there are none.
+        return self._state is FeedState.HISTORICAL or self._ibkr.drained()
 
     # -- delivery ------------------------------------------------------------------------------------
 

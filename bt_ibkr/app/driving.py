@@ -44,7 +44,7 @@ class LockstepMarket:
 
     def __call__(self, horizon_ns: int) -> bool:
         if self.done:
-            return False
+            return catch_up(self._control, self._store)
         connection = self._store.connection
         now_ns = self._clock.now_ns()
         if self._end_ns and now_ns >= self._end_ns:
@@ -68,7 +68,7 @@ class LockstepMarket:
         self.steps += 1
         sent = answer["sent"].get(str(progress.port))
         if sent is not None:
-            self._await_frames(progress.port, int(sent))
+            _await_frames(self._store, progress.port, int(sent))
         self._clock.set_ns(answer["now_ns"])
         if answer["done"] and answer["moved"] and not answer["order_events"]:
             return self._finish()
@@ -79,19 +79,31 @@ class LockstepMarket:
         self._store.finish()
         return True
 
-    def _await_frames(self, port: int, wanted: int) -> None:
-        connection = self._store.connection
-        wake = self._store.wake
-        latest = time.monotonic() + _FRAMES_S
-        while True:
-            progress = connection.progress()
-            if progress.port != port or progress.frames >= wanted:
-                return
-            if time.monotonic() > latest:
-                raise SessionError(
-                    f"The emulator sent {wanted} frames, only {progress.frames} arrived within {_FRAMES_S:g} s."
-                )
-            wake.wait(0.05)
+
+def catch_up(control: ControlClient, store: IBKRStore) -> bool:
+    """Read everything the emulator has sent so far; whether anything was missing.
+
+    Orders are answered after the end of the tape, too: a run is over when their reports have been read.
+    """
+    progress = store.connection.progress()
+    for connection in control.get("/state")["connections"]:
+        if connection["port"] == progress.port and connection["frames"] > progress.frames:
+            _await_frames(store, progress.port, int(connection["frames"]))
+            return True
+    return False
+
+
+def _await_frames(store: IBKRStore, port: int, wanted: int) -> None:
+    latest = time.monotonic() + _FRAMES_S
+    while True:
+        progress = store.connection.progress()
+        if progress.port != port or progress.frames >= wanted:
+            return
+        if time.monotonic() > latest:
+            raise SessionError(
+                f"The emulator sent {wanted} frames, only {progress.frames} arrived within {_FRAMES_S:g} s."
+            )
+        store.wake.wait(0.05)
 
 
 class EndWatch:

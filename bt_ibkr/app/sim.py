@@ -10,7 +10,7 @@ import msgspec
 
 from bt_ibkr.app.collect import collect, ended, execute, make_cerebro, now_text, position_row
 from bt_ibkr.app.control import ControlClient, EmulatorProcess
-from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket
+from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket, catch_up
 from bt_ibkr.app.market import BarLength
 from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instruments_of, timeframe_of
@@ -173,7 +173,7 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
             EndWatch(target.control, store, trust=target.trust).start()
         elif end_ns and clock.now_ns() >= end_ns:
             store.finish()
-        return False
+        return store.finishing and catch_up(control, store)
 
     store.set_idle_hook(look)
 

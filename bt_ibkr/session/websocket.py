@@ -211,15 +211,17 @@ class Socket:
                         if kind != aiohttp.WSMsgType.ERROR
                         else str(ws.exception())
                     )
-                self.received += 1
                 try:
                     frame = decode(message.data)
                 except WireError as problem:
+                    self.received += 1
                     self.unreadable += 1
                     if self.unreadable in (1, 10, 100) or self.unreadable % 1000 == 0:
                         _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
                     continue
                 on_frame(frame)
+                # Only now: who sees this count may rely on the frame's ticks and reports being there.
+                self.received += 1
         finally:
             keeper.cancel()
 
