@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from bt_ibkr.app.control import ControlClient
-from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket
+from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket, catch_up
 from bt_ibkr.clock import Clock, ManualClock
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.emulator.settings import EmulatorSettings
@@ -65,7 +65,8 @@ class Tape:
 
     def frame(self) -> pd.DataFrame:
         """The tick file's table."""
-        return pd.DataFrame(self.rows, columns=["ts", *COLUMNS]).astype(dict.fromkeys(COLUMNS, float))
+        rows = sorted(self.rows, key=lambda row: row["ts"])
+        return pd.DataFrame(rows, columns=["ts", *COLUMNS]).astype(dict.fromkeys(COLUMNS, float))
 
     def bars(self, seconds: int, column: str = "last") -> pd.DataFrame:
         """What its bars must be, by pandas alone: open, high, low, close, volume by right edge (UTC, naive)."""
@@ -228,7 +229,7 @@ class Line:
                     self.clock.stream_ns = self.store.connection.stream_ns
                 self.control.post("/start", {})
                 EndWatch(self.emulator.control, self.store, trust=Trust()).start()
-            return False
+            return self.store.finishing and catch_up(self.control, self.store)
 
         self.store.set_idle_hook(hook)
 

@@ -96,7 +96,9 @@ def test_stop_limit_waits_when_the_price_has_run_away(
     run.agree()
 
 
-def test_stop_trail_limit_reaches_the_exchange(bench: Bench, tape: type[Tape], path: Any, at_bar: Any) -> None:
+def test_stop_trail_limit_reaches_the_exchange(
+    bench: Bench, tape: type[Tape], path: Any, at_bar: Any
+) -> None:
     prices = tape().every_second(180, path(PEAK))
     line = bench.line(market=bench.market(AAPL=prices))
 
@@ -166,7 +168,9 @@ def test_sizes_of_currency_pairs_and_values_in_the_base_currency(
         quotes.quote(second, 1.1 + second / 1e5, 1.1 + second / 1e5 + 0.00005, 1_000_000)
     line = bench.line(market=bench.market(EUR_USD=quotes))
     run = bench.run(
-        line, at_bar(lambda s: s.buy(size=25_000)), feeds=[{"dataname": "EUR.USD-CASH-IDEALPRO", "name": "eur"}]
+        line,
+        at_bar(lambda s: s.buy(size=25_000)),
+        feeds=[{"dataname": "EUR.USD-CASH-IDEALPRO", "name": "eur"}],
     )
     (order,) = run.strategy.orders
     assert run.strategy.statuses(order) == ["Submitted", "Accepted", "Completed 25000"]
