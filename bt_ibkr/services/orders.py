@@ -77,32 +77,44 @@ class OrderService:
             OutcomeUnknownError: The answer was lost and the look-up did not settle it.
         """
         account = tickets[0].account
+        standing: dict[str, wire.OrderAck] = {}
         async with self._locks[account]:
             try:
-                accepted = await self._converse(
-                    f"/iserver/account/{account}/orders", wire.orders_request(tickets)
-                )
+                path = f"/iserver/account/{account}/orders"
+                await self._converse(path, wire.orders_request(tickets), standing)
+                placements = await self._match(tickets, tuple(standing.values()))
+            except OrderRefusedError:
+                # A submission is not atomic: a part of it may stand although the rest was refused.
+                await self._withdraw(account, standing)
+                raise
             except (RequestTimeoutError, WireError) as problem:
                 return await self._look_up(tickets, problem)
-            placements = await self._match(tickets, accepted.acks)
+            except BtIbkrError as problem:
+                if not standing:
+                    raise
+                return await self._look_up(tickets, problem)
         if len(placements) < len(tickets):
-            await self._withdraw(account, accepted.acks)
+            await self._withdraw(account, standing)
             raise OrderRefusedError(
                 f"IBKR accepted only {len(placements)} of {len(tickets)} orders of a bracket; those were cancelled."
             )
         return placements
 
-    async def _converse(self, path: str, body: object) -> wire.Accepted:
-        """POST and answer questions until the order is accepted or refused."""
+    async def _converse(self, path: str, body: object, standing: dict[str, wire.OrderAck]) -> None:
+        """POST and answer questions until the order is accepted or refused; orders that an answer names go
+        into ``standing`` by their id."""
         reply = await self._post(path, body)
         for _ in range(_MOST_QUESTIONS):
             answer = wire.submission(reply.body, reply.status)
             if isinstance(answer, wire.Accepted):
-                return answer
+                standing.update((ack.order_id, ack) for ack in answer.acks)
+                return
             if isinstance(answer, wire.Refused):
+                standing.update((ack.order_id, ack) for ack in answer.left_over)
                 raise refusal(answer.text)
             if isinstance(answer, wire.Prompt):
                 raise OrderRefusedError(f"IBKR asks a question of another kind: {answer.text}")
+            standing.update((ack.order_id, ack) for ack in answer.acks)
             accepts = self._policy.accepts(answer.message_ids)
             _log.info(
                 "order-question ids=%s answer=%s", ",".join(answer.message_ids), "yes" if accepts else "no"
@@ -142,7 +154,7 @@ class OrderService:
             if found is not None:
                 return found
             for trade in trades:
-                if trade.order_ref == wanted and trade.order_id and len(tickets) == 1:
+                if wanted and trade.order_ref == wanted and trade.order_id and len(tickets) == 1:
                     return (Placement(tickets[0], trade.order_id),)
         raise OutcomeUnknownError(
             f"Whether order {wanted} stands at IBKR is not known: {problem} It was not in {lists} lists read since.",
@@ -152,12 +164,17 @@ class OrderService:
     def _found(
         self, tickets: tuple[OrderTicket, ...], orders: tuple[OrderReport, ...]
     ) -> tuple[Placement, ...] | None:
-        parent = next((o for o in orders if o.order_ref and o.order_ref == tickets[0].client_order_id), None)
-        if parent is None:
+        by_reference = {o.order_ref: o.order_id for o in orders if o.order_ref}
+        known = [
+            (ticket, by_reference[ticket.client_order_id])
+            for ticket in tickets
+            if ticket.client_order_id and ticket.client_order_id in by_reference
+        ]
+        if not known:
             return None
-        children = [o for o in orders if o.parent_id == parent.order_id]
-        pairs = [(tickets[0], parent.order_id), *_pair(tickets[1:], children)]
-        return tuple(Placement(t, i) for t, i in pairs) if len(pairs) == len(tickets) else None
+        children = [o for o in orders if o.parent_id == known[0][1]]
+        known.extend(_pair(tuple(t for t in tickets if not t.client_order_id), children))
+        return _in_order(tickets, known) if len(known) == len(tickets) else None
 
     async def _match(
         self, tickets: tuple[OrderTicket, ...], acks: tuple[wire.OrderAck, ...]
@@ -186,16 +203,14 @@ class OrderService:
                 for ack in rest
             ]
             known.extend(_pair(tuple(open_tickets), reports))
-        order = {id(ticket): index for index, ticket in enumerate(tickets)}
-        known.sort(key=lambda pair: order[id(pair[0])])
-        return tuple(Placement(ticket, order_id) for ticket, order_id in known)
+        return _in_order(tickets, known)
 
-    async def _withdraw(self, account: str, acks: tuple[wire.OrderAck, ...]) -> None:
-        for ack in acks:
+    async def _withdraw(self, account: str, standing: dict[str, wire.OrderAck]) -> None:
+        for order_id in standing:
             try:
-                await self.cancel(account, ack.order_id)
+                await self.cancel(account, order_id)
             except BtIbkrError as problem:
-                _log.error("order-withdraw-failed order_id=%s problem=%s", ack.order_id, problem)
+                _log.error("order-withdraw-failed order_id=%s problem=%s", order_id, problem)
 
     async def cancel(self, account: str, order_id: str) -> None:
         """Ask for a cancellation. It has happened only when the order's status says so.
@@ -221,6 +236,15 @@ class OrderService:
     async def status(self, order_id: str) -> OrderReport:
         """What IBKR says of one order."""
         return wire.order_status(await self._http.get(f"/iserver/account/order/status/{order_id}"))
+
+
+def _in_order(
+    tickets: tuple[OrderTicket, ...], pairs: list[tuple[OrderTicket, str]]
+) -> tuple[Placement, ...]:
+    """Placements in the order of the tickets."""
+    place = {id(ticket): index for index, ticket in enumerate(tickets)}
+    ordered = sorted(pairs, key=lambda pair: place[id(pair[0])])
+    return tuple(Placement(ticket, order_id) for ticket, order_id in ordered)
 
 
 _TYPE_WORDS = {
