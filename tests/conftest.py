@@ -105,10 +105,11 @@ def path(points: Mapping[int, float]) -> Callable[[int], float]:
 
 
 def at_bar(*actions: Any) -> Callable[[Any], None]:
-    """A script that does the first action in the first bar, and so on; what orders come of it is kept."""
+    """A script that does one action at each ``next``; what orders come of it is kept."""
 
     def script(strategy: Any) -> None:
-        if len(strategy) <= len(actions) and (action := actions[len(strategy) - 1]) is not None:
+        turn, strategy.turns = strategy.turns, strategy.turns + 1
+        if turn < len(actions) and (action := actions[turn]) is not None:
             made = action(strategy)
             strategy.orders.extend(made if isinstance(made, list) else [made] if made is not None else [])
 
@@ -128,6 +129,7 @@ class Scripted(bt.Strategy):  # type: ignore[misc]
         self.log: list[tuple[Any, ...]] = []
         self.rows: dict[str, list[tuple[Any, ...]]] = {data._name: [] for data in self.datas}
         self.orders: list[Any] = []
+        self.turns = 0
         self.clones: list[Any] = []
         self.trades: list[Any] = []
         self.messages: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
@@ -286,6 +288,11 @@ class Bench:
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
         self._stack = stack
+
+    @staticmethod
+    def opening(second: float) -> datetime:
+        """The moment so many seconds after the opening."""
+        return OPEN + timedelta(seconds=second)
 
     def market(self, **tapes: Tape | pd.DataFrame) -> tuple[str, ...]:
         """Tick files of tapes, by symbol (``EUR_USD`` is ``EUR.USD``)."""

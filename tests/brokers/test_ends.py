@@ -86,7 +86,7 @@ def test_cancel_that_comes_too_late(bench: Bench, tape: type[Tape], at_bar: Any)
     run = bench.run(line, at_bar(far, fill_first))
     (order,) = run.strategy.orders
     assert run.strategy.statuses(order) == ["Submitted", "Accepted", "Completed 10"]
-    assert "cancel-failed" not in run.strategy.messages or order.status == bt.Order.Completed
+    assert not run.broker.get_orders_open()
     run.agree()
 
 
@@ -224,11 +224,10 @@ def test_order_on_a_bar_of_the_past_is_rejected(bench: Bench, tape: type[Tape]) 
         strategy.orders.append(strategy.buy(size=1))
 
     run = bench.run(line, always, feeds=[{"dataname": "AAPL", "backfill_start": True}])
-    # Bars end at 60, 120, 180, 240 (joined: half of it is older than the run), 300, 360.
-    assert [o.getstatusname() for o in run.strategy.orders] == [
-        "Rejected", "Rejected", "Completed", "Completed", "Completed", "Completed",
-    ] or [o.getstatusname() for o in run.strategy.orders][:2] == ["Rejected", "Rejected"]  # fmt: skip
+    # Bars end at 60, 120, 180 (the market's newest when the run begins at 210), 240, 300, 360.
+    assert [o.getstatusname() for o in run.strategy.orders] == ["Rejected"] * 2 + ["Completed"] * 4
     whys = [k["why"] for m, _, k in run.strategy.messages if m == "order-refused"]
+    assert len(whys) == 2
     assert all("history" in why for why in whys)
     run.agree()
 
