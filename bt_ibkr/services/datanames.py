@@ -20,8 +20,9 @@ from bt_ibkr.errors import ContractError
 from bt_ibkr.model.contract import SecurityType
 
 _FORMS = "Forms: AAPL, AAPL-STK-SMART-USD, EUR.USD-CASH-IDEALPRO, ES-202612-CME-USD, conid:265598@NASDAQ."
-_EXPIRY = re.compile(r"[0-9]{6}|[0-9]{8}")
-_CONID = re.compile(r"conid:([0-9]{1,12})(?:@([A-Z0-9.]{1,20}))?", re.IGNORECASE)
+_EXPIRY = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])?")
+_MULTIPLIER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_CONID = re.compile(r"conid:([1-9][0-9]{0,11})(?:@([A-Z0-9.]{1,20}))?", re.IGNORECASE)
 _PAIR = re.compile(r"[A-Z]{3}\.[A-Z]{3}")
 
 
@@ -85,11 +86,10 @@ def parse_dataname(
             raise ContractError(f"{expiry!r} in {text!r} is no month of expiry (YYYYMM).", remedy=_FORMS)
     multiplier = 0.0
     if kind is SecurityType.FUTURE and parts:
-        try:
-            multiplier = float(parts[0])
-        except ValueError:
-            raise ContractError(f"{parts[0]!r} in {text!r} is no multiplier.", remedy=_FORMS) from None
-        parts.pop(0)
+        word = parts.pop(0)
+        multiplier = float(word) if _MULTIPLIER.fullmatch(word) else 0.0
+        if not multiplier:
+            raise ContractError(f"{word!r} in {text!r} is no multiplier.", remedy=_FORMS)
     if kind in (SecurityType.OPTION, SecurityType.FUTURE_OPTION) or (parts and expiry):
         raise ContractError(
             f"{text!r}: options are not looked up by name in this version.",

@@ -1,0 +1,183 @@
+"""Instruments by name: the one that is meant, or an error that says which there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bt_ibkr.errors import AmbiguousContractError, ContractError, ContractNotFoundError
+from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.services.contracts import ContractService
+from bt_ibkr.services.datanames import parse_dataname
+
+if TYPE_CHECKING:
+    from tests.services.conftest import Emulator, Server, StartEmulator
+
+TABLE = """conid,symbol,security_type,exchange,currency,listing_exchange,company_name,is_us,multiplier,last_trade_date
+900001,DUP,STK,SMART,USD,NYSE,DUP INDUSTRIES,true,,
+900002,DUP,STK,SMART,USD,NASDAQ,DUP SOFTWARE,true,,
+900003,ONLYCH,STK,EBS,CHF,EBS,ONLY IN ZURICH,false,,
+900011,MINI,FUT,CME,USD,CME,MINI,true,5,20260918
+900012,MINI,FUT,CME,USD,CME,MINI,true,5,20261218
+"""
+
+
+@pytest.fixture
+async def emulator(start_emulator: StartEmulator, tmp_path: Path) -> Emulator:
+    table = tmp_path / "universe.csv"
+    table.write_text(TABLE, encoding="utf-8")
+    return await start_emulator(universe=str(table))
+
+
+async def resolved(emulator: Emulator, dataname: str, **defaults: str) -> Contract:
+    return await ContractService(emulator.http).resolve(parse_dataname(dataname, **defaults))
+
+
+@pytest.mark.parametrize(
+    ("dataname", "conid", "kind", "exchange", "currency"),
+    [
+        ("AAPL", 265598, SecurityType.STOCK, "SMART", "USD"),
+        ("aapl-stk-smart-usd", 265598, SecurityType.STOCK, "SMART", "USD"),
+        ("AAPL-STK-SMART", 265598, SecurityType.STOCK, "SMART", "USD"),
+        ("AAPL-STK-EBS-CHF", 273982664, SecurityType.STOCK, "EBS", "CHF"),
+        ("AAPL-STK-MEXI", 38708077, SecurityType.STOCK, "MEXI", "MXN"),
+        ("AAPL-STK-SMART-CAD", 532640894, SecurityType.STOCK, "SMART", "CAD"),
+        ("ONLYCH", 900003, SecurityType.STOCK, "SMART", "CHF"),
+        ("EUR.USD", 12087792, SecurityType.FOREX, "IDEALPRO", "USD"),
+        ("EUR.USD-CASH-IDEALPRO", 12087792, SecurityType.FOREX, "IDEALPRO", "USD"),
+        ("USD.JPY-CASH-IDEALPRO", 15016059, SecurityType.FOREX, "IDEALPRO", "JPY"),
+        ("MINI-202612-CME-USD", 900012, SecurityType.FUTURE, "CME", "USD"),
+        ("MINI-20260918-CME", 900011, SecurityType.FUTURE, "CME", "USD"),
+        ("MINI-FUT-CME-USD-202612", 900012, SecurityType.FUTURE, "CME", "USD"),
+        ("conid:265598", 265598, SecurityType.STOCK, "SMART", "USD"),
+        ("conid:265598@NASDAQ", 265598, SecurityType.STOCK, "NASDAQ", "USD"),
+        ("conid:12087792@IDEALPRO", 12087792, SecurityType.FOREX, "IDEALPRO", "USD"),
+    ],
+)
+async def test_the_one_that_is_meant(
+    emulator: Emulator, dataname: str, conid: int, kind: SecurityType, exchange: str, currency: str
+) -> None:
+    contract = await resolved(emulator, dataname)
+    assert contract.conid == conid
+    assert contract.security_type is kind
+    assert contract.exchange == exchange
+    assert contract.currency == currency
+
+
+async def test_details(emulator: Emulator) -> None:
+    """Price step, multiplier and date come from IBKR; a multiplier in the name wins."""
+    pair = await resolved(emulator, "EUR.USD")
+    assert (pair.symbol, pair.tick_size) == ("EUR.USD", 0.00005)
+    future = await resolved(emulator, "MINI-202612-CME-USD")
+    assert (future.multiplier, future.last_trade_date) == (5.0, "20261218")
+    named = await resolved(emulator, "MINI-202612-CME-USD-50")
+    assert named.multiplier == 50.0
+    stock = await resolved(emulator, "AAPL")
+    assert (stock.tick_size, stock.size_increment, stock.multiplier) == (0.01, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "dataname",
+    [
+        "NOSUCH",
+        "AAPL-STK-SMART-SEK",
+        "AAPL-STK-LSE",
+        "GBP.SEK",
+        "XXX.YYY",
+        "MINI-203012-CME",
+        "NOFUT-202612-CME",
+    ],
+)
+async def test_nothing_answers_to_it(emulator: Emulator, dataname: str) -> None:
+    with pytest.raises(ContractNotFoundError) as caught:
+        await resolved(emulator, dataname)
+    assert dataname in caught.value.message
+    assert caught.value.exit_code == 4
+
+
+async def test_unknown_conid(emulator: Emulator) -> None:
+    with pytest.raises(ContractNotFoundError, match="no contract 999"):
+        await resolved(emulator, "conid:999")
+
+
+@pytest.mark.parametrize(
+    ("dataname", "conids"),
+    [("DUP", ("900001", "900002")), ("DUP-STK-SMART-USD", ("900001", "900002")), ("MINI-2026", ())],
+)
+async def test_several_answer_to_it(emulator: Emulator, dataname: str, conids: tuple[str, ...]) -> None:
+    if not conids:
+        with pytest.raises(ContractError):
+            await resolved(emulator, dataname)
+        return
+    with pytest.raises(AmbiguousContractError) as caught:
+        await resolved(emulator, dataname)
+    for conid in conids:
+        assert f"conid:{conid}" in caught.value.message
+    assert "DUP INDUSTRIES" in caught.value.message
+    assert "conid" in caught.value.remedy
+
+
+async def test_an_exchange_settles_it(emulator: Emulator) -> None:
+    assert (await resolved(emulator, "DUP-STK-NASDAQ")).conid == 900002
+
+
+async def test_a_future_without_a_month_is_ambiguous(emulator: Emulator) -> None:
+    with pytest.raises(AmbiguousContractError) as caught:
+        await resolved(emulator, "MINI-FUT-CME-USD")
+    assert "20260918" in caught.value.message
+    assert "20261218" in caught.value.message
+
+
+async def test_a_type_that_is_not_looked_up(emulator: Emulator) -> None:
+    with pytest.raises(ContractError, match="not looked up by name"):
+        await resolved(emulator, "SPX-IND-CBOE")
+    assert emulator.lines == []
+
+
+async def test_an_answer_is_kept(emulator: Emulator) -> None:
+    service = ContractService(emulator.http)
+    first = await service.resolve(parse_dataname("AAPL"))
+    asked = len(emulator.lines)
+    assert await service.resolve(parse_dataname("AAPL")) == first
+    assert len(emulator.lines) == asked
+    assert (await service.resolve(parse_dataname("IBM"))).conid == 8314
+
+
+async def test_a_failure_is_not_kept(server: Server) -> None:
+    """The server may only have been warming up."""
+    listing: dict[str, Any] = {"X": []}
+    server.answers |= {
+        "GET /trsrv/stocks": lambda _: listing,
+        "GET /iserver/contract/5/info-and-rules": {
+            "con_id": 5, "symbol": "X", "instrument_type": "STK", "currency": "USD", "exchange": "SMART",
+        },
+    }  # fmt: skip
+    service = ContractService(server.http)
+    with pytest.raises(ContractNotFoundError):
+        await service.resolve(parse_dataname("X"))
+    listing["X"] = [{"name": "X", "contracts": [{"conid": 5, "exchange": "NYSE", "isUS": True}]}]
+    assert (await service.resolve(parse_dataname("X"))).conid == 5
+
+
+async def test_listing_with_a_suffix(server: Server) -> None:
+    """Recorded: the listing exchange may carry a segment, ``NASDAQ.NMS``."""
+    server.answers |= {
+        "GET /trsrv/stocks": {
+            "X": [
+                {
+                    "name": "X",
+                    "contracts": [
+                        {"conid": 4, "exchange": "NYSE", "isUS": True},
+                        {"conid": 5, "exchange": "NASDAQ.NMS", "isUS": True},
+                    ],
+                }
+            ]
+        },
+        "GET /iserver/contract/5/info-and-rules": {
+            "con_id": 5, "symbol": "X", "instrument_type": "STK", "currency": "USD", "exchange": "SMART",
+        },
+    }  # fmt: skip
+    contract = await ContractService(server.http).resolve(parse_dataname("X-STK-NASDAQ"))
+    assert (contract.conid, contract.exchange) == (5, "NASDAQ")
