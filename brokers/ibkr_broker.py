@@ -115,7 +115,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._commissions: dict[str, float] = {}
         self._applied: dict[str, tuple[_Working | None, float | None]] = {}
         self._unmatched: dict[str, list[Execution]] = defaultdict(list)
-        self._unmatched_reports: dict[str, OrderReport] = {}
+        self._unmatched_reports: dict[str, list[OrderReport]] = defaultdict(list)
         self._positions: dict[int, Any] = {}
         self._exact_positions: dict[int, Decimal] = {}
         self._seeded: set[int] = set()
@@ -475,11 +475,21 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._accept(working)
         for execution in self._unmatched.pop(event.order_id, ()):
             self._apply_fill(execution)
-        report = self._unmatched_reports.pop(event.order_id, None)
-        if report is not None:
+        for report in self._unmatched_reports.pop(event.order_id, ()):
             self._take_report(report)
         if working.cancel_wanted and not working.done:
             self.cancel(working.order)
+        self._release_unmatched()
+
+    def _release_unmatched(self) -> None:
+        """With no answer outstanding, what still belongs to no order of ours is another client's."""
+        if self._awaiting:
+            return
+        for executions in self._unmatched.values():
+            for execution in executions:
+                self._apply_fill(execution)
+        self._unmatched.clear()
+        self._unmatched_reports.clear()
 
     def _accept(self, working: _Working) -> None:
         if not working.accepted and not working.done:
@@ -490,6 +500,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
     def _take_failed(self, event: OrderFailed) -> None:
         working = self._by_ref[event.ref]
         self._awaiting -= 1
+        self._release_unmatched()
         error = event.error
         self._store.put_notification("order-failed", working.order, error=error)
         if isinstance(error, OutcomeUnknownError):
@@ -529,9 +540,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         working = self._find(report.order_id, report.order_ref)
         if working is None:
             if self._awaiting:
-                known = self._unmatched_reports.get(report.order_id)
-                if known is None or report.status is not None:
-                    self._unmatched_reports[report.order_id] = report
+                self._unmatched_reports[report.order_id].append(report)
             return
         if report.filled_quantity is not None:
             working.reported_filled = max(report.filled_quantity, working.reported_filled or Decimal(0))
@@ -579,7 +588,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         if before == execution.commission:
             return
         difference = execution.commission - (before or 0.0)
-        self._cash -= difference
+        self._cash -= difference * self._rate_of(execution.conid)
         self._applied[execution.execution_id] = (working, execution.commission)
         if working is not None:
             working.order.executed.comm += difference
@@ -599,8 +608,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._settle_position(conid, execution)
         data = self._datas.get(conid)
         multiplier = contract_of(data).multiplier if data is not None else 1.0
-        currency = contract_of(data).currency if data is not None else ""
-        rate = self._rates.get(currency, 1.0)
+        rate = self._rate_of(conid)
         future = data is not None and contract_of(data).security_type in (
             SecurityType.FUTURE,
             SecurityType.CFD,
@@ -618,6 +626,11 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self.executions.append((working.coid, msgspec.structs.replace(execution, commission=commission)))
         self._execute(working, execution, commission or 0.0, before, new_size, new_price, opened, closed)
 
+    def _rate_of(self, conid: int) -> float:
+        """Units of base currency per unit of the instrument's."""
+        data = self._datas.get(conid)
+        return 1.0 if data is None else self._rates.get(contract_of(data).currency, 1.0)
+
     def _settle_position(self, conid: int, execution: Execution) -> None:
         """Keep the exact size beside backtrader's float, so that 0.1 three times is 0.3."""
         total = self._exact_positions.get(conid, Decimal(0)) + execution.quantity * execution.side.sign
@@ -631,6 +644,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
                  new_size: float, new_price: float, opened: float, closed: float) -> None:  # fmt: skip
         order = working.order
         comminfo = order.comminfo
+        status_before = order.status
         size = opened + closed
         closed_commission = commission * abs(closed / size)
         pnl = comminfo.profitandloss(-closed, before, execution.price)
@@ -661,6 +675,9 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
                 )
                 self.problems.append(f"Order {working.coid}: {working.filled} filled of {working.quantity}.")
                 self._store.put_notification("order-overfilled", order)
+        elif working.done:
+            # Reported after the order's end: it counts, but the order does not live again.
+            order.status = status_before
         else:
             order.partial()
         self._notify(order)

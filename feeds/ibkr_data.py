@@ -9,8 +9,9 @@ ended. After a broken stream the same is done again from the last bar delivered.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -152,6 +153,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         super().start()
         # The base class begins as CONNECTED and would swallow that notification.
         self._laststatus = self.DISCONNECTED
+        self._adopt_resampled()
         self._ibkr.start()
         self.contract = self.tradecontract = self._ibkr.connection.resolve(self._query)
         if self._trade_query is not None:
@@ -165,6 +167,21 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
             self._request(self._history_start_ns(), self._history_end_ns(), 0)
             return
         self._begin_live()
+
+    def _adopt_resampled(self) -> None:
+        """Make what was resampled from this feed fit for a live run.
+
+        Cerebro leaves resampled feeds out when it looks for the earliest bar, and fails where such a bar comes
+        alone, in a cycle without one of a plain feed; and the resampler closes bars by the machine's clock.
+        """
+        for data in self._env.datas:
+            if base_of(data) is self:
+                data.resampling = 0
+                data._timeoffset = self._timeoffset  # noqa: SLF001 - a method that the resampler asks
+
+    def _timeoffset(self) -> timedelta:
+        """From the machine's clock to the market's."""
+        return timedelta(microseconds=(self._ibkr.connection.clock.now_ns() - time.time_ns()) / 1000)
 
     def stop(self) -> None:
         super().stop()
