@@ -369,6 +369,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
+def scripted() -> type[Any]:
+    return Scripted
+
+
+@pytest.fixture
 def tape() -> type[Tape]:
     return Tape
 

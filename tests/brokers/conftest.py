@@ -1,0 +1,262 @@
+"""A broker on a connection that a test plays by hand, report by report."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+import backtrader as bt
+import pytest
+
+from bt_ibkr.clock import NS_PER_S, ManualClock
+from bt_ibkr.connection.interface import (
+    AccountEvent,
+    AccountSnapshot,
+    CommissionReported,
+    ExecutionReported,
+    FeedEvent,
+    OrderChanged,
+    OrderPlaced,
+    Progress,
+    StoreEvent,
+    Submission,
+)
+from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.market import DataQuality, Tick
+from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, Side
+from bt_ibkr.model.portfolio import LedgerLine
+from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.store import IBKRStore
+
+ACCOUNT = "DU1"
+CASH = 100_000.0
+START_NS = 1_772_461_800 * NS_PER_S
+MINUTE_NS = 60 * NS_PER_S
+
+
+def ledger_line(cash: float, *, currency: str = "USD", rate: float = 1.0) -> LedgerLine:
+    return LedgerLine(
+        currency=currency,
+        cash=cash,
+        settled_cash=None,
+        net_liquidation=None,
+        stock_value=None,
+        realized_pnl=None,
+        unrealized_pnl=None,
+        exchange_rate=rate,
+        time_ns=0,
+    )
+
+
+class Played:
+    """A ``Connection`` that does nothing by itself: what it was asked is kept, what it says is the test's."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.clock = ManualClock(START_NS)
+        self.contract = contract
+        self.ticks: list[TickSink] = []
+        self.events: Mailbox[AccountEvent] | None = None
+        self.submissions: list[tuple[Submission, ...]] = []
+        self.cancels: list[str] = []
+        self.flying = 0
+        #: Spoken one by one, each time the store looks.
+        self.batches: deque[list[AccountEvent]] = deque()
+        self._stream_ns = 0
+
+    def open(self, events: Mailbox[StoreEvent]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def accounts(self) -> tuple[str, ...]:
+        return (ACCOUNT,)
+
+    def resolve(self, query: ContractQuery) -> Contract:
+        return self.contract
+
+    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
+        self.ticks.append(sink)
+
+    def unsubscribe_ticks(self, sink: TickSink) -> None:
+        pass
+
+    def stream_ns(self) -> int:
+        if self.batches:
+            self.say(*self.batches.popleft())
+        return self._stream_ns
+
+    def request_history(self, request: HistoryRequest, token: int, answers: Mailbox[FeedEvent]) -> None:
+        raise AssertionError("no history is asked for")
+
+    def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
+        self.events = events
+        ledger = {"USD": ledger_line(CASH), "EUR": ledger_line(0.0, currency="EUR", rate=1.25)}
+        return AccountSnapshot(positions=(), executions=(), orders=(), ledger=ledger)
+
+    def place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
+        self.submissions.append(submissions)
+
+    def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
+        self.cancels.append(order_id)
+
+    def in_flight(self) -> int:
+        return self.flying
+
+    def progress(self) -> Progress:
+        return Progress(0, 0)
+
+    def renew_due(self) -> None:
+        pass
+
+    # -- what the test makes it say ------------------------------------------------------------------
+
+    def later(self, *batches: list[AccountEvent]) -> None:
+        """Say these one after another, as the network would: each may come in a cycle of its own."""
+        self.batches.extend(batches)
+
+    def say(self, *events: AccountEvent) -> None:
+        assert self.events is not None
+        for event in events:
+            self.events.append(event)
+
+    def tick(self, second: float, price: float) -> None:
+        """A trade, so many seconds after the start."""
+        time_ns = START_NS + int(second * NS_PER_S)
+        tick = Tick(
+            time_ns, self.contract.conid, price, price, 1.0, 1.0, price, 1.0, 1.0, 1.0,
+            DataQuality.REALTIME, False, time_ns,
+        )  # fmt: skip
+        self.clock.set_ns(time_ns)
+        self._stream_ns = time_ns
+        for sink in self.ticks:
+            sink.append(tick)
+
+
+class Stage:
+    """A run whose every step is an action of the test, on cerebro's thread.
+
+    The first bar is delivered before the first action. Each action runs when everything said has been taken in
+    and the run has nothing else to do.
+    """
+
+    def __init__(
+        self,
+        strategy: type[Any],
+        *,
+        security_type: SecurityType = SecurityType.STOCK,
+        currency: str = "USD",
+        commission_wait: float = 3600.0,
+    ) -> None:
+        contract = Contract(
+            conid=1, symbol="X", security_type=security_type, exchange="SMART", currency=currency,
+            multiplier=50.0 if security_type is SecurityType.FUTURE else 1.0, tick_size=0.01,
+        )  # fmt: skip
+        self.connection = Played(contract)
+        self.store = IBKRStore(connection=self.connection, bar_grace_s=0.0)
+        self.broker = self.store.getbroker(order_prefix="p", commission_wait=commission_wait)
+        self.cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
+        data = self.store.getdata(dataname="X", timeframe=bt.TimeFrame.Minutes, backfill_start=False)
+        self.cerebro.adddata(data, name="X")
+        self.cerebro.setbroker(self.broker)
+        self.cerebro.addstrategy(strategy)
+        self.strategy: Any = None
+
+    def play(self, actions: Iterable[Callable[[Any], Any]]) -> Any:
+        """Run the actions, each with the strategy; the strategy."""
+        todo = [self._first_bar, *actions]
+
+        def hook(horizon_ns: int) -> bool:
+            if self.connection.batches:
+                return True
+            if not todo:
+                self.store.finish()
+                return False
+            todo.pop(0)(self.cerebro.runningstrats[0])
+            return True
+
+        self.store.set_idle_hook(hook)
+        with self.store:
+            (self.strategy,) = self.cerebro.run()
+        assert not todo
+        assert not self.connection.batches
+        return self.strategy
+
+    def _first_bar(self, strategy: Any) -> None:
+        self.connection.tick(0, 100.0)
+        self.connection.tick(60, 100.0)
+
+    @property
+    def position(self) -> Any:
+        return self.broker.getposition(self.cerebro.datas[0])
+
+
+def execution(
+    number: int,
+    quantity: str,
+    price: float,
+    *,
+    order_id: str | None = "900",
+    side: Side = Side.BUY,
+    commission: float | None = 1.0,
+    ref: str | None = "p-1",
+) -> Execution:
+    return Execution(
+        execution_id=f"e{number}",
+        account=ACCOUNT,
+        conid=1,
+        symbol="X",
+        side=side,
+        quantity=Decimal(quantity),
+        price=price,
+        time_ns=START_NS + MINUTE_NS,
+        commission=commission,
+        order_id=order_id,
+        order_ref=ref,
+    )
+
+
+class Says:
+    """Reports, in short."""
+
+    @staticmethod
+    def placed(order: Any, order_id: str = "900") -> AccountEvent:
+        return OrderPlaced(order.ref, order_id)
+
+    @staticmethod
+    def fill(number: int, quantity: str, price: float = 100.0, **more: Any) -> AccountEvent:
+        return ExecutionReported(execution(number, quantity, price, **more))
+
+    @staticmethod
+    def commission(number: int, quantity: str, price: float = 100.0, **more: Any) -> AccountEvent:
+        return CommissionReported(execution(number, quantity, price, **more))
+
+    @staticmethod
+    def status(
+        status: OrderStatus, filled: str | None = None, *, order_id: str = "900", ref: str | None = "p-1"
+    ) -> AccountEvent:
+        return OrderChanged(
+            OrderReport(
+                order_id=order_id,
+                account=ACCOUNT,
+                status=status,
+                filled_quantity=None if filled is None else Decimal(filled),
+                order_ref=ref,
+            )
+        )
+
+
+@pytest.fixture
+def stage(scripted: type[Any]) -> Callable[..., Stage]:
+    """Makes stages with a scripted strategy."""
+    return lambda **given: Stage(scripted, **given)
+
+
+@pytest.fixture
+def says() -> type[Says]:
+    return Says
