@@ -159,6 +159,11 @@ class DirectConnection:
         loop.stop()
         self._session = None
 
+    def _check_open(self) -> None:
+        """Raises where the services were never made: before the first ``open``, or after one that failed."""
+        if self._loop is None:
+            raise SessionError("The connection is closed.", remedy="Open a new store.")
+
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             coroutine.close()
@@ -278,9 +283,11 @@ class DirectConnection:
         return tuple(sorted(ids, key=lambda one: one != selected))
 
     def resolve(self, query: ContractQuery) -> Contract:
+        self._check_open()
         return self._call(self._contracts.resolve(query))
 
     def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
+        self._check_open()
         self._call(self._market_data.subscribe(contract.conid, contract.exchange, sink))
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
@@ -288,7 +295,7 @@ class DirectConnection:
             self._call(self._market_data.unsubscribe(sink))
 
     def stream_ns(self) -> int:
-        return self._market_data.stream_ns
+        return self._market_data.stream_ns if self._opened_once else 0
 
     def request_history(self, request: HistoryRequest, token: int, answers: Mailbox[FeedEvent]) -> None:
         self._command(self._fetch(request, token, answers))
@@ -300,9 +307,11 @@ class DirectConnection:
             answers.append(HistoryArrived(token, (), problem))
 
     def positions(self, account: str) -> tuple[Position, ...]:
+        self._check_open()
         return self._call(self._portfolio.positions(account))
 
     def ledger(self, account: str) -> dict[str, LedgerLine]:
+        self._check_open()
         return self._call(self._portfolio.ledger(account))
 
     def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:

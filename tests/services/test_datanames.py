@@ -55,7 +55,8 @@ def test_forms(dataname: str, wanted: dict[str, Any]) -> None:
         "conid:1@", "conid:1 2", "AAPL/USD", "ÄPL", "A" * 21, "ES-FUT-CME-USD-2026", "ES-202612-CME-USD-x",
         "ES-202612-CME-USD-50-C", "SPY-20261218-SMART-USD-600-C", "SPY-OPT-SMART-USD-20261218-600-C",
         "ES-FOP-CME", "conid:0", "conid:00",
-        "ES-202612-CME-USD-1_0", "ES-202612-CME-USD-\u0663", "ES-202612-CME-USD-nan", "ES-202612-CME-USD--50", "ES-202612-CME-USD-inf",
+        "ES-202612-CME-USD-1_0", "ES-202612-CME-USD-\u0663",
+        "ES-202612-CME-USD-nan", "ES-202612-CME-USD--50", "ES-202612-CME-USD-inf",
         "ES-202612-CME-USD-0", "ES-202699-CME", "ES-20261399-CME",
     ],
 )  # fmt: skip
