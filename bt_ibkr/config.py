@@ -68,13 +68,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     paced: bool = True
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http_url(self.base_url):
             raise UsageError(
                 f"The gateway address {self.base_url!r} is not an http or https URL.",
                 remedy=f"Give it in full, for example {DEFAULT_GATEWAY}.",
             )
-        for name in ("request_timeout_s", "connect_timeout_s", "tickle_interval_s", "silence_s"):
+        for name in self.__struct_fields__:
+            if not name.endswith("_s"):
+                continue
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)!r}.")
 
@@ -82,4 +83,13 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def websocket_url(self) -> str:
         """The WebSocket's address beside the REST base."""
         base = self.base_url.rstrip("/")
-        return ("wss" if base.startswith("https") else "ws") + base[base.index(":") :] + "/ws"
+        return ("wss" if urlsplit(base).scheme == "https" else "ws") + base[base.index(":") :] + "/ws"
+
+
+def _is_http_url(text: str) -> bool:
+    """Whether ``text`` is an http or https URL with a host and, if any, a possible port."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

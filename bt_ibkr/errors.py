@@ -12,7 +12,8 @@
     │   └── AmbiguousContractError
     ├── WireError                  bytes from outside that are not what IBKR sends      exit 6
     ├── SessionError               the way to IBKR                                      exit 6
-    │   ├── UnreachableError       nobody answers there, or the port is taken
+    │   ├── UnreachableError       nobody answers there
+    │   ├── PortInUseError         the port to listen on is taken
     │   ├── TrustError             the server's certificate is not trusted              exit 7
     │   ├── AuthenticationError    reachable, but nobody is logged in                   exit 8
     │   ├── RequestTimeoutError    the answer did not come: the outcome is unknown

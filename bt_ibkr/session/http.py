@@ -44,7 +44,7 @@ def ssl_context(trust: Trust, url: str) -> ssl.SSLContext | bool:
     Raises:
         UsageError: The CA file holds no certificate.
     """
-    if not url.startswith(("https", "wss")):
+    if not url.lower().startswith(("https", "wss")):
         return True
     if trust.insecure:
         context = ssl.create_default_context()
