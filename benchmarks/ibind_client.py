@@ -19,6 +19,8 @@ from typing import Any
 
 os.environ.setdefault("IBIND_LOG_TO_FILE", "False")
 os.environ.setdefault("IBIND_LOG_TO_CONSOLE", "False")
+# How long its threads may take to end, after the measurement; it uses the time up.
+os.environ.setdefault("IBIND_WS_TIMEOUT", "1")
 
 import ibind
 from bare import BareStore, Quote, cerebro_with

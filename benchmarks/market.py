@@ -10,6 +10,7 @@ Not an emulator: it answers the same to everyone and knows one run at a time, se
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import socket
@@ -20,6 +21,7 @@ import msgspec
 import payload
 from scenario import FIRST_CONID, Scenario, Sent
 
+_CLOSE = b"\x88\x02\x03\xe8"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Pause between the last subscription and the first frame: clients finish what they do after subscribing.
 _SETTLE_S = 0.25
@@ -171,6 +173,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         while True:
             kind, data = self._read_frame()
             if kind == 8:
+                with contextlib.suppress(OSError):
+                    self.wfile.write(_CLOSE)
                 break
             if kind != 1 or not data.startswith(b"smd+"):
                 # Pings and `tic` stay unanswered: runs are shorter than any client's patience, and a reply

@@ -1,4 +1,7 @@
-"""The product as a user runs it: store, feeds, cerebro."""
+"""The product as a user runs it: store, feeds, cerebro.
+
+Without request pacing, which costs a second at the start of each run and nothing afterwards.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import backtrader as bt
 from bare import Counter, new_cerebro
 from scenario import Outcome, Scenario
 
+from bt_ibkr.config import SessionSettings
 from bt_ibkr.store import IBKRStore
 
 
@@ -13,7 +17,7 @@ def run(scenario: Scenario, url: str) -> Outcome:
     """One run."""
     cerebro = new_cerebro()
     timeframe = bt.TimeFrame.Minutes if scenario.kind == "bars" else bt.TimeFrame.Ticks
-    with IBKRStore(gateway=url) as store:
+    with IBKRStore(settings=SessionSettings(base_url=url, paced=False)) as store:
         for index in range(scenario.feeds):
             cerebro.adddata(
                 store.getdata(dataname=f"B{index}-STK-SMART-USD", timeframe=timeframe, backfill_start=False)
