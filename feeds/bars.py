@@ -131,6 +131,10 @@ class BarBuilder:
         self.start_ns = self._end_ns
         self._end_ns = 0
 
+    def prime(self, tick: Tick) -> None:
+        """Take a quote that stood before: its price is known, but is no event of any bar."""
+        self._price = tick_price(tick, self.source)
+
     def drop_open(self) -> None:
         """Forget the bar being built (the stream broke inside it; history will have it whole)."""
         self._end_ns = 0

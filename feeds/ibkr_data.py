@@ -291,9 +291,12 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         assert builder is not None
         ticks = self._ticks
         if ticks:
+            quality = ticks[-1].quality
             if not self._aligned:
                 self._align(ticks[0].time_ns)
-            quality = ticks[-1].quality
+                if self._source is not PriceSource.TRADES:
+                    # A subscription begins with the quote as it stands: nothing happened at that moment.
+                    builder.prime(ticks.popleft())
             if quality is not self._last_quality:
                 self._last_quality = quality
                 if self._state is FeedState.LIVE:
