@@ -294,6 +294,11 @@ class Bench:
         """The moment so many seconds after the opening."""
         return OPEN + timedelta(seconds=second)
 
+    @staticmethod
+    def epoch(moment: datetime) -> float:
+        """Epoch seconds of a naive UTC moment."""
+        return moment.replace(tzinfo=UTC).timestamp()
+
     def market(self, **tapes: Tape | pd.DataFrame) -> tuple[str, ...]:
         """Tick files of tapes, by symbol (``EUR_USD`` is ``EUR.USD``)."""
         names = []
