@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bt_ibkr.errors import UsageError
+from bt_ibkr.login import GatewayLogin, Login
 
 #: Where the Client Portal Gateway listens unless its conf.yaml says otherwise.
 DEFAULT_GATEWAY = "https://localhost:5000/v1/api"
@@ -40,6 +41,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Attributes:
         base_url: REST base, ending in ``/v1/api``.
         trust: Judgement of the TLS certificate.
+        login: How to log on; with OAuth the REST base is ``https://api.ibkr.com/v1/api``.
         request_timeout_s: Longest wait for one answer. IBKR itself gives up at about 10 s, and answers
             for an unknown order after 5 s.
         connect_timeout_s: Longest wait for a connection and for the WebSocket's ``system.success``.
@@ -56,6 +58,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     base_url: str = DEFAULT_GATEWAY
     trust: Trust = Trust()
+    login: Login = GatewayLogin()
     request_timeout_s: float = 15.0
     connect_timeout_s: float = 10.0
     tickle_interval_s: float = 60.0

@@ -43,10 +43,10 @@ class Layer:
 
 
 LAYERS = (
-    Layer("0", ("errors", "clock", "config", "model", "version"), (), ("msgspec",)),
+    Layer("0", ("errors", "clock", "config", "login", "redaction", "model", "version"), (), ("msgspec",)),
     Layer("1", ("wire",), ("0",), ("msgspec",)),
     # uvloop is the loop itself, where it is installed.
-    Layer("2", ("session",), ("0", "1"), ("msgspec", "aiohttp", "uvloop")),
+    Layer("2", ("session",), ("0", "1"), ("msgspec", "aiohttp", "uvloop", "cryptography", "jwt", "keyring")),
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
     Layer("4", ("connection",), ("0", "1", "2", "3"), ("msgspec", "aiohttp")),
     Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "4"), ("msgspec", "backtrader")),
@@ -63,12 +63,13 @@ LAYERS = (
         ("0", "1", "2", "3", "4", "5", "6", "7", "‖"),
         ("msgspec", "backtrader", "rich", "typer"),
     ),
-    # Tapes are Parquet files read into arrays; cryptography makes the certificate of --tls.
+    # Tapes are Parquet files read into arrays; cryptography makes the certificate of --tls, and it checks
+    # signatures, as jwt does.
     Layer(
         "‖",
         ("emulator",),
         ("0", "1"),
-        ("msgspec", "aiohttp", "uvloop", "numpy", "pandas", "pyarrow", "cryptography"),
+        ("msgspec", "aiohttp", "uvloop", "numpy", "pandas", "pyarrow", "cryptography", "jwt"),
     ),
 )
 BY_ROW = {layer.row: layer for layer in LAYERS}

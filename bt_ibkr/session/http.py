@@ -1,4 +1,4 @@
-"""REST calls: pacing, time-outs, and the one place where aiohttp's errors become ours."""
+"""REST calls: pacing, authentication, and what an answer means."""
 
 from __future__ import annotations
 
@@ -9,68 +9,16 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bt_ibkr.config import SessionSettings, Trust
-from bt_ibkr.errors import (
-    PacingPenaltyError,
-    RequestTimeoutError,
-    ResponseError,
-    TrustError,
-    UnreachableError,
-    UsageError,
-    WireError,
-)
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.errors import PacingPenaltyError, ResponseError, WireError
+from bt_ibkr.redaction import redact
+from bt_ibkr.session.auth.build import build_authenticator
+from bt_ibkr.session.auth.interface import Authenticator, Reauthentication
 from bt_ibkr.session.pacing import PacingGate
+from bt_ibkr.session.transfer import Reply, ssl_context, transfer, trust_error
 from bt_ibkr.wire import json as wire_json
 
-#: Longest body that is read, bytes; the scanner parameters, the largest answer known, are 200 kB.
-MAX_BODY = 64_000_000
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """An answer: HTTP status and the body as it came."""
-
-    status: int
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        """The beginning of the body, for messages."""
-        return self.body[:500].decode("utf-8", "replace")
-
-
-def ssl_context(trust: Trust, url: str) -> ssl.SSLContext | bool:
-    """The TLS judgement for ``url``: a context, or ``True`` for aiohttp's default.
-
-    Raises:
-        UsageError: The CA file holds no certificate.
-    """
-    if not url.lower().startswith(("https", "wss")):
-        return True
-    if trust.insecure:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if trust.ca_file:
-        try:
-            context = ssl.create_default_context(cafile=trust.ca_file)
-        except (ssl.SSLError, OSError) as problem:
-            raise UsageError(
-                f"The CA file {trust.ca_file!r} cannot be used: {problem}.",
-                remedy="It must hold at least one certificate in PEM form.",
-            ) from None
-        # The gateway's certificate names no host that a user would type; the file says whom to trust.
-        context.check_hostname = False
-        return context
-    return True
-
-
-def trust_error(url: str, problem: object) -> TrustError:
-    return TrustError(
-        f"The certificate of {url} is not trusted ({problem}).",
-        remedy="Name the gateway's certificate with --ca-file FILE, or, for a gateway that you run on this "
-        "machine, say --insecure.",
-    )
+__all__ = ["HttpClient", "Reply", "ssl_context", "trust_error"]
 
 
 class HttpClient:
@@ -80,10 +28,19 @@ class HttpClient:
         client: The aiohttp session, passed in; its cookies carry the login.
         settings: Where and how.
         gate: Shared by all callers of the username.
+        authenticator: Adds what authenticates each request; ``None`` for the one that the settings name.
     """
 
-    def __init__(self, client: aiohttp.ClientSession, settings: SessionSettings, gate: PacingGate) -> None:
+    def __init__(
+        self,
+        client: aiohttp.ClientSession,
+        settings: SessionSettings,
+        gate: PacingGate,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self._client = client
+        self.authenticator = authenticator or build_authenticator(settings, gate)
+        self._reauthentication = Reauthentication(self.authenticator, client)
         self._base = settings.base_url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(
             total=settings.request_timeout_s, connect=settings.connect_timeout_s
@@ -94,6 +51,35 @@ class HttpClient:
     @property
     def ssl(self) -> ssl.SSLContext | bool:
         return self._ssl
+
+    @property
+    def generation(self) -> int:
+        """Counts the credentials that ``reauthenticate`` obtained."""
+        return self._reauthentication.generation
+
+    async def log_on(self) -> None:
+        """Obtain the credential, unless there is a valid one; raises as ``Authenticator.log_on``."""
+        await self.authenticator.log_on(self._client)
+
+    async def renew(self) -> bool:
+        """Replace a credential that ends soon; whether it was. Raises as ``Authenticator.log_on``."""
+        return await self.authenticator.renew(self._client)
+
+    async def reauthenticate(self, used: int | None = None) -> None:
+        """Replace a credential that the server refused. One replacement serves all who ask meanwhile.
+
+        Args:
+            used: ``generation`` before the refused request: nothing is done if the credential was replaced
+                since.
+
+        Raises:
+            AuthenticationError: Refused again.
+        """
+        await self._reauthentication.again(used)
+
+    async def close(self) -> None:
+        """End a replacement that is under way; the aiohttp session is its owner's."""
+        await self._reauthentication.close()
 
     async def send(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: object | None = None
@@ -111,47 +97,29 @@ class HttpClient:
             TrustError: The certificate is not trusted: the request was not sent.
             RequestTimeoutError: The request may have been received, the answer was not.
             PacingPenaltyError: HTTP 429.
+            AuthenticationError: Nobody has logged on yet.
         """
         data = msgspec.json.encode({} if body is None else body) if method == "POST" else None
-        headers = {"Content-Type": "application/json"} if data is not None else None
-        what = f"{method} {self._base}{path}"
+        url = self._base + path
         async with self._gate.turn(method, path):
-            try:
-                async with self._client.request(
-                    method,
-                    self._base + path,
-                    params=params,
-                    data=data,
-                    headers=headers,
-                    timeout=self._timeout,
-                    ssl=self._ssl,
-                    allow_redirects=False,
-                ) as response:
-                    answer = await response.content.read(MAX_BODY)
-                    while not response.content.at_eof() and len(answer) < MAX_BODY:
-                        answer += await response.content.read(MAX_BODY - len(answer))
-                    reply = Reply(response.status, answer)
-            except aiohttp.ClientConnectorCertificateError as problem:
-                raise trust_error(self._base, problem.certificate_error) from None
-            except aiohttp.ClientConnectorSSLError as problem:
-                raise UnreachableError(
-                    f"{self._base} answers, but TLS cannot be agreed on ({problem.os_error}).",
-                    remedy="If the server speaks plain http, write http:// in its address.",
-                ) from None
-            except aiohttp.ClientConnectorError as problem:
-                raise UnreachableError(
-                    f"Nobody answers at {self._base} ({problem.os_error.strerror or problem.os_error}).",
-                    remedy="Start the gateway (or the emulator), or name the right address with --gateway URL.",
-                ) from None
-            except (TimeoutError, aiohttp.ConnectionTimeoutError):
-                raise RequestTimeoutError(f"{what} was not answered in time.") from None
-            except (aiohttp.ClientError, OSError) as problem:
-                raise RequestTimeoutError(
-                    f"{what}: the connection broke before the answer ({problem})."
-                ) from None
+            # Signed only now: a signature carries the time, and waiting for one's turn takes some.
+            headers = self.authenticator.headers(method, url, params or {})
+            if data is not None:
+                headers["Content-Type"] = "application/json"
+            reply = await transfer(
+                self._client,
+                method,
+                url,
+                at=self._base,
+                timeout=self._timeout,
+                tls=self._ssl,
+                params=params,
+                data=data,
+                headers=headers,
+            )
         if reply.status == 429:
             raise PacingPenaltyError(
-                f"{what} was refused with HTTP 429: too many requests.",
+                f"{method} {url} was refused with HTTP 429: too many requests.",
                 remedy="IBKR lifts the penalty after 10 to 15 minutes without requests.",
             )
         return reply
@@ -174,7 +142,7 @@ class HttpClient:
         """The decoded body, or the error that status and body tell of."""
         if reply.status != 200:
             try:
-                text = wire_json.error_text(wire_json.decode(reply.body)) or reply.text
+                text = redact(wire_json.error_text(wire_json.decode(reply.body)) or reply.text)
             except WireError:
                 text = reply.text
             raise ResponseError(

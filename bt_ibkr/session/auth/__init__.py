@@ -1,0 +1,1 @@
+"""Every way to log on, behind one interface."""
