@@ -11,6 +11,7 @@ import backtrader as bt
 from bt_ibkr.model.commission import OrderProgress, commission_schedule
 from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.order import Side
+from bt_ibkr.store import refuse_unknown
 
 
 class IBKRCommission(bt.CommInfoBase):  # type: ignore[misc]
@@ -28,7 +29,8 @@ class IBKRCommission(bt.CommInfoBase):  # type: ignore[misc]
         ("commtype", bt.CommInfoBase.COMM_FIXED),
     )
 
-    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
+    def __init__(self, **unknown: Any) -> None:  # backtrader's metaclass takes the parameters
+        refuse_unknown("IBKRCommission", unknown)
         kind = SecurityType.from_wire(self.p.security_type)
         if kind in (SecurityType.FUTURE, SecurityType.FUTURE_OPTION):
             self.p.stocklike = False

@@ -38,7 +38,7 @@ from bt_ibkr.feeds.times import day_number, ns_of
 from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket, TimeInForce
 from bt_ibkr.model.portfolio import LedgerLine
-from bt_ibkr.store import IBKRStore
+from bt_ibkr.store import IBKRStore, refuse_unknown
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         ("order_prefix", None),
     )
 
-    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
+    def __init__(self, **unknown: Any) -> None:  # backtrader's metaclass takes the parameters
+        refuse_unknown("IBKRBroker", unknown)
         super().__init__()
         if not isinstance(self.p.store, IBKRStore):
             raise UsageError("IBKRBroker needs a store.", remedy="Make it with store.getbroker().")

@@ -33,11 +33,24 @@ _log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 0.25
 
 
+def refuse_unknown(owner: str, unknown: dict[str, Any]) -> None:
+    """A parameter written wrongly must not be passed over; what backtrader's metaclass left is one.
+
+    Raises:
+        UsageError: There is one.
+    """
+    if unknown:
+        raise UsageError(
+            f"{owner} has no parameter {', '.join(sorted(unknown))}.",
+            remedy=f"Its parameters are listed in the documentation of {owner}.",
+        )
+
+
 class StoreFeed(Protocol):
     """What the store asks of a feed, once per cycle."""
 
-    def prepare(self, market_ns: int) -> int | None:
-        """Take in what has arrived, close bars up to ``market_ns``; the time of the next bar to deliver."""
+    def prepare(self) -> int | None:
+        """Take in what has arrived, close bars up to ``store.market_ns()``; the time of the next to deliver."""
 
     def deadline_ns(self) -> int | None:
         """Market time of the next edge at which a bar may have to be closed."""
@@ -180,6 +193,7 @@ class IBKRStore:
         self._account: str | None = None
         self._idle_hook: IdleHook | None = None
         self._stop_asked = False
+        self._looked_ns = 0
         #: The time of the bars that this cycle delivers, ns; ``None`` if none are ready.
         self.cutoff_ns: int | None = None
 
@@ -317,6 +331,8 @@ class IBKRStore:
     def get_notifications(self) -> Iterable[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         """Wait for something to do, fix the cutoff, and hand over what is for ``notify_store``."""
         self._await_work()
+        if not self._notifications:
+            return ()
         taken = list(self._notifications)
         self._notifications.clear()
         return taken
@@ -324,9 +340,7 @@ class IBKRStore:
     def _await_work(self) -> None:
         if not self._opened or self._closed:
             return
-        # Cerebro must see `runstop` and do its own chores now and then, however many ticks come that do not
-        # complete a bar.
-        latest = time.monotonic() + _LONGEST_WAIT_S
+        latest = 0.0
         while True:
             self._quiet = False
             if len(self._events):
@@ -342,6 +356,9 @@ class IBKRStore:
                 self._quiet = self._finishing
                 if self._quiet and self._look():
                     return
+            # Cerebro must see `runstop` and do its own chores now and then, however many ticks come that do
+            # not complete a bar.
+            latest = latest or time.monotonic() + _LONGEST_WAIT_S
             self._wake.wait(self._wait_s())
             if time.monotonic() >= latest:
                 self._look()
@@ -357,24 +374,30 @@ class IBKRStore:
 
     def _look(self) -> bool:
         """Let feeds take in what arrived; true if this cycle has work."""
-        market_ns = self._market_ns()
+        self._looked_ns = 0
         cutoff: int | None = None
-        news = False
+        finishing = self._finishing
         for feed in self._feeds:
-            if self._finishing:
+            if finishing:
                 feed.finish()
-            head = feed.prepare(market_ns)
+            head = feed.prepare()
             if head is not None and (cutoff is None or head < cutoff):
                 cutoff = head
-            news = news or feed.has_news()
         self.cutoff_ns = cutoff
-        if cutoff is not None or news or self._notifications:
+        if cutoff is not None or self._notifications or any(feed.has_news() for feed in self._feeds):
             return True
         return self._broker is not None and self._broker.pending()
 
-    def _market_ns(self) -> int:
-        """How far the market is known to have come: by its own stamps, or by the clock less the grace."""
-        return max(self.connection.stream_ns(), self.connection.clock.now_ns() - self._grace_ns)
+    def market_ns(self) -> int:
+        """How far the market is known to have come: by its own stamps, or by the clock less the grace.
+
+        One time for all feeds of a cycle, so that bars of the same edge are closed together. Read before a feed
+        takes in its ticks: every tick up to it is then there.
+        """
+        if not self._looked_ns:
+            connection = self.connection
+            self._looked_ns = max(connection.stream_ns(), connection.clock.now_ns() - self._grace_ns)
+        return self._looked_ns
 
     def _horizon_ns(self) -> int:
         """The nearest market time at which a feed or the broker wants to look again; 0 for: at the next event."""

@@ -27,7 +27,7 @@ from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Bar, DataQuality, Tick
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.history import HistoryRequest, offered
-from bt_ibkr.store import IBKRStore
+from bt_ibkr.store import IBKRStore, refuse_unknown
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _QUALITY_STATUS = {
     DataQuality.NOT_SUBSCRIBED: bt.DataBase.NOTSUBSCRIBED,
     DataQuality.NO_ACKNOWLEDGEMENT: bt.DataBase.NOTSUBSCRIBED,
 }
+#: An enum's member costs a look-up each time it is named; this runs for every tick.
+_TRADES = PriceSource.TRADES
 
 
 class FeedState(Enum):
@@ -94,7 +96,8 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         ("qcheck", 0.0),
     )
 
-    def __init__(self, **_: Any) -> None:  # backtrader's metaclass takes the parameters
+    def __init__(self, **unknown: Any) -> None:  # backtrader's metaclass takes the parameters
+        refuse_unknown("IBKRData", unknown)
         super().__init__()
         if not isinstance(self.p.store, IBKRStore):
             raise UsageError("IBKRData needs a store.", remedy="Make it with store.getdata(dataname=...).")
@@ -126,6 +129,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         self._last_quality = DataQuality.UNKNOWN
         self._live_due = False
         self._tick_price: float | None = None
+        self._buffers: tuple[Any, ...] = ()
         #: So many bars at the head of the queue came from history.
         self._from_history = 0
         self._stale = False
@@ -151,6 +155,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
 
     def start(self) -> None:
         super().start()
+        lines = self.lines
+        # Asking `lines` for one of these costs as much as writing to it.
+        self._buffers = (
+            lines.datetime, lines.open, lines.high, lines.low, lines.close, lines.volume, lines.openinterest,
+        )  # fmt: skip
         # The base class begins as CONNECTED and would swallow that notification.
         self._laststatus = self.DISCONNECTED
         self._adopt_resampled()
@@ -210,7 +219,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
             return 0
         unit = _LENGTHS.get(timeframe)
         if unit is None or (timeframe == bt.TimeFrame.Days and not self.p.historical):
-            name = bt.TimeFrame.getname(timeframe)
+            name = bt.TimeFrame.getname(timeframe, 2)
             self.put_notification(self.NOTSUPPORTED_TF)
             raise UsageError(
                 f"{self._query.text}: live bars of timeframe {name} are not built.",
@@ -271,10 +280,12 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
 
     # -- the store's side, once per cycle ----------------------------------------------------------
 
-    def prepare(self, market_ns: int) -> int | None:
+    def prepare(self) -> int | None:
         """See ``StoreFeed``."""
         if not self._bar_ns:
             return self._prepare_tick()
+        # Before the ticks are taken in.
+        market_ns = self._ibkr.market_ns()
         if len(self._answers):
             self._take_answer()
         if self._builder is not None:
@@ -365,7 +376,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         source = self._source
         while ticks:
             tick = ticks[0]
-            if source is PriceSource.TRADES:
+            if source is _TRADES:
                 if tick.traded and tick.last is not None:
                     return tick.time_ns
             else:
@@ -514,18 +525,19 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         lines.openinterest[0] = 0.0
 
     def _write_tick(self, tick: Tick) -> bool | None:
-        price = tick_price(tick, self._source)
+        traded = tick.traded
+        price = (tick.last if traded else None) if self._source is _TRADES else tick_price(tick, self._source)
         if price is None:
             # `prepare` looks at the head only; a picture may have slipped in after it.
             return None
         if tick.quality is not self._last_quality:
             self._see_quality(tick)
         self._tick_price = price
-        lines = self.lines
-        lines.datetime[0] = day_number_fast(tick.time_ns)
-        lines.open[0] = lines.high[0] = lines.low[0] = lines.close[0] = price
-        lines.volume[0] = tick.traded
-        lines.openinterest[0] = 0.0
+        moment, opens, highs, lows, closes, volumes, interests = self._buffers
+        moment[0] = day_number_fast(tick.time_ns)
+        opens[0] = highs[0] = lows[0] = closes[0] = price
+        volumes[0] = traded
+        interests[0] = 0.0
         return True
 
 

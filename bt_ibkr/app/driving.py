@@ -126,7 +126,7 @@ class EndWatch:
     def _run(self) -> None:
         # If the emulator is gone, nothing more will come either.
         last: Progress | None = None
-        with contextlib.suppress(BtIbkrError):
+        with contextlib.suppress(BtIbkrError), contextlib.closing(self._client):
             self._client.get("/wait?for=done&timeout_s=1000000")
             # What the emulator has sent by now may still be on its way.
             port = self._store.connection.progress().port
