@@ -315,6 +315,7 @@ class Bench:
             "conflation_ms": 0,
             "autostart": False,
             "pacing": "off",
+            "smd_lifetime_s": 0.0 if settings.get("speed") == "max" else 900.0,
         } | settings
         emulator = self._stack.enter_context(EmulatorThread(EmulatorSettings(**chosen)))
         control = self._stack.enter_context(contextlib.closing(ControlClient(emulator.control)))

@@ -1,0 +1,85 @@
+"""What a feed refuses, in words that help."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import backtrader as bt
+import pytest
+
+from bt_ibkr.brokers import IBKRCommission
+from bt_ibkr.errors import (
+    AmbiguousContractError,
+    BtIbkrError,
+    ContractError,
+    ContractNotFoundError,
+    UsageError,
+)
+from bt_ibkr.feeds import IBKRData
+from bt_ibkr.store import IBKRStore
+
+if TYPE_CHECKING:
+    from tests.conftest import Bench, Tape
+
+
+@pytest.mark.parametrize(
+    ("feed", "kind", "text"),
+    [
+        ({"timeframe": bt.TimeFrame.Weeks}, UsageError, "live bars of timeframe Weeks are not built"),
+        ({"timeframe": bt.TimeFrame.Days}, UsageError, "live bars of timeframe Days are not built"),
+        ({"timeframe": bt.TimeFrame.NoTimeFrame}, UsageError, "not built"),
+        ({"timeframe": bt.TimeFrame.Ticks, "historical": True}, UsageError, "no historical ticks"),
+        ({"timeframe": bt.TimeFrame.Seconds, "historical": True}, UsageError, "no historical bars of 1 s"),
+        ({"compression": 7, "historical": True}, UsageError, "no historical bars of 420 s"),
+        ({"what": "FOO"}, UsageError, "what='FOO' is no price source"),
+        ({"dataname": ""}, ContractError, "is empty"),
+        ({"dataname": "   "}, ContractError, "is empty"),
+        ({"dataname": 5}, ContractError, "is empty"),
+        ({"dataname": "AAPL-XYZ"}, ContractError, "no security type"),
+        ({"dataname": "NOSUCH"}, ContractNotFoundError, "NOSUCH"),
+    ],
+)
+def test_refusals(
+    bench: Bench, tape: type[Tape], feed: dict[str, Any], kind: type[BtIbkrError], text: str
+) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(60, lambda s: 100.0)))
+    with pytest.raises(kind, match=text) as caught:
+        bench.run(line, feeds=[{"dataname": "AAPL"} | feed])
+    assert caught.value.remedy
+
+
+def test_ambiguous_name_lists_what_there_is(bench: Bench, tape: type[Tape]) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(60, lambda s: 100.0)))
+    names = line.emulator.call(
+        lambda server: [
+            symbol
+            for symbol in {i.contract.symbol for i in server.core.universe.all()}
+            if len([i for i in server.core.universe.by_symbol(symbol) if i.contract.last_trade_date]) > 1
+        ]
+    )
+    assert names
+    with pytest.raises(AmbiguousContractError, match=r"is ambiguous.*conid:") as caught:
+        bench.run(line, feeds=[{"dataname": f"{names[0]}-FUT-CME-USD"}])
+    assert "conid" in caught.value.remedy
+
+
+def test_feed_needs_a_store() -> None:
+    with pytest.raises(UsageError, match="needs a store"):
+        IBKRData(dataname="AAPL")
+
+
+def test_feed_that_failed_to_start_leaves_the_session_closable() -> None:
+    store = IBKRStore(gateway="http://127.0.0.1:9/v1/api")
+    with pytest.raises(BtIbkrError, match=r"127\.0\.0\.1:9"):
+        store.start()
+    store.close()
+
+
+def test_unknown_parameter_is_refused(bench: Bench, tape: type[Tape]) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(60, lambda s: 100.0)))
+    with pytest.raises(UsageError, match="IBKRData has no parameter backfil_start"):
+        line.store.getdata(dataname="AAPL", backfil_start=False)
+    with pytest.raises(UsageError, match="IBKRBroker has no parameter round_price"):
+        line.store.getbroker(round_price=False)
+    with pytest.raises(UsageError, match="IBKRCommission has no parameter scheme"):
+        IBKRCommission(scheme="fixed")
