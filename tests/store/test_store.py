@@ -90,7 +90,12 @@ def test_interrupt_ends_the_wait_from_another_thread(bench: Bench, tape: type[Ta
 
     def arm(cerebro: Any) -> None:
         waiting = threading.Event()
-        line.store.set_idle_hook(lambda horizon_ns: waiting.set() or False)
+
+        def idle(horizon_ns: int) -> bool:
+            waiting.set()
+            return False
+
+        line.store.set_idle_hook(idle)
 
         def stop() -> None:
             assert waiting.wait(10)
