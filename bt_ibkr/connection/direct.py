@@ -135,7 +135,13 @@ class DirectConnection:
             raise
 
     async def _open(self) -> None:
-        session = Session(self._settings, clock=self._clock, on_frame=self._on_frame, on_state=self._on_state)
+        session = Session(
+            self._settings,
+            clock=self._clock,
+            on_frame=self._on_frame,
+            on_progress=self._wake.set,
+            on_state=self._on_state,
+        )
         self._session = session
         await session.open()
         http = session.http
@@ -209,10 +215,6 @@ class DirectConnection:
         topic = frame.topic
         if topic is None:
             return
-        if topic.startswith("smd"):
-            self._market_data.on_frame(frame)
-            self._wake.set()
-            return
         handler = self._handlers.get(topic)
         if handler is None and topic.startswith("sld"):
             handler = self._on_ledger
@@ -226,8 +228,6 @@ class DirectConnection:
         elif frame.error:
             _log.warning("stream-error topic=%s error=%s", topic, frame.error)
             self._tell("error", f"{topic}: {frame.error}")
-        # Whoever counts frames (lockstep) waits for the wake-up.
-        self._wake.set()
 
     def _tell(self, state: str, cause: str) -> None:
         if self._store_events is not None:

@@ -23,13 +23,30 @@ class TickSink(Protocol):
 
 
 class _Stream:
-    __slots__ = ("merger", "seen", "sinks", "target")
+    """One instrument's frames on their way to its sinks."""
 
-    def __init__(self, target: str, conid: int) -> None:
-        self.target = target
+    __slots__ = ("_merge", "_now_ns", "_service", "merger", "seen", "sinks")
+
+    def __init__(self, service: MarketDataService, conid: int, now_ns: Callable[[], int]) -> None:
+        self._service = service
+        self._now_ns = now_ns
         self.merger = QuoteMerger(conid)
+        self._merge = self.merger.apply
         self.sinks: list[TickSink] = []
         self.seen: Tick | None = None
+
+    def take(self, frame: Frame) -> None:
+        """Merge a frame and hand its tick on; the hot path of market data."""
+        tick = self._merge(frame, self._now_ns())
+        if tick is None:
+            return
+        self.seen = tick
+        for sink in self.sinks:
+            sink.append(tick)
+        # After the sinks: who reads this time first and the sinks second misses no tick up to it.
+        service = self._service
+        if tick.time_ns > service.stream_ns:
+            service.stream_ns = tick.time_ns
 
 
 class MarketDataService:
@@ -38,7 +55,7 @@ class MarketDataService:
     Args:
         socket: The session's WebSocket.
         settings: For the renewal interval.
-        wake: Called when a sink was given a tick outside ``on_frame``.
+        wake: Called when a sink was given a tick that no frame brought.
         now_ns: This machine's time, for ``Tick.received_ns``.
     """
 
@@ -63,8 +80,9 @@ class MarketDataService:
         topic = f"smd+{target}"
         stream = self._by_topic.get(topic)
         if stream is None:
-            stream = self._by_topic[topic] = _Stream(target, conid)
+            stream = self._by_topic[topic] = _Stream(self, conid, self._now_ns)
             stream.sinks.append(sink)
+            self._socket.routes[topic] = stream.take
             await self._socket.subscribe(
                 Subscription(
                     key=topic,
@@ -86,24 +104,10 @@ class MarketDataService:
                 stream.sinks = [existing for existing in stream.sinks if existing is not sink]
                 if not stream.sinks:
                     del self._by_topic[topic]
+                    self._socket.routes.pop(topic, None)
                     await self._socket.unsubscribe(topic)
 
     def broken(self) -> None:
         """The WebSocket was lost: what traded meanwhile is not in the stream."""
         for stream in self._by_topic.values():
             stream.merger.resubscribed()
-
-    def on_frame(self, frame: Frame) -> None:
-        """Take one frame whose topic begins with ``smd``."""
-        stream = self._by_topic.get(frame.topic)  # type: ignore[arg-type]
-        if stream is None:
-            return
-        tick = stream.merger.apply(frame, self._now_ns())
-        if tick is None:
-            return
-        stream.seen = tick
-        for sink in stream.sinks:
-            sink.append(tick)
-        # After the sinks: who reads this time first and the sinks second misses no tick up to it.
-        if tick.time_ns > self.stream_ns:
-            self.stream_ns = tick.time_ns

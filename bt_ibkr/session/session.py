@@ -56,7 +56,8 @@ class Session:
     Args:
         settings: Where and how.
         clock: Market clock.
-        on_frame: Called for each frame of the WebSocket.
+        on_frame: Called for each frame of the WebSocket that no route takes.
+        on_progress: Called after each frame.
         on_state: Called at each change of state with the new state and its cause.
     """
 
@@ -66,11 +67,13 @@ class Session:
         *,
         clock: Clock | None = None,
         on_frame: Callable[[Frame], None],
+        on_progress: Callable[[], None] = lambda: None,
         on_state: Callable[[SessionState, str], None],
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._frame_sink = on_frame
+        self.on_progress = on_progress
         self._state_sink = on_state
         self._state = SessionState.CLOSED
         self._client: aiohttp.ClientSession | None = None

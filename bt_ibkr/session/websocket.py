@@ -17,7 +17,7 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -54,6 +54,9 @@ class SocketEvents(Protocol):
     def on_frame(self, frame: Frame) -> None:
         """A frame with a topic, after the handshake's."""
 
+    def on_progress(self) -> None:
+        """A frame was read and dealt with; ``Socket.received`` counts it."""
+
     def on_open(self, *, again: bool) -> None:
         """The socket is ready and all subscriptions were sent; ``again`` after a break."""
 
@@ -89,13 +92,16 @@ class Socket:
         self._clock = clock
         self._events = events
         self._prepare = prepare
-        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._ws: aiohttp.ClientWebSocketResponse[Any] | None = None
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
         self._sent_at_ns: dict[str, int] = {}
         self._opened_once = False
         self._alive = asyncio.Event()
         self._last_frame_s = 0.0
+        #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
+        #: outnumber everything else. A handler does not raise.
+        self.routes: dict[str | None, Callable[[Frame], None]] = {}
         #: Frames received on the present connection.
         self.received = 0
         #: Local port of the present connection, 0 if there is none.
@@ -145,6 +151,8 @@ class Socket:
                 max_msg_size=frames.MAX_FRAME,
                 autoping=True,
                 compress=0,
+                # The typed decoder takes bytes; making text of them first would be work for nothing.
+                decode_text=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
             )
         except aiohttp.ClientConnectorCertificateError as problem:
@@ -196,7 +204,8 @@ class Socket:
         assert self._ws is not None
         ws = self._ws
         keeper = asyncio.create_task(self._keep_alive(ws), name="websocket-keep-alive")
-        on_frame = self._events.on_frame
+        on_frame, on_progress = self._events.on_frame, self._events.on_progress
+        route = self.routes.get
         decode = frames.decode
         text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
         receive = ws.receive
@@ -218,14 +227,20 @@ class Socket:
                     self.unreadable += 1
                     if self.unreadable in (1, 10, 100) or self.unreadable % 1000 == 0:
                         _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
+                    on_progress()
                     continue
-                on_frame(frame)
+                take = route(frame.topic)
+                if take is None:
+                    on_frame(frame)
+                else:
+                    take(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.
                 self.received += 1
+                on_progress()
         finally:
             keeper.cancel()
 
-    async def _keep_alive(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+    async def _keep_alive(self, ws: aiohttp.ClientWebSocketResponse[Any]) -> None:
         """Send ``tic``, renew what would run out, and close a socket that fell silent."""
         settings = self._settings
         loop = asyncio.get_running_loop()
