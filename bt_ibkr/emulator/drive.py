@@ -60,6 +60,13 @@ class Drive:
         """Whether the market moves by itself."""
         return self._started and not self._paused and self._speed != "lockstep"
 
+    @property
+    def _over(self) -> bool:
+        """The tape is at its end, and so is the market's time unless it follows the wall clock further."""
+        return self._core.engine.done and not (
+            self._core.settings.run_on and not isinstance(self._speed, str)
+        )
+
     def start(self) -> None:
         self.catch_up()
         self._started = True
@@ -84,7 +91,7 @@ class Drive:
 
     def catch_up(self) -> None:
         """Bring a market that follows the wall clock to the present: requests see it as it is now."""
-        if not self.moving or isinstance(self._speed, str) or self._core.engine.done:
+        if not self.moving or isinstance(self._speed, str) or self._over:
             return
         now = time.monotonic()
         if self._anchor is None:
@@ -138,7 +145,7 @@ class Drive:
         """Move the market for the life of the server."""
         while True:
             self._changed.clear()
-            if not self.moving or self._core.engine.done:
+            if not self.moving or self._over:
                 if self._core.engine.done:
                     self.done.set()
                 await self._changed.wait()

@@ -18,6 +18,7 @@ from bt_ibkr.emulator.build import build_core
 from bt_ibkr.emulator.control.http import add_routes
 from bt_ibkr.emulator.control.operations import Operations
 from bt_ibkr.emulator.drive import Drive
+from bt_ibkr.emulator.faults.gateway import Edge
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call, Needs, Route, Text
 from bt_ibkr.emulator.services.contracts.routes import ROUTES as CONTRACTS
@@ -58,9 +59,19 @@ class EmulatorServer:
         self.core = build_core(settings)
         self.drive = Drive(self.core, speed=settings.speed, started=settings.autostart)
         self.operations = Operations(self.core, self.drive)
+        self.edge = Edge(
+            self.core,
+            prefix=PREFIX,
+            listen=self._listen_again,
+            unlisten=self._unlisten,
+            transports=self._transports,
+        )
+        self.core.faults.restart = self.edge.restart
         self.port = 0
         self._tls = tls
         self._runner: web.AppRunner | None = None
+        self._site: web.SockSite | None = None
+        self._reserved: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: set[web.WebSocketResponse] = set()
 
@@ -93,10 +104,11 @@ class EmulatorServer:
             PortInUseError: Somebody else listens on the port.
             UnreachableError: The address cannot be listened on.
         """
-        listener = _listen(self.settings.host, self.settings.port)
+        listener = _bind(self.settings.host, self.settings.port, listen=True)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_STOP_S)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, ssl_context=self._tls).start()
+        self._site = web.SockSite(self._runner, listener, ssl_context=self._tls)
+        await self._site.start()
         self.port = listener.getsockname()[1]
         self._spawn(self.drive.run(), "emulator-market")
         _LOGGER.info("emulator-listens url=%s seed=%d", self.url, self.settings.seed)
@@ -105,15 +117,40 @@ class EmulatorServer:
         """Close every socket and stop the market."""
         # Whoever waits for the end of the market waits no longer.
         self.drive.done.set()
-        for task in self._tasks:
+        # Whatever is held back or half open comes to its end.
+        self.core.faults.clear()
+        restart = self.edge.stop()
+        tasks = [*self._tasks, *([] if restart is None else [restart])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         closing = [ws.close(code=1001) for ws in list(self._sockets)]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _STOP_S)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    async def _unlisten(self) -> None:
+        """Refuse connections, but keep the port: nobody else shall have it meanwhile."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+            self._reserved = _bind(self.settings.host, self.port, listen=False)
+
+    async def _listen_again(self) -> None:
+        if self._runner is not None and self._reserved is not None:
+            listener, self._reserved = self._reserved, None
+            self._site = web.SockSite(self._runner, listener, ssl_context=self._tls)
+            await self._site.start()
+
+    def _transports(self) -> list[asyncio.Transport]:
+        server = None if self._runner is None else self._runner.server
+        found = [] if server is None else [one.transport for one in server.connections]
+        return [one for one in found if isinstance(one, asyncio.Transport)]
 
     def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
         async def run() -> None:
@@ -130,7 +167,7 @@ class EmulatorServer:
             _LOGGER.error("task-died name=%s", task.get_name(), exc_info=task.exception())
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=16_000_000)
+        app = web.Application(client_max_size=16_000_000, middlewares=[self.edge.middleware])
         app.router.add_get(f"{PREFIX}/ws", self._websocket)
         for route in ALL_ROUTES:
             endpoint = self._endpoint(route)
@@ -196,6 +233,7 @@ class EmulatorServer:
         if transport is None:
             return ws
         connection = self.core.hub.accept(transport, transport.get_extra_info("peername")[1])
+        connection.closer = lambda code, reason: self._close(ws, code, reason)
         self._sockets.add(ws)
         task = self._spawn(self._attend(connection), f"emulator-socket-{connection.port}")
         try:
@@ -210,6 +248,12 @@ class EmulatorServer:
             self._sockets.discard(ws)
         return ws
 
+    def _close(self, ws: web.WebSocketResponse, code: int, reason: str) -> None:
+        async def close() -> None:
+            await ws.close(code=code, message=reason.encode())
+
+        self._spawn(close(), "emulator-close")
+
     def _receive(self, connection: Connection, text: str) -> None:
         self.drive.catch_up()
         self.core.hub.receive(connection, text)
@@ -218,9 +262,11 @@ class EmulatorServer:
         """Greet the client once its socket leads somewhere, then keep its heart beating."""
         if self.settings.connect_delay_s > 0:
             await asyncio.sleep(self.settings.connect_delay_s)
-        self.core.hub.greet(connection)
+        if await self.core.faults.sockets.before_greeting(connection):
+            self.core.hub.greet(connection)
         while True:
             await asyncio.sleep(self.settings.heartbeat_s)
+            self.edge.look_idle(asked=False)
             self.core.hub.heartbeat(connection)
 
 
@@ -228,14 +274,16 @@ async def _unknown(core: Core, call: Call) -> object:
     raise errors.not_found()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, *, listen: bool) -> socket.socket:
+    """A socket with the address; one that does not listen refuses connections and keeps others off the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        if listen:
+            listener.listen(128)
         listener.setblocking(False)
     except OSError as problem:
         listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import time
 from typing import Literal
 
 import msgspec
@@ -42,7 +43,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         tls: Serve https and wss with a certificate made at the start.
         pacing: Whether request limits are enforced, on the wall clock; ``auto`` enforces them unless
             ``speed`` is ``max`` or ``lockstep``.
-        penalty_s: Wall seconds in the penalty box after a request too many.
+        penalty_s: Seconds in the penalty box after a request too many, on the clock of the limits.
+        pacing_speed: Seconds on the clock of the limits per wall second: 60 makes 15 minutes a quarter minute.
         login: What a client finds: a brokerage session, only the outer session, or nobody logged in.
         connect_delay_s: Wall seconds between the WebSocket upgrade and the first frame; frames that
             come in between are lost, as at the real gateway.
@@ -56,12 +58,22 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         volume_factor: Of US stocks: history's ``v`` is shares divided by it.
         questions: ``default`` asks by ``limits``; ``all`` adds market and stop order risk (o10151, o10152)
             and the cap price (o10153); ``none`` asks nothing.
-        accounts: Account ids.
+        accounts: Account ids, ``DU…`` on paper or ``U…`` live.
+        paper: What the server says of them; ``auto`` goes by the ids, which begin with D on paper.
+        fa_master: The one of ``accounts`` that is an adviser's master (``F…`` or ``DF…``); empty for none.
+        fa_groups: Names of the adviser's groups.
         cash: Of each account at the start, in ``currency``.
         commission: Schedule of commissions.
         margin: ``reg_t`` refuses what an account cannot carry.
         history_days: Trading days of history before the day of a synthetic market.
         username: What ``system`` and ``sts`` frames tell.
+        region: Whose midnight and Saturday count, on the market's clock.
+        nightly_reset: Sessions break at the region's midnight.
+        after_reset: What the break leaves of a brokerage session.
+        maintenance: Saturday's window ``HH:MM-HH:MM`` in the region's time; empty for none.
+        after_maintenance: What a client finds after it.
+        idle_s: Wall seconds without a request after which the brokerage session ends; 0 never.
+        run_on: The market's clock goes on after the end of the tape, if it follows the wall clock.
         parent_pid: The emulator ends when this process is gone; 0 for none.
     """
 
@@ -78,6 +90,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tls: bool = False
     pacing: Literal["auto", "strict", "off"] = "auto"
     penalty_s: float = 900.0
+    pacing_speed: float = 1.0
     login: Literal["ready", "no_bridge", "logged_out"] = "ready"
     connect_delay_s: float = 0.0
     heartbeat_s: float = 10.0
@@ -89,12 +102,22 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     questions: Literal["default", "none", "all"] = "default"
     limits: QuestionLimits = QuestionLimits()
     accounts: tuple[str, ...] = ("DU1234567",)
+    paper: Literal["auto", "yes", "no"] = "auto"
+    fa_master: str = ""
+    fa_groups: tuple[str, ...] = ()
     cash: float = 1_000_000.0
     currency: str = "USD"
     commission: Literal["fixed", "tiered", "none"] = "fixed"
     margin: Literal["reg_t", "off"] = "reg_t"
     history_days: int = 5
     username: str = "emulator"
+    region: Literal["america", "europe", "asia"] = "america"
+    nightly_reset: bool = False
+    after_reset: Literal["ready", "no_bridge", "logged_out"] = "ready"
+    maintenance: str = ""
+    after_maintenance: Literal["ready", "no_bridge", "logged_out"] = "no_bridge"
+    idle_s: float = 0.0
+    run_on: bool = False
     parent_pid: int = 0
 
     def __post_init__(self) -> None:
@@ -114,9 +137,26 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             self.speed,
             "above 0, 'max' or 'lockstep'",
         )
-        for name in ("penalty_s", "connect_delay_s", "smd_lifetime_s", "conflation_ms", "history_days"):
+        self._check(
+            not self.fa_master or self.fa_master in self.accounts,
+            "fa_master",
+            self.fa_master,
+            "one of the accounts",
+        )
+        self._check(
+            bool(self.fa_master) or not self.fa_groups, "fa_groups", self.fa_groups, "empty without fa_master"
+        )
+        parse_window(self.maintenance)
+        for name in (
+            "penalty_s",
+            "connect_delay_s",
+            "smd_lifetime_s",
+            "conflation_ms",
+            "history_days",
+            "idle_s",
+        ):
             self._check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("heartbeat_s", "volume_factor", "cash"):
+        for name in ("heartbeat_s", "volume_factor", "cash", "pacing_speed"):
             self._check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
     @staticmethod
@@ -125,6 +165,13 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise UsageError(
                 f"Emulator setting {name}: {value!r} cannot be used.", remedy=f"It must be {wanted}."
             )
+
+    @property
+    def is_paper(self) -> bool:
+        """What the server says of the accounts."""
+        if self.paper == "auto":
+            return all(account.startswith("D") for account in self.accounts)
+        return self.paper == "yes"
 
     @property
     def timeless(self) -> bool:
@@ -141,3 +188,23 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         if self.order_status_delay_s >= 0:
             return self.order_status_delay_s
         return 0.0 if self.timeless else 5.0
+
+
+def parse_window(text: str) -> tuple[time, time] | None:
+    """Begin and end of ``HH:MM-HH:MM`` within a day; ``None`` of an empty text.
+
+    Raises:
+        UsageError: It is not written so, or ends before it begins.
+    """
+    if not text:
+        return None
+    begins, _, ends = text.partition("-")
+    try:
+        window = time.fromisoformat(begins), time.fromisoformat(ends)
+    except ValueError:
+        window = time(0), time(0)
+    if window[0] >= window[1]:
+        raise UsageError(
+            f"Emulator setting maintenance: {text!r} cannot be used.", remedy="It must be like 18:00-22:30."
+        )
+    return window

@@ -77,9 +77,35 @@ class Notice(_Arguments, frozen=True, kw_only=True):
     text: str
 
 
+class Bulletin(_Arguments, frozen=True, kw_only=True):
+    text: str
+
+
 class Pacing(_Arguments, frozen=True, kw_only=True):
+    """``punish`` begins a penalty as if a request too many had come."""
+
     strict: bool | None = None
     penalty_s: float | None = None
+    punish: bool = False
+
+
+class Requests(_Arguments, frozen=True, kw_only=True):
+    """A part of the record of requests: from number ``since`` on, at most ``limit`` of them."""
+
+    since: int = 0
+    limit: int = 1000
+
+
+class Faults(_Arguments, frozen=True, kw_only=True):
+    """The log is told from entry ``since`` on."""
+
+    since: int = 0
+
+
+class ClearFaults(_Arguments, frozen=True, kw_only=True):
+    """One fault, or all."""
+
+    id: int | None = None
 
 
 def convert(value: dict[str, Any], into: type[T]) -> T:

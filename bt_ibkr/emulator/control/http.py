@@ -14,7 +14,7 @@ from bt_ibkr.emulator.control.operations import Answer, Operations
 from bt_ibkr.emulator.services.json import decode, encode
 
 _LOGGER = logging.getLogger(__name__)
-_READ = ("state", "ledger", "book", "executions", "wait")
+_READ = ("state", "ledger", "book", "executions", "wait", "requests", "faults")
 
 
 def add_routes(app: web.Application, operations: Operations) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from bt_ibkr.emulator.control import arguments as args
 from bt_ibkr.emulator.control.arguments import ControlError
 from bt_ibkr.emulator.drive import Drive
+from bt_ibkr.emulator.faults.specs import AnySpec
 from bt_ibkr.emulator.services.core import Core
 from bt_ibkr.emulator.services.session.state import Tier
 from bt_ibkr.emulator.types import MarketEvent
@@ -30,7 +31,7 @@ class Operations:
         self._core = core
         self._drive = drive
         self._seed = core.settings.seed
-        self._table: dict[str, tuple[type[Any], Callable[[Any], Answer | Awaitable[Answer]]]] = {
+        self._table: dict[str, tuple[Any, Callable[[Any], Answer | Awaitable[Answer]]]] = {
             "state": (args.Nothing, self._state),
             "step": (args.Step, self._step),
             "clock": (args.Clock, self._clock),
@@ -44,7 +45,12 @@ class Operations:
             "wait": (args.Wait, self._wait),
             "session": (args.Session, self._session),
             "notice": (args.Notice, self._notice),
+            "bulletin": (args.Bulletin, self._bulletin),
             "pacing": (args.Pacing, self._pacing),
+            "requests": (args.Requests, self._requests),
+            "fault": (AnySpec, core.faults.begin),
+            "faults": (args.Faults, self._faults),
+            "clear_faults": (args.ClearFaults, self._clear_faults),
         }
 
     @property
@@ -174,10 +180,41 @@ class Operations:
         self._core.hub.flush()
         return {}
 
+    def _bulletin(self, given: args.Bulletin) -> Answer:
+        self._core.hub.bulletin(given.text)
+        self._core.hub.flush()
+        return {}
+
+    def _faults(self, given: args.Faults) -> Answer:
+        """What is under way, and what happened."""
+        faults = self._core.faults
+        return {"faults": faults.rows(), "log": faults.log(given.since)}
+
+    def _clear_faults(self, given: args.ClearFaults) -> Answer:
+        cleared = self._core.faults.clear(given.id)
+        if given.id is not None and not cleared:
+            raise ControlError(f"No fault {given.id} is under way.")
+        self._core.hub.flush()
+        return {"cleared": cleared}
+
+    def _requests(self, given: args.Requests) -> Answer:
+        """The record of requests, and how full each limit's windows were by it."""
+        pacing = self._core.pacing
+        return {
+            "total": pacing.requests,
+            "refused": pacing.refused,
+            "penalty_left_s": pacing.penalty_left_s,
+            "history_peak": pacing.history_peak,
+            "windows": pacing.windows(),
+            "requests": pacing.rows(given.since, max(given.limit, 0)),
+        }
+
     def _pacing(self, given: args.Pacing) -> Answer:
-        """Change the limits, and end a penalty that runs."""
+        """Change the limits; end a penalty that runs, or begin one."""
         pacing = self._core.pacing
         pacing.strict = pacing.strict if given.strict is None else given.strict
         pacing.penalty_s = pacing.penalty_s if given.penalty_s is None else given.penalty_s
         pacing.forgive()
+        if given.punish:
+            pacing.punish()
         return {"strict": pacing.strict, "penalty_s": pacing.penalty_s, "refused": pacing.refused}

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bt_ibkr.clock import NS_PER_MS
+from bt_ibkr.emulator.faults.calendar import Calendar
+from bt_ibkr.emulator.faults.registry import Faults
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.marketdata.state import SnapshotStreams
 from bt_ibkr.emulator.services.orders.state import OrdersState
@@ -44,8 +47,11 @@ class Core:
         self.wall = wall
         self.session = SessionState(tier=Tier(settings.login), accounts=settings.accounts, seed=settings.seed)
         self.pacing = Pacing(
-            clock=time.monotonic, strict=settings.strict_pacing, penalty_s=settings.penalty_s
+            clock=lambda: time.monotonic() * settings.pacing_speed,
+            strict=settings.strict_pacing,
+            penalty_s=settings.penalty_s,
         )
+        self.faults = Faults(self, settings.seed)
         self.snapshots = SnapshotStreams()
         self.orders = OrdersState(settings.seed)
         #: Conids that ``secdef/search`` found: ``secdef/info`` and ``strikes`` want that first.
@@ -53,29 +59,69 @@ class Core:
         self._server_id = 20_000_000 + settings.seed % 1000
         self.hub = Hub(self)
         engine.set_listener(self.hub)
+        self._calendar = Calendar(self)
+        self._calendar.arm()
 
     def wall_ms(self) -> int:
-        return int(self.wall() * 1000)
+        """The server's own clock, which may be wrong."""
+        return int(self.wall() * 1000) + self.faults.market.skew_ns // NS_PER_MS
+
+    def updated_ms(self, now_ns: int) -> int:
+        """``_updated`` of data that changed at the market time ``now_ns``."""
+        return (now_ns + self.faults.market.skew_ns) // NS_PER_MS
 
     @property
     def now_ns(self) -> int:
         """Market time."""
         return self.engine.now_ns
 
-    def set_tier(self, tier: Tier) -> None:
-        """Move the session; streams of the brokerage session end with it, and ``sts`` tells."""
-        before = self.session.tier
+    def set_tier(self, tier: Tier, *, told: bool = True) -> None:
+        """Move the session; streams of the brokerage session end with it, and ``sts`` tells if ``told``."""
+        before, competing = self.session.tier, self.session.competing
         self.session.set_tier(tier)
+        self._forget_session()
+        if before is not tier:
+            self.hub.session_changed(told=told)
+        if competing:
+            self.hub.tell_status({"competing": False})
+
+    def _forget_session(self) -> None:
         self.snapshots.clear()
         self.orders.forget_session()
         self.searched.clear()
-        if before is not tier:
-            self.hub.session_changed()
+
+    def set_competing(self, competing: bool) -> None:
+        """Another login has the brokerage session, or gave it back; ``sts`` tells."""
+        if self.session.competing is not competing:
+            self.session.competing = competing
+            self.hub.tell_status({"competing": competing})
+
+    def nightly_reset(self, tier: Tier) -> None:
+        """The nightly break: everything is forgotten, no socket is told, heartbeats go on.
+
+        A session that was not open before is not afterwards.
+        """
+        after = tier if self.session.ready else self.session.tier
+        self.session.set_tier(after)
+        self.session.portfolio_asked = False
+        self._forget_session()
+        self.hub.end_subscriptions()
+
+    def begin_maintenance(self) -> None:
+        """Nobody is logged in, nor can be."""
+        self.set_tier(Tier.LOGGED_OUT)
+        self.session.maintenance = True
+
+    def end_maintenance(self, tier: Tier) -> None:
+        self.session.maintenance = False
+        self.set_tier(tier)
 
     def reset(self, seed: int) -> None:
         """The engine began anew: forget orders and streams, keep the session and the sockets."""
         self.orders = OrdersState(seed)
+        self.faults.reseed(seed)
         self.hub.reset()
+        self._calendar.arm()
 
     def next_server_id(self) -> str:
         """Id of a history answer."""

@@ -8,13 +8,17 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from bt_ibkr.emulator.faults.wire import reset
 from bt_ibkr.emulator.services.json import encode
 
 _LOGGER = logging.getLogger(__name__)
 #: A reader that leaves more than this unread is cut off.
 MAX_UNREAD = 64_000_000
-_TEXT = 0x81
-_BINARY = 0x82
+#: First bytes of a frame that comes in one piece.
+TEXT = 0x81
+BINARY = 0x82
+#: A stalled socket keeps this much for the time after; what comes then is lost.
+_MAX_STALLED = 16_000_000
 
 
 class Connection:
@@ -44,7 +48,7 @@ class Connection:
         self.port = port
         self.number = number
         self.server_id = f"q{number}"
-        self._head = _BINARY if binary else _TEXT
+        self._head = BINARY if binary else TEXT
         self._out = bytearray()
         self._wake = wake
         #: Data frames sent, heartbeats and replies included.
@@ -54,31 +58,41 @@ class Connection:
         #: It was told to wait for a session.
         self.waiting = False
         self.closed = False
+        #: Faults that happen to frames; true if they took the frame over.
+        self.tamper: Callable[[Connection, dict[str, Any], bytes], bool] | None = None
+        #: Closes the socket with a code and a reason, in its own time.
+        self.closer: Callable[[int, str], None] | None = None
+        self._stalled = False
 
     def send(self, frame: dict[str, Any]) -> None:
         """Queue one JSON frame."""
-        self.send_bytes(encode(frame))
+        payload = encode(frame)
+        if self.tamper is None or not self.tamper(self, frame, payload):
+            self.send_bytes(payload)
 
-    def send_bytes(self, payload: bytes) -> None:
-        """Queue one frame that is encoded already."""
+    def send_bytes(self, payload: bytes, kind: int = 0) -> None:
+        """Queue one frame that is encoded already; ``kind`` is ``TEXT`` or ``BINARY``, else the usual one."""
         if self.closed:
             return
         size = len(payload)
         out = self._out
+        head = kind or self._head
+        if self._stalled and len(out) > _MAX_STALLED:
+            return
         if not out:
             self._wake()
         if size < 126:
-            out += bytes((self._head, size))
+            out += bytes((head, size))
         elif size < 65536:
-            out += struct.pack("!BBH", self._head, 126, size)
+            out += struct.pack("!BBH", head, 126, size)
         else:
-            out += struct.pack("!BBQ", self._head, 127, size)
+            out += struct.pack("!BBQ", head, 127, size)
         out += payload
         self.sent += 1
 
     def flush(self) -> None:
         """Hand everything queued to the transport."""
-        if not self._out:
+        if not self._out or self._stalled:
             return
         data, self._out = self._out, bytearray()
         if self.closed or self._transport.is_closing():
@@ -89,7 +103,29 @@ class Connection:
             self.closed = True
             self._transport.abort()
 
+    def close(self, code: int, reason: str) -> None:
+        """Close with a close frame, after everything queued."""
+        self.flush()
+        if self.closer is not None:
+            self.closer(code, reason)
+
+    def reset(self) -> None:
+        """Break the socket as a TCP reset does; what is queued is lost."""
+        self.closed = True
+        reset(self._transport)
+
+    def stall(self, on: bool) -> None:
+        """Half open: neither read nor write, and do not close either. Off: go on where it stopped."""
+        if self.closed or on is self._stalled:
+            return
+        self._stalled = on
+        if on:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+            self.flush()
+
     @property
     def unread(self) -> int:
         """Bytes the client's socket has not taken yet."""
-        return 0 if self.closed else self._transport.get_write_buffer_size()
+        return 0 if self.closed or self._stalled else self._transport.get_write_buffer_size()

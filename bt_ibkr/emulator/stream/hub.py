@@ -47,6 +47,7 @@ class Hub:
         self._history = HistoryStreams(core)
         self._flush_planned = False
         self._accepted = 0
+        self._bulletins = 0
         self.connections: list[Connection] = []
 
     # --- connections -------------------------------------------------------------------------------
@@ -60,6 +61,7 @@ class Hub:
             binary=self._core.settings.frames == "binary",
             wake=self._wake,
         )
+        self._core.faults.frames.attach(connection)
         self._accepted += 1
         self.connections.append(connection)
         return connection
@@ -77,7 +79,9 @@ class Hub:
             return
         connection.waiting = False
         username = self._core.settings.username
-        connection.send({"topic": "system", "success": username, "isFT": False, "isPaper": True})
+        connection.send(
+            {"topic": "system", "success": username, "isFT": False, "isPaper": self._core.settings.is_paper}
+        )
         connection.send({"topic": "act", "args": bodies.accounts(self._core)})
         connection.send({"topic": "sts", "args": bodies.status_frame(self._core)})
         connection.ready = True
@@ -87,6 +91,9 @@ class Hub:
         connection.closed = True
         if connection in self.connections:
             self.connections.remove(connection)
+        self._unsubscribe_all(connection)
+
+    def _unsubscribe_all(self, connection: Connection) -> None:
         self._marketdata.drop_connection(connection)
         for stream in (self._orders, self._executions, self._pnl):
             stream.unsubscribe(connection)
@@ -124,7 +131,7 @@ class Hub:
 
     # --- the session -------------------------------------------------------------------------------
 
-    def session_changed(self) -> None:
+    def session_changed(self, *, told: bool = True) -> None:
         """Streams of the brokerage session end without a word; ``sts`` tells the new state."""
         self._marketdata.clear()
         self._orders.clear()
@@ -133,8 +140,23 @@ class Hub:
         for connection in self.connections:
             if connection.waiting:
                 self.greet(connection)
-            elif connection.ready:
+            elif connection.ready and told:
                 connection.send({"topic": "sts", "args": {"authenticated": ready}})
+
+    def tell_status(self, change: dict[str, object]) -> None:
+        """A partial ``sts`` frame to all, as the real server sends them."""
+        for connection in self.connections:
+            if connection.ready:
+                connection.send({"topic": "sts", "args": change})
+
+    def end_subscriptions(self) -> None:
+        """Every subscription of every socket ends without a word."""
+        for connection in self.connections:
+            self._unsubscribe_all(connection)
+
+    def quality_changed(self) -> None:
+        """Open streams tell field 6509 anew where it changed."""
+        self._marketdata.quality_changed()
 
     def reset(self) -> None:
         """The market began anew: subscriptions stay, what was told of orders is forgotten."""
@@ -155,6 +177,14 @@ class Hub:
         for connection in self.connections:
             notice = {"id": "118", "text": text, "title": None, "url": None}
             connection.send({"topic": "ntf", "args": [notice]})
+
+    def bulletin(self, text: str) -> None:
+        """A bulletin to every client; ``args`` is an array and the id a number, as recorded."""
+        self._bulletins += 1
+        bulletin = {"id": self._bulletins, "exchanges": None, "message": f"[BBSMSG Bulletin]\n{text}"}
+        for connection in self.connections:
+            if connection.ready:
+                connection.send({"topic": "blt", "args": [bulletin]})
 
     # --- what clients send -------------------------------------------------------------------------
 

@@ -30,16 +30,35 @@ class _Watched:
 class Subscription:
     """One instrument on one connection."""
 
-    __slots__ = ("_frame", "_sent", "_watched", "connection", "renewed_ns", "started", "target")
+    __slots__ = (
+        "_core",
+        "_frame",
+        "_sent",
+        "_watched",
+        "conid",
+        "connection",
+        "renewed_ns",
+        "started",
+        "target",
+    )
 
     def __init__(
-        self, connection: Connection, target: str, instrument: Instrument, tags: tuple[str, ...], now_ns: int
+        self,
+        core: Core,
+        connection: Connection,
+        target: str,
+        instrument: Instrument,
+        tags: tuple[str, ...],
+        now_ns: int,
     ) -> None:
+        self._core = core
+        self.conid = instrument.contract.conid
         self.connection = connection
         self.target = target
         self.renewed_ns = now_ns
         self.started = False
-        found = [(tag, fields.reader(instrument, tag)) for tag in tags]
+        # 6509 is told with the first frame and when it changes, asked for or not.
+        found = [(tag, fields.reader(instrument, tag)) for tag in tags if tag != "6509"]
         self._watched = [_Watched(tag, read) for tag, read in found if read is not None]
         self._sent: dict[str, fields.Value] = {}
         self._frame: dict[str, Any] = {
@@ -54,9 +73,9 @@ class Subscription:
     def start(self, quote: QuoteState | None, now_ns: int) -> None:
         """Send everything known, twice. Without a quote only the quality of the data is known."""
         frame = dict(self._frame)
-        frame["_updated"] = now_ns // NS_PER_MS
-        frame["6509"] = fields.QUALITY
-        self._sent = {"6509": fields.QUALITY}
+        frame["_updated"] = self._core.updated_ms(now_ns)
+        frame["6509"] = quality = self._core.faults.market.quality(self.conid)
+        self._sent = {"6509": quality}
         if quote is not None:
             for one in self._watched:
                 one.seen = one.depends(quote)
@@ -85,8 +104,15 @@ class Subscription:
         if changed is None:
             return
         frame = self._frame
-        frame["_updated"] = now_ns // NS_PER_MS
+        frame["_updated"] = self._core.updated_ms(now_ns)
         self.connection.send({**frame, **changed})
+
+    def tell_quality(self, now_ns: int) -> None:
+        """Send the quality of the data if it is not what was told last."""
+        quality = self._core.faults.market.quality(self.conid)
+        if self._sent and self._sent["6509"] != quality:
+            self._sent["6509"] = quality
+            self.connection.send(self._frame | {"_updated": self._core.updated_ms(now_ns), "6509": quality})
 
 
 class Slice:
@@ -117,12 +143,14 @@ class MarketDataStreams:
         """Begin or renew; an instrument that does not exist is not answered."""
         conid = _conid(target)
         instrument = self._core.instrument(conid) if conid is not None else None
-        if conid is None or instrument is None:
+        if conid is None or instrument is None or not self._core.faults.market.entitled(conid):
             return
         listed = arguments.get("fields")
         tags = tuple(dict.fromkeys(str(tag) for tag in listed)) if isinstance(listed, list) else ()
         now_ns = self._core.now_ns
-        subscription = Subscription(connection, target, instrument, tags or DEFAULT_FIELDS, now_ns)
+        subscription = Subscription(
+            self._core, connection, target, instrument, tags or DEFAULT_FIELDS, now_ns
+        )
         found = self._slices.setdefault(conid, Slice())
         found.subscriptions = [
             one for one in found.subscriptions if one.connection is not connection or one.target != target
@@ -150,6 +178,11 @@ class MarketDataStreams:
 
     def clear(self) -> None:
         self.close(None)
+
+    def quality_changed(self) -> None:
+        for found in self._slices.values():
+            for one in found.subscriptions:
+                one.tell_quality(self._core.now_ns)
 
     def restart(self) -> None:
         """The market began anew: every stream starts with a full frame again."""

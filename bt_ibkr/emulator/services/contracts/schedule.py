@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.market.sessions import session_of_day
 from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.model.contract import SecurityType
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -29,11 +30,20 @@ def by_date(core: Core, one: Instrument) -> Row:
         if day.weekday() >= 5:
             continue
         opening, closing = (moment // NS_PER_S for moment in session_of_day(one, day))
+        opens, closes = _extended(one, day, zone) or (opening, closing)
         schedules[day.strftime("%Y%m%d")] = {
             "liquid_hours": [{"opening": opening, "closing": closing}],
-            "extended_hours": [{"cancel_daily_orders": True, "opening": opening, "closing": closing}],
+            "extended_hours": [{"cancel_daily_orders": True, "opening": opens, "closing": closes}],
         }
     return {"exchange_time_zone": _ZONES.get(one.time_zone, one.time_zone), "schedules": schedules}
+
+
+def _extended(one: Instrument, day: date, zone: ZoneInfo) -> tuple[int, int] | None:
+    """Of US stocks 04:00 to 20:00, as recorded; of the rest the emulator knows none."""
+    if not (one.is_us and one.contract.security_type is SecurityType.STOCK):
+        return None
+    opens = datetime.combine(day, time(4), tzinfo=zone)
+    return int(opens.timestamp()), int(opens.replace(hour=20).timestamp())
 
 
 def by_weekday(one: Instrument, exchange: str) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call
 from bt_ibkr.emulator.services.marketdata import fields
@@ -37,18 +36,18 @@ def _row(core: Core, call: Call, conid_ex: str, tags: tuple[str, ...]) -> dict[s
     conid = call.integer("conid", conid_ex.partition("@")[0])
     row: dict[str, object] = {"conidEx": conid_ex, "conid": conid}
     instrument = core.instrument(conid)
-    if instrument is None:
+    if instrument is None or not core.faults.market.entitled(conid):
         return {"55": "-", "conidEx": conid_ex, "6119": "q0", "server_id": "q0", "31": "N/A"}
     open_before = core.snapshots.ask(conid, tags)
     if not open_before:
         return row
     quote = core.engine.quote(conid)
-    row |= {"6509": fields.QUALITY, "6119": "q0", "server_id": "q0"}
+    row |= {"6509": core.faults.market.quality(conid), "6119": "q0", "server_id": "q0"}
     if quote is None:
         return row
-    row["_updated"] = core.now_ns // NS_PER_MS
+    row["_updated"] = core.updated_ms(core.now_ns)
     for tag in tags:
-        read = fields.reader(instrument, tag) if tag in open_before else None
+        read = fields.reader(instrument, tag) if tag in open_before and tag != "6509" else None
         value = read(quote) if read is not None else None
         if value is not None:
             row[tag] = f"{value}%" if tag == "83" else value

@@ -70,7 +70,7 @@ def auth_status(session: SessionState, *, fail: bool) -> dict[str, object]:
     body: dict[str, object] = {
         "authenticated": session.ready,
         "established": session.ready,
-        "competing": False,
+        "competing": session.competing,
         "connected": True,
         "message": "",
         "MAC": _MAC,
@@ -78,7 +78,15 @@ def auth_status(session: SessionState, *, fail: bool) -> dict[str, object]:
         "hardware_info": f"emulator|{_MAC}",
     }
     if fail:
-        body["fail"] = ""
+        body["fail"] = session.fail
+    return body
+
+
+def init_status(session: SessionState) -> dict[str, object]:
+    """The answer of ``ssodh/init``: a failure is told in ``passed`` and ``fail``, with status 200."""
+    body = auth_status(session, fail=False)
+    if session.fail:
+        body |= {"passed": False, "fail": session.fail}
     return body
 
 
@@ -95,7 +103,7 @@ def tickle(core: Core) -> dict[str, object]:
 
 
 def sso_validate(core: Core) -> dict[str, object]:
-    """Key set as recorded; no value of it means anything but ``LOGIN_TYPE`` 2, paper."""
+    """Key set as recorded; no value of it means anything but ``LOGIN_TYPE``: 1 live, 2 paper."""
     return {
         "USER_ID": 100_000_001,
         "USER_NAME": core.settings.username,
@@ -110,7 +118,7 @@ def sso_validate(core: Core) -> dict[str, object]:
         "LANDING_APP": "UNIVERSAL",
         "IS_MASTER": False,
         "lastAccessed": core.wall_ms(),
-        "LOGIN_TYPE": 2,
+        "LOGIN_TYPE": 2 if core.settings.is_paper else 1,
         "PAPER_USER_NAME": core.settings.username,
         "features": {"env": "PROD", "wlms": True, "realtime": True, "bond": True, "optionChains": True},
         "region": "NJ",
@@ -129,19 +137,21 @@ def sso_validate(core: Core) -> dict[str, object]:
 def accounts(core: Core) -> dict[str, object]:
     """``/iserver/accounts``, and the ``args`` of the ``act`` frame."""
     ids = list(core.session.accounts)
+    settings = core.settings
+    advisor = bool(settings.fa_master)
     return {
         "accounts": ids,
-        "acctProps": dict.fromkeys(ids, _PROPERTIES),
-        "aliases": {account: account for account in ids},
-        "allowFeatures": _FEATURES,
+        "acctProps": {one: _PROPERTIES | {"hasChildAccounts": one == settings.fa_master} for one in ids},
+        "aliases": ({"All": "All"} if advisor else {}) | {account: account for account in ids},
+        "allowFeatures": _FEATURES | {"allowFA": advisor},
         "chartPeriods": _CHART_PERIODS,
-        "groups": [],
+        "groups": ["All", *settings.fa_groups] if advisor else [],
         "profiles": [],
         "selectedAccount": core.session.selected,
         "serverInfo": SERVER_INFO,
         "sessionId": f"{core.session.session_id[:8]}.{core.session.session_id[8:16]}",
         "isFT": False,
-        "isPaper": True,
+        "isPaper": core.settings.is_paper,
     }
 
 
@@ -152,9 +162,9 @@ def status_frame(core: Core) -> dict[str, object]:
         "connected": session.tier is not Tier.LOGGED_OUT,
         "authenticated": session.ready,
         "established": session.ready,
-        "competing": False,
+        "competing": session.competing,
         "message": "",
-        "fail": "",
+        "fail": session.fail,
         "serverName": SERVER_NAME,
         "serverVersion": SERVER_VERSION,
         "username": core.settings.username,

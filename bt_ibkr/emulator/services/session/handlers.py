@@ -24,11 +24,14 @@ async def tickle(core: Core, call: Call) -> object:
 
 
 async def auth_status(core: Core, call: Call) -> object:
-    return bodies.auth_status(core.session, fail=True)
+    body = bodies.auth_status(core.session, fail=True)
+    if core.session.ready and core.faults.session.status_doubted():
+        body |= {"authenticated": False, "established": False}
+    return body
 
 
 async def init(core: Core, call: Call) -> object:
-    """Open the brokerage session; an open one stays as it is.
+    """Open the brokerage session; an open one stays as it is. Status 200 does not mean that it is open.
 
     Raises:
         ApiError: 500 with ``publish: false``, as the real server answers it.
@@ -36,14 +39,12 @@ async def init(core: Core, call: Call) -> object:
     body = call.object()
     if not body.get("publish"):
         raise errors.error(500, "failed to generate sso dh token", with_code=True)
-    if not core.session.ready:
-        core.set_tier(Tier.READY)
-    return bodies.auth_status(core.session, fail=False)
+    core.faults.session.open(compete=body.get("compete") is True)
+    return bodies.init_status(core.session)
 
 
 async def reauthenticate(core: Core, call: Call) -> object:
-    if not core.session.ready:
-        core.set_tier(Tier.READY)
+    core.faults.session.open(compete=False)
     return {"message": "triggered"}
 
 

@@ -32,6 +32,10 @@ class SessionState:
         pnl_asked: ``pnl/partitioned`` was called once, which starts it.
         positions_read: Accounts whose positions were read once; later reads tell names too.
         suppressed: Ids of questions that are not asked.
+        competing: Another login has the brokerage session.
+        maintenance: Nobody can be logged in.
+        fail: Why the last attempt to open a brokerage session failed.
+        bridge_missing: So many more requests find no bridge yet.
     """
 
     def __init__(self, *, tier: Tier, accounts: tuple[str, ...], seed: int) -> None:
@@ -44,6 +48,10 @@ class SessionState:
         self.pnl_asked = False
         self.positions_read: set[str] = set()
         self.session_id = ""
+        self.competing = False
+        self.maintenance = False
+        self.fail = ""
+        self.bridge_missing = 0
         self.tier = tier
         self.set_tier(tier)
 
@@ -54,27 +62,39 @@ class SessionState:
     def set_tier(self, tier: Tier) -> None:
         """Move to ``tier``; whatever belongs to the former brokerage session is forgotten."""
         self.tier = tier
+        self.competing = False
+        self.fail = ""
+        self.bridge_missing = 0
         self.accounts_asked = False
         self.pnl_asked = False
         self.suppressed.clear()
         self.positions_read.clear()
         if tier is Tier.LOGGED_OUT:
             self.portfolio_asked = False
+        self.renew_id()
+
+    def renew_id(self) -> None:
+        """Another id, as ``/tickle`` will tell."""
         self.session_id = f"{self._random.getrandbits(128):032x}"
 
     def require(self, needs: Needs) -> None:
         """Refuse a request the session is not ready for.
 
         Raises:
-            ApiError: 401, 400 ``no bridge`` or 500 ``Please query /accounts first``.
+            ApiError: 401, 400 ``no bridge``, 500 ``Please query /accounts first``, or 503 in maintenance.
         """
         if needs is Needs.NOTHING:
             return
+        if self.maintenance:
+            raise errors.unavailable()
         if self.tier is Tier.LOGGED_OUT:
             raise errors.not_authenticated()
         if needs is Needs.LOGIN:
             return
         if self.tier is not Tier.READY:
+            raise errors.no_bridge()
+        if self.bridge_missing:
+            self.bridge_missing -= 1
             raise errors.no_bridge()
         if needs is Needs.ACCOUNTS and not self.accounts_asked:
             raise errors.accounts_first()

@@ -1,0 +1,1 @@
+"""Faults by order: what goes wrong between a client and the real server, made to happen here."""
