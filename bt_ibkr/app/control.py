@@ -154,7 +154,7 @@ class ControlClient:
         except (OSError, http.client.HTTPException) as problem:
             connection.close()
             raise UnreachableError(
-                f"The emulator's control API did not answer {method} {path}: {problem}.",
+                f"The emulator's control API at {self._url} did not answer {method} {path}: {problem}.",
                 remedy="Start an emulator with bt-ibkr emulator, or name the right address.",
             ) from None
         if response.status != 200:
