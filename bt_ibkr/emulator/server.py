@@ -27,6 +27,7 @@ from bt_ibkr.emulator.services.errors import JSON, TEXT, ApiError
 from bt_ibkr.emulator.services.history.routes import ROUTES as HISTORY
 from bt_ibkr.emulator.services.json import encode
 from bt_ibkr.emulator.services.marketdata.routes import ROUTES as MARKETDATA
+from bt_ibkr.emulator.services.oauth.door import Door
 from bt_ibkr.emulator.services.orders.routes import ROUTES as ORDERS
 from bt_ibkr.emulator.services.portfolio.routes import ROUTES as PORTFOLIO
 from bt_ibkr.emulator.services.session.routes import ROUTES as SESSION
@@ -57,6 +58,7 @@ class EmulatorServer:
     def __init__(self, settings: EmulatorSettings, *, tls: ssl.SSLContext | None = None) -> None:
         self.settings = settings
         self.core = build_core(settings)
+        self.door = Door(self.core)
         self.drive = Drive(self.core, speed=settings.speed, started=settings.autostart)
         self.operations = Operations(self.core, self.drive)
         self.edge = Edge(
@@ -175,6 +177,7 @@ class EmulatorServer:
                 app.router.add_route(method, PREFIX + route.path, endpoint)
                 # Clients in the field also ask with a slash at the end.
                 app.router.add_route(method, f"{PREFIX}{route.path}/", endpoint)
+        self.door.add_routes(app, PREFIX)
         add_routes(app, self.operations)
         app.router.add_route("*", "/{rest:.*}", self._endpoint(Route((), "", _unknown, Needs.NOTHING)))
         return app
@@ -189,6 +192,7 @@ class EmulatorServer:
                 if request.method == "POST" and "Content-Length" not in request.headers:
                     raise errors.length_required()
                 core.pacing.admit(request.method, path)
+                self.door.admit(request)
                 self.drive.catch_up()
                 core.session.require(route.needs)
                 call = Call(request.match_info, request.query, await request.read())
@@ -226,7 +230,11 @@ class EmulatorServer:
         return response
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        """A client's socket. Any of the known credentials is taken, and none too, as at the gateway."""
+        """A client's socket; its credential is in the query, or in the headers, or none is asked for."""
+        try:
+            self.door.admit_socket(request)
+        except ApiError as problem:
+            return self._response(problem.status, problem.body, problem.content_type, time.perf_counter_ns())
         ws = web.WebSocketResponse(compress=False)
         await ws.prepare(request)
         transport = request.transport

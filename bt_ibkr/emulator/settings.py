@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.errors import UsageError
 
 #: Market seconds per wall second, or a mode that has no such factor.
@@ -46,6 +47,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         penalty_s: Seconds in the penalty box after a request too many, on the clock of the limits.
         pacing_speed: Seconds on the clock of the limits per wall second: 60 makes 15 minutes a quarter minute.
         login: What a client finds: a brokerage session, only the outer session, or nobody logged in.
+        authentication: What is asked of a client before it is heard. Where that is more than nothing, ``login``
+            ``ready`` means the outer session only, as with IBKR: the client opens the brokerage session.
         connect_delay_s: Wall seconds between the WebSocket upgrade and the first frame; frames that
             come in between are lost, as at the real gateway.
         heartbeat_s: Wall seconds between heartbeats of a WebSocket.
@@ -92,6 +95,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     penalty_s: float = 900.0
     pacing_speed: float = 1.0
     login: Literal["ready", "no_bridge", "logged_out"] = "ready"
+    authentication: AuthenticationSettings = AuthenticationSettings()
     connect_delay_s: float = 0.0
     heartbeat_s: float = 10.0
     conflation_ms: int = 500

@@ -9,10 +9,11 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dh, ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bt_ibkr.errors import UsageError
 from bt_ibkr.redaction import MASK, remember
+from bt_ibkr.session import dh_parameters
 
 #: What a place begins with if it is an entry of the keyring.
 KEYRING: Final = "keyring:"
@@ -111,15 +112,13 @@ def read_dh_parameters(place: str) -> tuple[int, int]:
     what = "The file of Diffie-Hellman parameters"
     data = _bytes(Path(place), what)
     try:
-        numbers = serialization.load_pem_parameters(data)
-    except (ValueError, UnsupportedAlgorithm):
-        numbers = None
-    if not isinstance(numbers, dh.DHParameters):
+        prime, generator = dh_parameters.parse(data)
+    except ValueError as problem:
         raise UsageError(
-            f"{what} {place!r} holds none.", remedy="Make them with: openssl dhparam -out dhparam.pem 2048"
-        )
-    found = numbers.parameter_numbers()
-    return found.p, found.g
+            f"{what} {place!r} cannot be used: {problem}.",
+            remedy="Make them with: openssl dhparam -out dhparam.pem 2048",
+        ) from None
+    return prime, generator
 
 
 def complaint(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 
 import aiohttp
@@ -18,6 +18,7 @@ import aiohttp
 from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import AuthenticationError, BtIbkrError, SessionError, WireError
+from bt_ibkr.session.auth.interface import REFUSED, RENEWABLE
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
 from bt_ibkr.session.websocket import Socket
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 #: How often the brokerage session is asked for before a person is asked.
 _INIT_TRIES = 3
 #: Statuses by which the gateway says that nobody is logged in; their bodies are text or HTML.
-_NOT_LOGGED_IN = frozenset({401, 403})
+_NOT_LOGGED_IN = frozenset({401, 403, 410})
 
 
 class SessionState(Enum):
@@ -82,6 +83,7 @@ class Session:
         self._session_seen: str | None = None
         self._lapsed = asyncio.Event()
         self._accounts: wire_session.Accounts | None = None
+        self._end_http: Callable[[], Awaitable[None]] | None = None
         self.http: HttpClient
         self.socket: Socket
 
@@ -126,6 +128,8 @@ class Session:
         gate = PacingGate(IBKR_LIMITS if settings.paced else ())
         try:
             self.http = HttpClient(self._client, settings, gate)
+            self._end_http = self.http.close
+            await self.http.log_on()
             await self._log_on()
             await self._prime()
             self.socket = Socket(
@@ -135,6 +139,7 @@ class Session:
                 self._clock,
                 self,
                 self._session_id,
+                self.http.authenticator.websocket,
             )
             self._opened = asyncio.get_running_loop().create_future()
             self._start(self.socket.run(), "websocket")
@@ -168,6 +173,8 @@ class Session:
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._end_http is not None:
+            await self._end_http()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -180,7 +187,7 @@ class Session:
         for attempt in range(_INIT_TRIES):
             if status is None or not status.ready:
                 # The very first look after a start can be wrong: look once more before acting.
-                status = _status_in(await self.http.send("POST", "/iserver/auth/status"))
+                status = _status_in(await self._ask("/iserver/auth/status"))
             if status.ready:
                 return
             if status.competing and not self._settings.compete:
@@ -190,7 +197,7 @@ class Session:
                 )
             _log.info("session-init attempt=%d", attempt + 1)
             body = {"publish": True, "compete": self._settings.compete}
-            reply = await self.http.send("POST", "/iserver/auth/ssodh/init", body=body)
+            reply = await self._ask("/iserver/auth/ssodh/init", body)
             if reply.status == 200:
                 status = wire_session.auth_status(reply.body)
                 if status.ready:
@@ -198,11 +205,22 @@ class Session:
             status = None
         raise AuthenticationError(
             f"{self._settings.base_url} answers, but nobody is logged in there.",
-            remedy=f"Open {self._settings.base_url.removesuffix('/v1/api')} in a browser, log in, and try again.",
+            remedy=self.http.authenticator.remedy,
         )
 
+    async def _ask(self, path: str, body: object | None = None) -> Reply:
+        """A POST about the session itself, which may be made twice: where the credential was refused it is
+        replaced once, for all who wait."""
+        used = self.http.generation
+        reply = await self.http.send("POST", path, body=body)
+        if reply.status in REFUSED and self.http.authenticator.kind in RENEWABLE:
+            _log.warning("credential-refused path=%s status=%d", path, reply.status)
+            await self.http.reauthenticate(used)
+            reply = await self.http.send("POST", path, body=body)
+        return reply
+
     async def _tickle(self) -> wire_session.Tickle:
-        reply = await self.http.send("POST", "/tickle")
+        reply = await self._ask("/tickle")
         if reply.status in _NOT_LOGGED_IN:
             return wire_session.Tickle(session=None, auth=None, error=reply.text)
         return wire_session.tickle(reply.body)
@@ -232,6 +250,11 @@ class Session:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._lapsed.wait(), self._settings.tickle_interval_s)
+            try:
+                await self.http.renew()
+            except BtIbkrError as problem:
+                # The present credential still holds; the next round tries again.
+                _log.warning("renewal-failed problem=%s", problem)
             try:
                 lapsed = self._lapsed.is_set()
                 self._lapsed.clear()

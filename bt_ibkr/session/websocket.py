@@ -25,6 +25,7 @@ import msgspec
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, UnreachableError, WireError
+from bt_ibkr.redaction import redact
 from bt_ibkr.session.http import trust_error
 from bt_ibkr.wire import frames, topics
 from bt_ibkr.wire.frames import Frame
@@ -75,6 +76,8 @@ class Socket:
         events: Who is told.
         prepare: Awaited before each connection; returns the session id for the ``api`` cookie. It raises if the
             REST session is not ready.
+        authenticate: Address and headers that authenticate a connection, from the plain address and the
+            session id.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Socket:
         clock: Clock,
         events: SocketEvents,
         prepare: Callable[[], Awaitable[str]],
+        authenticate: Callable[[str, str], tuple[str, dict[str, str]]],
     ) -> None:
         self._client = client
         self._settings = settings
@@ -92,6 +96,7 @@ class Socket:
         self._clock = clock
         self._events = events
         self._prepare = prepare
+        self._authenticate = authenticate
         self._ws: aiohttp.ClientWebSocketResponse[Any] | None = None
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
@@ -130,9 +135,9 @@ class Socket:
             except (TimeoutError, aiohttp.ClientError, OSError) as problem:
                 if not self._opened_once:
                     raise UnreachableError(
-                        f"The WebSocket {self._settings.websocket_url} could not be opened ({problem})."
+                        f"The WebSocket {self._settings.websocket_url} could not be opened ({redact(str(problem))})."
                     ) from None
-                cause = f"{type(problem).__name__}: {problem}"
+                cause = redact(f"{type(problem).__name__}: {problem}")
             finally:
                 await self._drop()
             _log.warning("websocket-broken cause=%s retry_s=%.2f", cause, pause)
@@ -143,11 +148,13 @@ class Socket:
     async def _connect(self) -> None:
         session_id = await self._prepare()
         url = self._settings.websocket_url
+        # The address with a credential in it is told to nobody.
+        address, headers = self._authenticate(url, session_id)
         try:
             self._ws = await self._client.ws_connect(
-                url,
+                address,
                 ssl=self._ssl,
-                headers={"Cookie": f"api={session_id}"} if session_id else None,
+                headers=headers,
                 max_msg_size=frames.MAX_FRAME,
                 autoping=True,
                 compress=0,

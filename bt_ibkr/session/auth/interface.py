@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -14,6 +14,11 @@ from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import PacingPenaltyError
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer
+
+#: Statuses by which a server refuses a credential that was good before.
+REFUSED: Final = frozenset({401, 410})
+#: Kinds that can obtain another credential without a person.
+RENEWABLE: Final = frozenset({"oauth1a", "oauth2", "token"})
 
 
 class Authenticator(Protocol):

@@ -46,7 +46,7 @@ class _TokenAnswer(msgspec.Struct):
 
 class _SessionAnswer(msgspec.Struct):
     access_token: str
-    expires_in: float = float(_SESSION_S)
+    expires_in: float | None = None
 
 
 class OAuth2Authenticator:
@@ -154,7 +154,9 @@ class OAuth2Authenticator:
             data=self._signed(claims).reveal().encode(),
         )
         answer = decoded(reply, _SessionAnswer, "The SSO session", self.remedy)
-        return Bearer(Secret(answer.access_token), _end(now, answer.expires_in))
+        # The recorded answer does not tell its end; the access token's is then the earlier of two known ones.
+        told = access.expires_ns if answer.expires_in is None else _end(now, answer.expires_in)
+        return Bearer(Secret(answer.access_token), told)
 
     async def _validate(self, client: aiohttp.ClientSession, session: Bearer) -> None:
         """The step before the brokerage session is opened; left out where it would come too often."""

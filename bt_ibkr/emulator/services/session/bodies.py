@@ -92,11 +92,11 @@ def init_status(session: SessionState) -> dict[str, object]:
 
 def tickle(core: Core) -> dict[str, object]:
     session = core.session
+    # With OAuth 1.0a there is no SSO session to tell of (recorded).
+    sso = {"ssoExpires": 600_000, "collission": False, "userId": 100_000_001}
     return {
         "session": session.session_id,
-        "ssoExpires": 600_000,
-        "collission": False,
-        "userId": 100_000_001,
+        **({} if core.settings.authentication.kind == "oauth1a" else sso),
         "hmds": {"error": "no bridge"},
         "iserver": {"authStatus": auth_status(session, fail=False)},
     }
