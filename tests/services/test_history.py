@@ -170,6 +170,15 @@ async def test_most_takes_the_newest(server: Server, most: int) -> None:
     assert len(pages.asked) <= 2 + most // 390 * 4
 
 
+async def test_most_is_not_short_by_the_bar_that_is_cut(server: Server) -> None:
+    """A page of exactly so many bars, the newest of which still forms at the end."""
+    pages = Pages(sessions(2, MINUTE), MINUTE, cap=5)
+    server.answers[LINE] = pages
+    end_ns = MONDAY + 20 * HOUR + 30 * NS_PER_S
+    bars = await HistoryService(server.http).bars(request(MINUTE, MONDAY, end_ns, most=5))
+    assert shape(bars) == pages.expected(MONDAY, end_ns)[-5:]
+
+
 async def test_an_empty_span_is_bounded(server: Server) -> None:
     """No history at all, ten years asked for: a few pages, not thousands."""
     pages = Pages([], MINUTE)

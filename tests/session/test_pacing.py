@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.pacing import IBKR_LIMITS, Limit, PacingGate
 
 ORDERS = ("GET", "/iserver/account/orders")
@@ -251,3 +254,149 @@ def test_no_limits_no_waiting() -> None:
         return loop.now
 
     assert run(work) < 1e-3
+
+
+def test_urgent_requests_overtake() -> None:
+    """Cancellations first, then orders, upkeep, account, market data, history."""
+    kinds = [
+        HISTORY,
+        ("GET", "/iserver/marketdata/snapshot"),
+        ("GET", "/portfolio/DU1/ledger"),
+        TICKLE,
+        PLACE,
+        ("DELETE", "/iserver/account/DU1/order/7"),
+    ]
+
+    async def work(loop: VirtualLoop) -> list[tuple[float, str, str]]:
+        bench = Bench(loop, (Limit(path=".*", count=1, per_s=1.0, source="test"),))
+        first = asyncio.create_task(bench.request(("GET", "/first")))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, *(bench.request(kind) for kind in kinds))
+        return bench.sent
+
+    sent = run(work)
+    assert [(method, path) for _, method, path in sent[1:]] == list(reversed(kinds))
+
+
+def test_a_class_may_be_named() -> None:
+    async def work(loop: VirtualLoop) -> list[str]:
+        gate = PacingGate((Limit(path=".*", count=1, per_s=1.0, source="test"),), monotonic=loop.time)
+        left: list[str] = []
+
+        async def ask(name: str, klass: RequestClass | None) -> None:
+            async with gate.turn("POST", "/iserver/account/DU1/orders", klass):
+                left.append(name)
+
+        first = asyncio.create_task(ask("first", None))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, ask("entry", None), ask("stop", RequestClass.PROTECT))
+        return left
+
+    assert run(work) == ["first", "stop", "entry"]
+
+
+def test_a_starving_class_still_moves() -> None:
+    """Orders come without end; a history request that has waited long enough goes between them."""
+
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop, (Limit(path=".*", count=1, per_s=1.0, source="test"),))
+        starved = asyncio.create_task(bench.request(HISTORY, at=0.5))
+        await asyncio.gather(*(bench.request(PLACE, at=second * 0.9) for second in range(120)))
+        return await starved
+
+    assert run(work) < 30.0
+
+
+def test_in_the_penalty_box_only_what_protects_passes() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        gate = PacingGate(monotonic=loop.time, penalty_s=600.0)
+        bench = Bench(loop)
+        bench.gate = gate
+        for _ in range(10):
+            await bench.request(("GET", "/a"))
+        waiting = asyncio.create_task(bench.request(("GET", "/b")))
+        await asyncio.sleep(0)
+        assert gate.penalize() == 600.0
+        with pytest.raises(PacingPenaltyError, match="600 s"):
+            await waiting
+        with pytest.raises(PacingPenaltyError):
+            await bench.request(PLACE)
+        cancels = [bench.request(("DELETE", f"/iserver/account/DU1/order/{n}")) for n in range(5)]
+        times = await asyncio.gather(*cancels)
+        assert all(later - earlier >= 0.99 for earlier, later in itertools.pairwise(sorted(times)))
+        status = gate.status()
+        assert status.penalties == 1
+        assert 590 < status.penalty_s < 600
+        await asyncio.sleep(600.0)
+        await bench.request(PLACE)
+        assert gate.status().penalty_s == 0.0
+
+    run(work)
+
+
+def test_a_second_429_lengthens_the_penalty_and_is_not_another_one() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        gate = PacingGate(monotonic=loop.time, penalty_s=600.0)
+        gate.penalize()
+        await asyncio.sleep(300.0)
+        gate.penalize()
+        status = gate.status()
+        assert status.penalties == 1
+        assert 599 < status.penalty_s <= 600
+
+    run(work)
+
+
+def test_the_gate_shows_its_queues_and_budget() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        bench = Bench(loop)
+        assert bench.gate.status().budget == 10
+        tasks = [asyncio.create_task(bench.request(("GET", "/portfolio/x"))) for _ in range(13)]
+        tasks.append(asyncio.create_task(bench.request(HISTORY)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        status = bench.gate.status()
+        assert status.budget == 0
+        assert status.queued == {"account": 3, "history": 1}
+        await asyncio.gather(*tasks)
+        assert bench.gate.status().longest_wait_s > 0.9
+        assert bench.gate.status().queued == {}
+
+    run(work)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0, 10), st.booleans()), min_size=1, max_size=40),
+    st.floats(0, 10),
+)
+def test_cancelled_waiters_take_no_room_and_lose_none(
+    burst: list[tuple[tuple[str, str], float, bool]], when: float
+) -> None:
+    """Whatever is given up while it waits, the others get through and no window is exceeded."""
+
+    async def work(loop: VirtualLoop) -> tuple[Bench, int]:
+        bench = Bench(loop)
+        tasks = [asyncio.create_task(bench.request(kind, at=at)) for kind, at, _ in burst]
+        await asyncio.sleep(when)
+        for task, (_, _, given_up) in zip(tasks, burst, strict=True):
+            if given_up:
+                task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        return bench, sum(1 for result in results if isinstance(result, float))
+
+    bench, through = run(work)
+    assert through >= sum(1 for _, _, given_up in burst if not given_up)
+    assert not bench.gate.status().queued
+    for limit in IBKR_LIMITS:
+        assert bench.worst(limit) <= limit.count, limit
+
+
+def test_throughput_under_load_is_above_95_percent_of_the_limit() -> None:
+    async def work(loop: VirtualLoop) -> float:
+        bench = Bench(loop)
+        kinds = [("GET", "/portfolio/x"), PLACE, ("GET", "/iserver/marketdata/snapshot")]
+        await asyncio.gather(*(bench.request(kinds[n % 3]) for n in range(600)))
+        return max(when for when, _, _ in bench.sent)
+
+    assert run(work) <= 600 / 10 / 0.95
