@@ -357,7 +357,16 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             parent=parent_working.coid if parent_working is not None else None,
             outside_regular_hours=bool(order.info.get("outsideRth", self.p.outside_rth)),
             round_prices=self.p.round_prices,
+            protective=self._protects(working),
         )
+
+    def _protects(self, working: _Working) -> bool:
+        """Whether the order can only make the present position smaller."""
+        contract = contract_of(working.order.data)
+        held = self._exact_positions.get(contract.conid, Decimal(0))
+        if not held or working.order.isbuy() == (held > 0):
+            return False
+        return working.quantity <= abs(held)
 
     def _send(self, group: list[_Working]) -> None:
         submissions = tuple(Submission(w.order.ref, self._ticket(w)) for w in group)

@@ -96,6 +96,7 @@ def make_ticket(
     parent: str | None,
     outside_regular_hours: bool,
     round_prices: bool,
+    protective: bool = False,
 ) -> OrderTicket:
     """The ticket for one backtrader order.
 
@@ -105,6 +106,7 @@ def make_ticket(
         client_order_id: ``None`` for a bracket's child.
         parent: The parent's ``client_order_id`` for a bracket's child.
         outside_regular_hours: Whether it may trade in extended hours.
+        protective: Whether it closes or protects a position.
         round_prices: Whether prices are rounded to the contract's tick.
 
     Raises:
@@ -160,4 +162,5 @@ def make_ticket(
         outside_regular_hours=outside_regular_hours,
         client_order_id=client_order_id,
         parent=parent,
+        protective=protective,
     )

@@ -87,6 +87,7 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
             which the server does not let carry one.
         parent: ``client_order_id`` of the bracket's parent.
         one_cancels_all: All tickets of one submission cancel each other.
+        protective: It closes or protects a position: it goes before other requests. Not sent to IBKR.
     """
 
     account: str
@@ -105,6 +106,7 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str | None = None
     parent: str | None = None
     one_cancels_all: bool = False
+    protective: bool = False
 
 
 class OrderReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from bt_ibkr.errors import (
 from bt_ibkr.model.order import DONE, OrderReport, OrderTicket
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.http import HttpClient, Reply
 from bt_ibkr.wire import orders as wire
 
@@ -46,6 +47,12 @@ def refusal(text: str) -> OrderRefusedError:
     """The error for IBKR's refusal in words."""
     lowered = text.lower()
     return OrderRefusedError(text, margin=any(word in lowered for word in _MARGIN_WORDS))
+
+
+def _class_of(tickets: tuple[OrderTicket, ...]) -> RequestClass:
+    """A submission that only protects goes first, and passes even while IBKR punishes haste."""
+    protects = all(ticket.protective for ticket in tickets)
+    return RequestClass.PROTECT if protects else RequestClass.ORDER
 
 
 class OrderService:
@@ -81,7 +88,7 @@ class OrderService:
         async with self._locks[account]:
             try:
                 path = f"/iserver/account/{account}/orders"
-                await self._converse(path, wire.orders_request(tickets), standing)
+                await self._converse(path, wire.orders_request(tickets), standing, _class_of(tickets))
                 placements = await self._match(tickets, tuple(standing.values()))
             except OrderRefusedError:
                 # A submission is not atomic: a part of it may stand although the rest was refused.
@@ -100,10 +107,12 @@ class OrderService:
             )
         return placements
 
-    async def _converse(self, path: str, body: object, standing: dict[str, wire.OrderAck]) -> None:
+    async def _converse(
+        self, path: str, body: object, standing: dict[str, wire.OrderAck], klass: RequestClass
+    ) -> None:
         """POST and answer questions until the order is accepted or refused; orders that an answer names go
         into ``standing`` by their id."""
-        reply = await self._post(path, body)
+        reply = await self._post(path, body, klass)
         for _ in range(_MOST_QUESTIONS):
             answer = wire.submission(reply.body, reply.status)
             if isinstance(answer, wire.Accepted):
@@ -119,7 +128,7 @@ class OrderService:
             _log.info(
                 "order-question ids=%s answer=%s", ",".join(answer.message_ids), "yes" if accepts else "no"
             )
-            confirmed = await self._post(f"/iserver/reply/{answer.reply_id}", {"confirmed": accepts})
+            confirmed = await self._post(f"/iserver/reply/{answer.reply_id}", {"confirmed": accepts}, klass)
             if not accepts:
                 raise OrderRefusedError(
                     f"IBKR asked {', '.join(answer.message_ids) or 'a question without an id'} "
@@ -129,8 +138,8 @@ class OrderService:
             reply = confirmed
         raise OrderRefusedError(f"IBKR asked more than {_MOST_QUESTIONS} questions about one order.")
 
-    async def _post(self, path: str, body: object) -> Reply:
-        reply = await self._http.send("POST", path, body=body)
+    async def _post(self, path: str, body: object, klass: RequestClass) -> Reply:
+        reply = await self._http.send("POST", path, body=body, klass=klass)
         if reply.status >= 500:
             # 503 to an order or a reply may come although the order was taken.
             raise RequestTimeoutError(f"POST {path} was answered with HTTP {reply.status}: {reply.text}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,6 +14,7 @@ from bt_ibkr.errors import PacingPenaltyError, ResponseError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.auth.build import build_authenticator
 from bt_ibkr.session.auth.interface import Authenticator, Reauthentication
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer, trust_error
 from bt_ibkr.wire import json as wire_json
@@ -47,6 +48,8 @@ class HttpClient:
         )
         self._ssl = ssl_context(settings.trust, settings.base_url)
         self._gate = gate
+        #: Told of each 429, with the seconds of the penalty.
+        self.on_penalty: Callable[[float], None] = lambda seconds: None
 
     @property
     def ssl(self) -> ssl.SSLContext | bool:
@@ -82,7 +85,13 @@ class HttpClient:
         await self._reauthentication.close()
 
     async def send(
-        self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: object | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object | None = None,
+        klass: RequestClass | None = None,
     ) -> Reply:
         """One request, never repeated here.
 
@@ -91,17 +100,18 @@ class HttpClient:
             path: Below the REST base, beginning with a slash.
             params: Query parameters.
             body: JSON body; every POST has one, ``{}`` if there is nothing to say (else HTTP 411).
+            klass: How urgent it is; by default what ``session.classes`` says of its path.
 
         Raises:
             UnreachableError: Nobody answers there: the request was not received.
             TrustError: The certificate is not trusted: the request was not sent.
             RequestTimeoutError: The request may have been received, the answer was not.
-            PacingPenaltyError: HTTP 429.
+            PacingPenaltyError: HTTP 429, or not sent because of an earlier one.
             AuthenticationError: Nobody has logged on yet.
         """
         data = msgspec.json.encode({} if body is None else body) if method == "POST" else None
         url = self._base + path
-        async with self._gate.turn(method, path):
+        async with self._gate.turn(method, path, klass):
             # Signed only now: a signature carries the time, and waiting for one's turn takes some.
             headers = self.authenticator.headers(method, url, params or {})
             if data is not None:
@@ -118,9 +128,11 @@ class HttpClient:
                 headers=headers,
             )
         if reply.status == 429:
+            penalty_s = self._gate.penalize()
+            self.on_penalty(penalty_s)
             raise PacingPenaltyError(
                 f"{method} {url} was refused with HTTP 429: too many requests.",
-                remedy="IBKR lifts the penalty after 10 to 15 minutes without requests.",
+                remedy=f"For {penalty_s:.0f} s only what protects positions is sent; then the session goes on.",
             )
         return reply
 

@@ -1,20 +1,27 @@
 """One gate before every request: IBKR's limits as data, and waiting until they allow the next one.
 
 Too many requests earn HTTP 429 and ten to fifteen minutes in a penalty box, so the gate keeps the limits
-by itself. Each limit is a sliding window: at most ``count`` requests in any ``per_s`` seconds. Windows
-are a little longer than documented, because requests may bunch up on their way.
+by itself. Each limit is a sliding window: at most ``count`` requests in any ``per_s`` seconds. Windows are a
+little longer than documented, because requests may bunch up on their way.
+
+Who goes next: what protects positions; then whoever has waited for ``_STARVING_S``, the longest first; then by
+class (``session.classes``), in order of arrival. A request whose own window is full lets the others pass.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
-from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
+
+from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.session.classes import RequestClass, class_of
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +41,16 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TABLE = "IBKR Web API documentation, pacing limitations (captured 2026-07)"
+_GLOBAL = Limit(
+    path=r".*",
+    count=10,
+    per_s=1.0,
+    source=_TABLE + "; another official text names 50 a second without the gateway, the lower one is kept",
+)
 
 #: IBKR's documented limits per user.
 IBKR_LIMITS: tuple[Limit, ...] = (
-    Limit(path=r".*", count=10, per_s=1.0, source=_TABLE),
+    _GLOBAL,
     Limit(path=r"/fyi/.*", count=1, per_s=1.0, source=_TABLE),
     Limit(path=r"/iserver/account/orders", method="GET", count=1, per_s=5.0, source=_TABLE),
     Limit(path=r"/iserver/account/pnl/partitioned", count=1, per_s=5.0, source=_TABLE),
@@ -57,9 +70,36 @@ IBKR_LIMITS: tuple[Limit, ...] = (
     Limit(path=r"/tickle", count=1, per_s=1.0, source=_TABLE),
 )
 
-_MARGIN = 1.05
-#: Between requests that would leave at the same moment, seconds: timers of one moment keep no order.
-_APART_S = 1e-6
+#: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
+PENALTY_S = 900.0
+
+_MARGIN = 1.03
+#: A request that has waited so long goes before more urgent classes (but not before what protects positions).
+_STARVING_S = 20.0
+#: In the penalty box, what protects positions still passes, at most one request in so many seconds.
+_PENALTY_SPACING_S = 1.0
+# Floats of clocks: a moment that is due may lie a hair in the future.
+_HAIR_S = 1e-9
+
+
+class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate shows of itself.
+
+    Attributes:
+        budget: Requests of any kind that could leave at once.
+        queued: Waiting requests by class name.
+        waited_s: Seconds that requests have waited so far, in sum.
+        longest_wait_s: The longest that one waited so far.
+        penalty_s: Seconds left in the penalty box; 0 outside.
+        penalties: How often the box was entered.
+    """
+
+    budget: int
+    queued: dict[str, int]
+    waited_s: float
+    longest_wait_s: float
+    penalty_s: float
+    penalties: int
 
 
 class _Window:
@@ -67,105 +107,203 @@ class _Window:
         self.limit = limit
         self._pattern = re.compile(limit.path)
         self._span_s = limit.per_s * _MARGIN
-        # Moments of past and future requests. A request that also waits for a rarer turn is booked far ahead;
-        # others still fit in before it, so the moments are kept sorted, not in the order of booking.
-        self._booked: list[float] = []
-        self._slots = asyncio.Semaphore(limit.concurrent) if limit.concurrent else None
+        self._sent: deque[float] = deque(maxlen=limit.count)
+        self._active = 0
 
     def covers(self, method: str, path: str) -> bool:
         return self.limit.method in ("*", method) and self._pattern.fullmatch(path) is not None
 
-    @property
-    def slots(self) -> asyncio.Semaphore | None:
-        return self._slots
+    def free_at(self, now: float) -> float:
+        """When one more request fits; infinite while it waits for another one to end."""
+        if self.limit.concurrent and self._active >= self.limit.concurrent:
+            return math.inf
+        if len(self._sent) < self.limit.count:
+            return now
+        return max(now, self._sent[0] + self._span_s)
 
-    def forget(self, now: float) -> None:
-        """Drop what is too long ago to matter."""
-        del self._booked[: bisect_right(self._booked, now - self._span_s)]
+    def budget(self, now: float) -> int:
+        recent = sum(1 for at in self._sent if at + self._span_s > now)
+        return self.limit.count - recent
 
-    def earliest(self, at: float) -> float:
-        """The first moment at or after ``at`` at which one more request fits, whatever else is booked."""
-        booked, count = self._booked, self.limit.count
-        moved = True
-        while moved:
-            moved = False
-            place = bisect_right(booked, at)
-            # Every run of ``count`` neighbours that one more request at ``at`` would join.
-            for first in range(max(place - count, 0), min(place, len(booked) - count) + 1):
-                if max(booked[first + count - 1], at) < min(booked[first], at) + self._span_s:
-                    at, moved = booked[first] + self._span_s, True
-                    break
-        return at
+    def enter(self, now: float) -> None:
+        self._sent.append(now)
+        self._active += 1
 
-    def taken(self, at: float) -> bool:
-        place = bisect_left(self._booked, at)
-        return place < len(self._booked) and self._booked[place] == at
+    def leave(self) -> None:
+        self._active -= 1
 
-    def book(self, at: float) -> None:
-        insort(self._booked, at)
 
-    def release(self, at: float) -> None:
-        if self.taken(at):
-            self._booked.remove(at)
+class _Waiter:
+    __slots__ = ("arrived", "go", "klass", "windows")
+
+    def __init__(self, klass: RequestClass, windows: list[_Window], arrived: float) -> None:
+        self.klass = klass
+        self.windows = windows
+        self.arrived = arrived
+        self.go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class PacingGate:
-    """Lets requests through at IBKR's pace, in the order they came.
+    """Lets requests through at IBKR's pace; one for a whole username.
 
     Args:
         limits: The limits to keep; empty for none.
         monotonic: Seconds of a clock that never steps back.
+        penalty_s: Seconds in the penalty box after a 429.
     """
 
     def __init__(
-        self, limits: tuple[Limit, ...] = IBKR_LIMITS, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        limits: tuple[Limit, ...] = IBKR_LIMITS,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        penalty_s: float = PENALTY_S,
     ) -> None:
         self._windows = tuple(_Window(limit) for limit in limits)
         self._monotonic = monotonic
-        #: Seconds that requests have waited here so far.
-        self.waited_s = 0.0
+        self._penalty_for_s = penalty_s
+        self._penalty_until = -math.inf
+        self._protected_at = -math.inf
+        self._penalties = 0
+        self._queues: dict[RequestClass, deque[_Waiter]] = {klass: deque() for klass in RequestClass}
+        self._timer: asyncio.TimerHandle | None = None
+        self._waited_s = 0.0
+        self._longest_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that requests have waited here so far."""
+        return self._waited_s
+
+    def status(self) -> GateStatus:
+        """Budget, queues, waits and penalty as they are now."""
+        now = self._monotonic()
+        general = [w for w in self._windows if w.limit.path == ".*"]
+        return GateStatus(
+            budget=min((w.budget(now) for w in general), default=0),
+            queued={klass.name.lower(): len(queue) for klass, queue in self._queues.items() if queue},
+            waited_s=self._waited_s,
+            longest_wait_s=self._longest_s,
+            penalty_s=max(0.0, self._penalty_until - now),
+            penalties=self._penalties,
+        )
+
+    def penalize(self) -> float:
+        """IBKR answered 429: until the penalty is over, only what protects positions may pass.
+
+        Everything that waits and does not protect is refused at once. A further 429 inside the penalty
+        lengthens it.
+
+        Returns:
+            Seconds of the penalty.
+        """
+        now = self._monotonic()
+        if now >= self._penalty_until:
+            self._penalties += 1
+        self._penalty_until = now + self._penalty_for_s
+        for klass, queue in self._queues.items():
+            if klass is RequestClass.PROTECT:
+                continue
+            for waiter in queue:
+                if not waiter.go.done():
+                    waiter.go.set_exception(self._refusal(now))
+            queue.clear()
+        self._pump()
+        return self._penalty_for_s
+
+    def _refusal(self, now: float) -> PacingPenaltyError:
+        return PacingPenaltyError(
+            f"Not sent: IBKR answered 429 before; nothing but what protects positions is sent for another "
+            f"{self._penalty_until - now:.0f} s.",
+            remedy="Wait; the session goes on by itself afterwards.",
+        )
 
     @asynccontextmanager
-    async def turn(self, method: str, path: str) -> AsyncIterator[None]:
-        """Wait for this request's turn; the request is made inside the block."""
+    async def turn(self, method: str, path: str, klass: RequestClass | None = None) -> AsyncIterator[None]:
+        """Wait for this request's turn; the request is made inside the block.
+
+        Raises:
+            PacingPenaltyError: In the penalty box, and the request does not protect a position.
+        """
         windows = [window for window in self._windows if window.covers(method, path)]
-        held: list[asyncio.Semaphore] = []
+        chosen = class_of(method, path) if klass is None else klass
+        now = self._monotonic()
+        if now < self._penalty_until and chosen is not RequestClass.PROTECT:
+            raise self._refusal(now)
+        await self._await_turn(_Waiter(chosen, windows, now))
         try:
-            for window in windows:
-                if window.slots is not None:
-                    await window.slots.acquire()
-                    held.append(window.slots)
-            await self._wait(windows)
             yield
         finally:
-            for slots in held:
-                slots.release()
-
-    async def _wait(self, windows: list[_Window]) -> None:
-        now = self._monotonic()
-        at = _earliest(windows, now)
-        for window in windows:
-            window.book(at)
-        if at <= now:
-            return
-        self.waited_s += at - now
-        try:
-            await asyncio.sleep(at - now)
-        except BaseException:
             for window in windows:
-                window.release(at)
+                window.leave()
+            if any(window.limit.concurrent for window in windows):
+                self._pump()
+
+    async def _await_turn(self, waiter: _Waiter) -> None:
+        self._queues[waiter.klass].append(waiter)
+        self._pump()
+        try:
+            await waiter.go
+        except BaseException:
+            if waiter.go.done() and not waiter.go.cancelled() and waiter.go.exception() is None:
+                # Let through and cancelled in the same moment: its place is taken, the request is not made.
+                for window in waiter.windows:
+                    window.leave()
+            elif waiter in self._queues[waiter.klass]:
+                self._queues[waiter.klass].remove(waiter)
             raise
 
+    def _pump(self) -> None:
+        """Let through whoever may go now; look again when the next one may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._monotonic()
+        while (waiter := self._next(now)) is not None:
+            self._queues[waiter.klass].remove(waiter)
+            for window in waiter.windows:
+                window.enter(now)
+            if now < self._penalty_until:
+                self._protected_at = now
+            waited = now - waiter.arrived
+            self._waited_s += waited
+            self._longest_s = max(self._longest_s, waited)
+            waiter.go.set_result(None)
+        self._wait_for_next(now)
 
-def _earliest(windows: list[_Window], now: float) -> float:
-    """The first moment that suits all ``windows``."""
-    for window in windows:
-        window.forget(now)
-    at, before = now, -1.0
-    while at != before:
-        before = at
-        for window in windows:
-            at = window.earliest(at)
-        if at > now and any(window.taken(at) for window in windows):
-            at += _APART_S
-    return at
+    def _next(self, now: float) -> _Waiter | None:
+        """The most urgent waiter that fits now."""
+        full: set[int] = set()
+        for waiter in self._by_urgency(now):
+            if waiter.go.done() or any(id(window) in full for window in waiter.windows):
+                continue
+            late = [w for w in waiter.windows if w.free_at(now) > now + _HAIR_S]
+            if not late and self._penalty_free_at(now) <= now + _HAIR_S:
+                return waiter
+            full.update(id(window) for window in late)
+        return None
+
+    def _penalty_free_at(self, now: float) -> float:
+        if now >= self._penalty_until:
+            return now
+        return max(now, self._protected_at + _PENALTY_SPACING_S)
+
+    def _by_urgency(self, now: float) -> list[_Waiter]:
+        protect = list(self._queues[RequestClass.PROTECT])
+        others = [
+            w for klass, queue in self._queues.items() if klass is not RequestClass.PROTECT for w in queue
+        ]
+        starving = sorted((w for w in others if now - w.arrived >= _STARVING_S), key=lambda w: w.arrived)
+        return [*protect, *starving, *(w for w in others if now - w.arrived < _STARVING_S)]
+
+    def _wait_for_next(self, now: float) -> None:
+        moments = [
+            max([self._penalty_free_at(now), *(window.free_at(now) for window in waiter.windows)])
+            for queue in self._queues.values()
+            for waiter in queue
+            if not waiter.go.done()
+        ]
+        due = min(moments, default=math.inf)
+        if due < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due - now), self._pump)

@@ -182,7 +182,7 @@ async def test_penalty_ends_the_start_at_once(gateway: Gateway, make_session: Ma
         await session.open()
     assert gateway.lines.count(line) == 1
     assert gateway.lines[-1] == line
-    assert "15 minutes" in caught.value.remedy
+    assert "900 s" in caught.value.remedy
 
 
 @pytest.mark.parametrize("line", ["GET /iserver/accounts", "GET /portfolio/accounts"])
