@@ -38,7 +38,7 @@ def account(core: Core, account_id: str, *, brokerage: bool) -> Row:
         "businessType": "INDEPENDENT",
         "category": "",
         "ibEntity": "IBLLC-US",
-        "faclient": account_id != core.settings.fa_master != "",
+        "faclient": _advised(core, account_id),
         "clearingStatus": "O",
         "covestor": False,
         "noClientTrading": False,
@@ -46,13 +46,18 @@ def account(core: Core, account_id: str, *, brokerage: bool) -> Row:
         "acctCustType": "INDIVIDUAL",
         "parent": {
             "mmc": [],
-            "accountId": "",
+            "accountId": core.settings.fa_master if _advised(core, account_id) else "",
             "isMParent": False,
             "isMChild": False,
             "isMultiplex": False,
         },
         "desc": account_id,
     }
+
+
+def _advised(core: Core, account_id: str) -> bool:
+    """Whether the account is an adviser's client's."""
+    return core.settings.fa_master not in ("", account_id)
 
 
 def position(one: Position) -> Row:
