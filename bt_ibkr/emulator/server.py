@@ -152,7 +152,7 @@ class EmulatorServer:
     def _transports(self) -> list[asyncio.Transport]:
         server = None if self._runner is None else self._runner.server
         found = [] if server is None else [one.transport for one in server.connections]
-        return [one for one in found if isinstance(one, asyncio.Transport)]
+        return [one for one in found if one is not None]
 
     def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
         async def run() -> None:

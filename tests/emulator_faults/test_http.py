@@ -174,35 +174,6 @@ async def test_upgrade_refused(api: Any) -> None:
     await api.socket()
 
 
-async def test_over_tls(make: Any) -> None:
-    cryptography = pytest.importorskip("cryptography")
-    assert cryptography
-    from bt_ibkr.emulator.server import EmulatorServer
-    from bt_ibkr.emulator.settings import EmulatorSettings
-    from bt_ibkr.emulator.tls import server_context
-
-    settings = EmulatorSettings(port=0, speed="lockstep", tls=True, synthetic_instruments=("AAPL",))
-    server = EmulatorServer(settings, tls=server_context("127.0.0.1"))
-    await server.start()
-    connector = aiohttp.TCPConnector(ssl=False)
-    try:
-        async with aiohttp.ClientSession(connector=connector) as http:
-            body = {"kind": "http", "action": "reset", "path": "/tickle"}
-            async with http.post(f"{server.control}/fault", json=body) as answer:
-                assert answer.status == 200
-            with pytest.raises(aiohttp.ClientConnectionError):
-                await http.post(f"{server.url}/tickle", json={})
-            ws = await http.ws_connect(server.ws)
-            await ws.receive(timeout=5)
-            async with http.post(f"{server.control}/fault", json={"kind": "ws_reset"}) as answer:
-                assert answer.status == 200
-            while (message := await ws.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
-                pass
-            assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
-    finally:
-        await server.stop()
-
-
 def test_reset_of_nothing() -> None:
     reset(None)
 

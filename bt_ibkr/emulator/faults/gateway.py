@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from aiohttp import web
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Addresses kept before those of closed connections are sorted out.
+_MARKS = 1000
 _OPENING = ("/iserver/auth/ssodh/init", "/iserver/reauthenticate")
 
 
@@ -53,7 +54,7 @@ class Edge:
         self._listen = listen
         self._unlisten = unlisten
         self._transports = transports
-        self._control: WeakSet[asyncio.Transport] = WeakSet()
+        self._control: set[object] = set()
         self._task: asyncio.Task[None] | None = None
         self._last = time.monotonic()
         self.down = False
@@ -63,8 +64,7 @@ class Edge:
         """What every request passes, those of control too."""
         core = self._core
         if request.path.startswith("/control/"):
-            if request.transport is not None:
-                self._control.add(request.transport)
+            self._mark(request)
             return await handler(request)
         if self.down:
             reset(request.transport)
@@ -80,6 +80,13 @@ class Edge:
         if skew_ns and not response.prepared:
             response.headers["Date"] = formatdate(core.wall() + skew_ns / NS_PER_S, usegmt=True)
         return response
+
+    def _mark(self, request: web.Request) -> None:
+        """Remember by the client's address that control came this way."""
+        if len(self._control) > _MARKS:
+            self._control &= {_peer(transport) for transport in self._transports()}
+        if request.transport is not None:
+            self._control.add(_peer(request.transport))
 
     def look_idle(self, *, asked: bool) -> None:
         """End the brokerage session if nothing was asked for too long; WebSocket traffic does not count."""
@@ -105,7 +112,7 @@ class Edge:
         self.down = True
         await self._unlisten()
         for transport in self._transports():
-            if transport not in self._control:
+            if _peer(transport) not in self._control:
                 reset(transport)
         for connection in list(self._core.hub.connections):
             connection.reset()
@@ -120,3 +127,7 @@ class Edge:
         if task is not None:
             task.cancel()
         return task
+
+
+def _peer(transport: asyncio.Transport) -> object:
+    return transport.get_extra_info("peername")
