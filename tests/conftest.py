@@ -395,6 +395,11 @@ def at_bar_fixture() -> Callable[..., Callable[[Any], None]]:
 
 
 @pytest.fixture
+def tick_bars() -> Callable[[pd.DataFrame, int], pd.DataFrame]:
+    return bars_of
+
+
+@pytest.fixture
 def market_data() -> Path:
     """The folder of real market data beside the repository."""
     folder = SHARED / "data"
