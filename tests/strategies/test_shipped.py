@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 WAVES = [100, 99, 98, 97, 96, 99, 102, 105, 108, 105, 102, 99, 96, 99, 102, 105, 108]
 
 
-def by_minute(values: list[float]) -> Any:
+def by_minute(values: Sequence[float]) -> Any:
     return lambda second: float(values[second // 60])
 
 
