@@ -62,6 +62,11 @@ def _start(scenario: Scenario, url: str, sink: Sink) -> Any:
     return client
 
 
+def _end(client: Any) -> None:
+    """End it in the background: its threads sleep out their time-out before they end."""
+    threading.Thread(target=client.shutdown, daemon=True).start()
+
+
 def run(scenario: Scenario, url: str) -> Outcome:
     """One run: frames counted, or brought into the same bare feed as the floor's."""
     if scenario.kind == "bars":
@@ -91,7 +96,7 @@ def run(scenario: Scenario, url: str) -> Outcome:
     cerebro = cerebro_with(queues, store, scenario)
     client = _start(scenario, url, Sink(take))
     (counter,) = cerebro.run()
-    client.shutdown()
+    _end(client)
     outcome: Outcome = counter.outcome()
     return outcome
 
@@ -111,5 +116,5 @@ def _count(scenario: Scenario, url: str) -> Outcome:
 
     client = _start(scenario, url, Sink(take))
     done.wait(60)
-    client.shutdown()
+    _end(client)
     return Outcome(count=count - scenario.feeds, ended_ns=ended_ns)

@@ -24,7 +24,7 @@ from scenario import FIRST_CONID, Scenario, Sent
 _CLOSE = b"\x88\x02\x03\xe8"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Pause between the last subscription and the first frame: clients finish what they do after subscribing.
-_SETTLE_S = 0.25
+_SETTLE_S = 0.15
 ACCOUNT = "DU1234567"
 
 _STATUS = {

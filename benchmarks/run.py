@@ -87,7 +87,7 @@ def plans(*, quick: bool) -> list[Plan]:
     return [
         Plan(
             title="Latency, wire to next(), one tick feed, 1,000 ticks/s",
-            scenario=Scenario(kind="latency", feeds=1, frames=1500 * scale, rate=1000),
+            scenario=Scenario(kind="latency", feeds=1, frames=1200 * scale, rate=1000),
             floor="floor",
             wanted=_LATENCY_WANTED,
         ),
@@ -99,14 +99,14 @@ def plans(*, quick: bool) -> list[Plan]:
                 slow_frames=frames // 2 * scale,
                 wanted=_TICKS_WANTED,
             )
-            for feeds, frames in ((1, 20_000), (10, 5_000))
+            for feeds, frames in ((1, 15_000), (10, 3_000))
         ),
         *(
             Plan(
                 title=f"Frames taken in, {feeds} minute-bar feed{'s' * (feeds > 1)}, as fast as they are taken",
                 scenario=Scenario(kind="bars", feeds=feeds, frames=150_000 * scale),
                 floor="floor",
-                slow_frames=20_000 * scale,
+                slow_frames=15_000 * scale,
                 wanted=_BARS_WANTED,
             )
             for feeds in (1, 10)
