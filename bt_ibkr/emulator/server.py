@@ -33,6 +33,7 @@ from bt_ibkr.emulator.services.portfolio.routes import ROUTES as PORTFOLIO
 from bt_ibkr.emulator.services.session.routes import ROUTES as SESSION
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.stream.connection import Connection
+from bt_ibkr.emulator.tls import server_context
 from bt_ibkr.errors import PortInUseError, UnreachableError
 
 _LOGGER = logging.getLogger(__name__)
@@ -143,7 +144,10 @@ class EmulatorServer:
             self._site = None
             self._reserved = _bind(self.settings.host, self.port, listen=False)
 
-    async def _listen_again(self) -> None:
+    async def _listen_again(self, certificate: str) -> None:
+        """Accept connections again, with the ``same`` certificate, a ``new`` or an ``expired`` one."""
+        if self._tls is not None and certificate != "same":
+            self._tls = server_context(self.settings.host, expired=certificate == "expired")
         if self._runner is not None and self._reserved is not None:
             listener, self._reserved = self._reserved, None
             self._site = web.SockSite(self._runner, listener, ssl_context=self._tls)

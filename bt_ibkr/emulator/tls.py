@@ -11,8 +11,8 @@ from pathlib import Path
 from bt_ibkr.errors import UsageError
 
 
-def server_context(host: str) -> ssl.SSLContext:
-    """A context that serves ``host`` and ``localhost``.
+def server_context(host: str, *, expired: bool = False) -> ssl.SSLContext:
+    """A context that serves ``host`` and ``localhost``, with a certificate that is valid or no longer is.
 
     Raises:
         UsageError: The package ``cryptography`` is not installed.
@@ -34,15 +34,15 @@ def server_context(host: str) -> ssl.SSLContext:
         alternatives.append(x509.IPAddress(ipaddress.ip_address(host)))
     except ValueError:
         alternatives.append(x509.DNSName(host))
-    now = datetime.now(UTC)
+    begins = datetime.now(UTC) - timedelta(days=60 if expired else 1)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
+        .not_valid_before(begins)
+        .not_valid_after(begins + timedelta(days=31))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .sign(key, hashes.SHA256())
     )

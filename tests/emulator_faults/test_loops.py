@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -89,4 +90,44 @@ async def break_everything(
     while server.edge.down:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     async with http.post(f"{server.url}/tickle", json={}) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("certificate", ["new", "expired"])
+async def test_another_certificate_after_a_restart(certificate: str) -> None:
+    server = EmulatorServer(
+        EmulatorSettings(port=0, speed="lockstep", tls=True, synthetic_instruments=("AAPL",), history_days=1),
+        tls=server_context("127.0.0.1"),
+    )
+    await server.start()
+    try:
+        trust = await trusting(server)
+        await trust_or_fail(server, trust)
+        async with client() as bench:
+            body = {"kind": "restart", "down_s": 0.0, "certificate": certificate}
+            async with bench.post(f"{server.control}/fault", json=body) as answer:
+                assert answer.status == 200
+            while server.edge.down:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await trust_or_fail(server, trust)
+        trust = await trusting(server)
+        if certificate == "new":
+            await trust_or_fail(server, trust)
+        else:
+            with pytest.raises(aiohttp.ClientConnectorCertificateError, match="expired"):
+                await trust_or_fail(server, trust)
+    finally:
+        await asyncio.wait_for(server.stop(), 5)
+
+
+async def trusting(server: EmulatorServer) -> ssl.SSLContext:
+    """A context that trusts the certificate the server shows now."""
+    address = ("127.0.0.1", server.port)
+    shown = await asyncio.get_running_loop().run_in_executor(None, ssl.get_server_certificate, address)
+    return ssl.create_default_context(cadata=shown)
+
+
+async def trust_or_fail(server: EmulatorServer, trust: ssl.SSLContext) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/tickle", ssl=trust) as answer:
         assert answer.status == 200

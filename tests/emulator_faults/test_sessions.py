@@ -255,3 +255,12 @@ async def test_bulletin(api: Any) -> None:
         "topic": "blt",
         "args": [{"id": 1, "exchanges": None, "message": "[BBSMSG Bulletin]\nExchange closed."}],
     }
+
+
+async def test_nothing_opens_a_session_by_breaking_it(make: Any) -> None:
+    api = await make(login="logged_out", primed=False)
+    await api.fault("expire")
+    await api.fault("compete")
+    await api.fault("nightly_reset")
+    assert (await api.control("state"))["session"] == "logged_out"
+    assert await status(api) == (False, False, False)

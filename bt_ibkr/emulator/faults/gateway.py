@@ -35,7 +35,7 @@ class Edge:
     Args:
         core: Faults, pacing and session.
         prefix: Of the API's paths.
-        listen: Begin to listen.
+        listen: Begin to listen, with the ``same`` certificate, a ``new`` or an ``expired`` one.
         unlisten: Stop listening; connections are refused from then on.
         transports: Of all connections that are open.
     """
@@ -45,7 +45,7 @@ class Edge:
         core: Core,
         *,
         prefix: str,
-        listen: Callable[[], Awaitable[None]],
+        listen: Callable[[str], Awaitable[None]],
         unlisten: Callable[[], Awaitable[None]],
         transports: Callable[[], list[asyncio.Transport]],
     ) -> None:
@@ -118,7 +118,7 @@ class Edge:
             connection.reset()
         self._core.set_tier(Tier(spec.then))
         await asyncio.sleep(spec.down_s)
-        await self._listen()
+        await self._listen(spec.certificate)
         self.down = False
 
     def stop(self) -> asyncio.Task[None] | None:

@@ -40,8 +40,10 @@ class SessionFaults:
     def expire(self, fault: Active) -> None:
         spec = fault.spec
         if isinstance(spec, Expire):
-            tier = Tier.LOGGED_OUT if spec.outer else Tier.NO_BRIDGE
-            self._core.set_tier(tier, told=spec.told)
+            if spec.outer:
+                self._core.set_tier(Tier.LOGGED_OUT, told=spec.told)
+            elif self._core.session.ready:
+                self._core.set_tier(Tier.NO_BRIDGE, told=spec.told)
             self._registry.spend(fault)
 
     def wait(self, fault: Active) -> None:
@@ -142,7 +144,8 @@ class SessionFaults:
     # --- the rival ---------------------------------------------------------------------------------
 
     def _rival_takes(self, fault: Active) -> None:
-        self._core.set_tier(Tier.NO_BRIDGE)
+        if self._core.session.ready:
+            self._core.set_tier(Tier.NO_BRIDGE)
         self._core.set_competing(True)
         self._registry.spend(fault)
 

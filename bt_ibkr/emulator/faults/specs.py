@@ -232,9 +232,13 @@ class Maintenance(Spec, frozen=True, kw_only=True, tag="maintenance"):
 
 
 class Restart(Spec, frozen=True, kw_only=True, tag="restart"):
-    """The gateway is gone for ``down_s``: sockets break, connections are refused."""
+    """The gateway is gone for ``down_s``: sockets break, connections are refused.
+
+    With TLS it comes back with the ``same`` certificate, a ``new`` one, or one that has ``expired``.
+    """
 
     down_s: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    certificate: Literal["same", "new", "expired"] = "same"
     then: Tiers = "no_bridge"
 
 
