@@ -1,8 +1,9 @@
 """No secret in a log: one filter, the values it knows, and the shapes it recognizes.
 
 A value is known once it was read or received (``remember``); shapes catch what was not, such as a credential in
-somebody else's message. Logging passes records to a logger's own filters and to no parent's, so ``guard`` puts
-the filter on each logger below the given roots, whatever handlers there are.
+somebody else's message. Logging passes records to a logger's own filters and to no parent's, and loggers may be
+made later, so ``guard`` has the filter see each record of the given roots as it is made, whatever handlers
+there are; it also puts it on the loggers there are, in case another library replaces what makes records.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import threading
 import traceback
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 MASK: Final = "***"
 #: A shorter value would mask ordinary words.
 SHORTEST: Final = 6
+_SHORTEST_LINE: Final = 12
 #: Most values that are known at a time; the oldest are forgotten first.
 _MOST: Final = 4096
 #: Loggers that may see a request, a URL or a header of ours.
@@ -50,6 +52,9 @@ def remember(*values: str) -> None:
     """Mask these values from now on; empty and very short ones are ignored."""
     global _pattern
     fresh = [value for value in values if len(value) >= SHORTEST]
+    # Any line of a key would be a piece of it.
+    lines = [line.strip() for value in fresh if "\n" in value for line in value.splitlines()]
+    fresh += [line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")]
     if not fresh:
         return
     with _lock:
@@ -104,8 +109,29 @@ def _message(record: logging.LogRecord) -> str:
 FILTER: Final = RedactingFilter()
 
 
+_guarded: set[str] = set()
+
+
+def _watch_records() -> None:
+    """Have the filter see every record of the guarded loggers, those included that are made later."""
+    make = logging.getLogRecordFactory()
+
+    def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if any(record.name == root or record.name.startswith(f"{root}.") for root in _guarded):
+            FILTER.filter(record)
+        return record
+
+    logging.setLogRecordFactory(redacted)
+
+
 def guard(roots: Iterable[str] = ROOTS) -> None:
-    """Put the filter on every logger there is at or below ``roots``; once each, however often it is called."""
+    """Redact what is logged at or below ``roots`` from now on; calling it again changes nothing."""
+    with _lock:
+        first = not _guarded
+        _guarded.update(roots)
+        if first:
+            _watch_records()
     for root in roots:
         logging.getLogger(root).addFilter(FILTER)
         for name in list(logging.Logger.manager.loggerDict):

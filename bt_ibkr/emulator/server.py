@@ -59,7 +59,7 @@ class EmulatorServer:
     def __init__(self, settings: EmulatorSettings, *, tls: ssl.SSLContext | None = None) -> None:
         self.settings = settings
         self.core = build_core(settings)
-        self.door = Door(self.core)
+        self.door = Door(self.core, PREFIX)
         self.drive = Drive(self.core, speed=settings.speed, started=settings.autostart)
         self.operations = Operations(self.core, self.drive)
         self.edge = Edge(
@@ -181,7 +181,7 @@ class EmulatorServer:
                 app.router.add_route(method, PREFIX + route.path, endpoint)
                 # Clients in the field also ask with a slash at the end.
                 app.router.add_route(method, f"{PREFIX}{route.path}/", endpoint)
-        self.door.add_routes(app, PREFIX)
+        self.door.add_routes(app)
         add_routes(app, self.operations)
         app.router.add_route("*", "/{rest:.*}", self._endpoint(Route((), "", _unknown, Needs.NOTHING)))
         return app

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from bt_ibkr import redaction
 from bt_ibkr.clock import SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.emulator.server import EmulatorServer
@@ -68,6 +69,13 @@ def pair(folder: Path, name: str, key: rsa.RSAPrivateKey | ec.EllipticCurvePriva
     to = folder / f"{name}_public.pem"
     to.write_bytes(public)
     return KeyPair(write_private(folder / f"{name}.pem", private.decode()), to)
+
+
+@pytest.fixture(autouse=True)
+def _known_values_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test remembers must not be masked in another's messages."""
+    monkeypatch.setattr(redaction, "_known", dict(redaction._known))
+    monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from enum import Enum
 
 import aiohttp
 
-from bt_ibkr.errors import AuthenticationError, UnreachableError, WireError
+from bt_ibkr.errors import AuthenticationError, RequestTimeoutError, UnreachableError, WireError
 from bt_ibkr.login import GatewayLogin
 from bt_ibkr.session.auth.interface import Exchange, api_cookie
 from bt_ibkr.wire import session as wire_session
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class GatewayState(Enum):
     """What a look at the gateway shows."""
 
-    DOWN = "nobody answers"
+    DOWN = "nobody answers, or not in time"
     LOGGED_OUT = "nobody is logged in"
     LOGGED_IN = "logged in, without a brokerage session"
     COMPETING = "another login holds the brokerage session"
@@ -54,7 +54,6 @@ class GatewayAuthenticator:
 
         Raises:
             TrustError: Its certificate is not trusted.
-            RequestTimeoutError: It does not answer in time.
             PacingPenaltyError: HTTP 429.
         """
         try:
@@ -65,7 +64,7 @@ class GatewayAuthenticator:
                 headers={"Content-Type": "application/json"},
                 data=b"{}",
             )
-        except UnreachableError:
+        except (UnreachableError, RequestTimeoutError):
             return GatewayState.DOWN
         try:
             auth = wire_session.tickle(reply.body).auth if reply.status == 200 else None

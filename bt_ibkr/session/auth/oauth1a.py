@@ -146,7 +146,8 @@ class OAuth1Authenticator:
             raise AuthenticationError(
                 "The server's live session token is over already.", remedy="Set this machine's clock."
             )
-        remember(base64.b64encode(token).decode("ascii"))
+        # In every spelling that a message could have.
+        remember(base64.b64encode(token).decode("ascii"), repr(token)[2:-1])
         self._live = _LiveSession(Secret(token.hex()), expires_ns)
         self._refused = False
         _log.info("oauth1a-live consumer=%s", self._login.consumer_key)

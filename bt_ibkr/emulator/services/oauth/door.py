@@ -31,6 +31,7 @@ class Door:
 
     Args:
         core: Its settings say what is asked for; a new credential logs the user on.
+        prefix: Of the API's paths.
 
     Attributes:
         material: Keys and tokens; ``material.write(folder)`` gives a client its half.
@@ -39,8 +40,9 @@ class Door:
         UsageError: A key file cannot be used.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, prefix: str) -> None:
         self._core = core
+        self._prefix = prefix
         settings = core.settings.authentication
         self._settings = settings
         self.kind = settings.kind
@@ -64,11 +66,13 @@ class Door:
         self.oauth2.expire()
 
     def admit(self, request: web.Request) -> None:
-        """Let a request of the API pass.
+        """Let a request of the API pass; paths outside it have no door.
 
         Raises:
             ApiError: 400 or 401, as the real server refuses it.
         """
+        if not request.path.startswith(self._prefix):
+            return
         if self.kind == "oauth1a":
             self.oauth1.admit(_signed(request))
         elif self.kind in ("oauth2", "token"):
@@ -81,9 +85,9 @@ class Door:
         elif self.kind in ("oauth2", "token"):
             self.oauth2.admit(request.headers.get("Authorization", ""), request.query)
 
-    def add_routes(self, app: web.Application, prefix: str) -> None:
-        """Serve the paths of the kind that is emulated; ``prefix`` is that of the API."""
-        router = app.router
+    def add_routes(self, app: web.Application) -> None:
+        """Serve the paths of the kind that is emulated."""
+        router, prefix = app.router, self._prefix
         if self.kind == "oauth1a":
             router.add_post(f"{prefix}/oauth/request_token", self._endpoint(self._request_token))
             router.add_post(f"{prefix}/oauth/access_token", self._endpoint(self._access_token))
