@@ -12,13 +12,16 @@ import msgspec
 import pytest
 
 from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.config import SessionSettings
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
-from bt_ibkr.errors import AuthenticationError, UsageError
+from bt_ibkr.errors import AuthenticationError, PacingPenaltyError, UsageError
 from bt_ibkr.login import OAuth1Login, OAuth2Login
 from bt_ibkr.session.auth import signing
 from bt_ibkr.session.auth.bearer import TokenAuthenticator
+from bt_ibkr.session.auth.interface import Exchange
 from bt_ibkr.session.auth.oauth1a import OAuth1Authenticator, oauth_params
 from bt_ibkr.session.auth.oauth2 import OAuth2Authenticator
+from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.secrets import read_private_key
 from tests.auth.conftest import (
     POSIX,
@@ -231,6 +234,23 @@ async def test_file_that_others_can_read(
     copy = others_could_read(copied(Path(getattr(login, name)), tmp_path / "copy"))
     with pytest.raises(UsageError, match="chmod 600"):
         await OAuth1Authenticator(changed(login, **{name: str(copy)}), exchange(server.url)).log_on(client)
+
+
+async def test_too_many_requests(
+    keys: Keys, tmp_path: Path, start_emulator: StartEmulator, client: aiohttp.ClientSession
+) -> None:
+    """A penalty that a log-on earns is everybody's: nothing is sent any more, the next log-on neither."""
+    server = await start_emulator(oauth1(keys), pacing="strict")
+    gate = PacingGate(())
+    asking = Exchange(SessionSettings(base_url=server.url), gate, ShiftedClock())
+    authenticator = OAuth1Authenticator(oauth1_login(server, keys, tmp_path), asking)
+    for _ in range(11):
+        await status(client, f"{server.url}/tickle", {})
+    with pytest.raises(PacingPenaltyError, match="HTTP 429"):
+        await authenticator.log_on(client)
+    assert gate.status().penalty_s > 0
+    with pytest.raises(PacingPenaltyError):
+        await authenticator.log_on(client)
 
 
 # OAuth 2.0

@@ -12,6 +12,7 @@ import aiohttp
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer
 
@@ -123,8 +124,8 @@ class Exchange:
         headers: Mapping[str, str],
         data: bytes | None = None,
     ) -> Reply:
-        """One request; raises as ``transfer``, and PacingPenaltyError on HTTP 429."""
-        async with self._gate.turn(method, url.removeprefix(self.base_url)):
+        """One request; raises as ``transfer``, and PacingPenaltyError on HTTP 429 or after an earlier one."""
+        async with self._gate.turn(method, url.removeprefix(self.base_url), RequestClass.UPKEEP):
             reply = await transfer(
                 client,
                 method,
@@ -136,9 +137,10 @@ class Exchange:
                 headers=headers,
             )
         if reply.status == 429:
+            penalty_s = self._gate.penalize()
             raise PacingPenaltyError(
                 f"{method} {url} was refused with HTTP 429: too many requests.",
-                remedy="IBKR lifts the penalty after 10 to 15 minutes without requests.",
+                remedy=f"For {penalty_s:.0f} s only what protects positions is sent; then the session goes on.",
             )
         return reply
 
