@@ -80,6 +80,7 @@ class Api:
         self.server = server
         self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S))
         self.bench = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S))
+        self.sockets: list[Socket] = []
 
     async def ask(self, method: str, path: str, body: Any = None, **query: Any) -> tuple[int, Any]:
         """Status, and the body: JSON if it is JSON, else text."""
@@ -133,10 +134,19 @@ class Api:
         return await self.control("step", arguments)
 
     async def socket(self, *, greeted: bool = True, **options: Any) -> Socket:
-        socket = Socket(await self.http.ws_connect(self.server.ws, **options))
+        # A half-open socket does not answer a close: waiting for that would be in vain.
+        wait = aiohttp.ClientWSTimeout(ws_close=0.1)
+        socket = Socket(await self.http.ws_connect(self.server.ws, timeout=wait, **options))
+        self.sockets.append(socket)
         if greeted:
             await socket.until("sts")
         return socket
+
+    async def close(self) -> None:
+        for socket in self.sockets:
+            await socket.ws.close()
+        await self.http.close()
+        await self.bench.close()
 
     async def eventually(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Ask until it is so: what the server does in its own time tells nobody."""
@@ -165,8 +175,7 @@ async def make() -> AsyncIterator[Make]:
 
     yield start
     for api in started:
-        await api.http.close()
-        await api.bench.close()
+        await api.close()
         await asyncio.wait_for(api.server.stop(), PATIENCE_S)
 
 

@@ -138,7 +138,7 @@ async def corrupt(api: Any, how: str, **more: Any) -> aiohttp.WSMessage:
     socket = await api.socket(decode_text=False, max_msg_size=0, greeted=False)
     for _ in range(3):
         await socket.message()
-    await api.fault("frames", action="corrupt", corrupt=how, topic="ntf", **more)
+    await api.fault("frames", action="corrupt", corrupt=how, topic="ntf", port=socket.port, **more)
     await api.control("notice", {"text": "a notice"})
     message: aiohttp.WSMessage = await socket.message()
     # The stream goes on.
