@@ -58,6 +58,9 @@ class StoreFeed(Protocol):
     def has_news(self) -> bool:
         """A notification or the feed's end is waiting to be seen by cerebro."""
 
+    def holds(self) -> bool:
+        """Its first history is on the way: what others have ready may be later than what it will bring."""
+
     @property
     def over(self) -> bool:
         """Cerebro has seen the feed's end."""
@@ -368,6 +371,10 @@ class IBKRStore:
         """Nothing more can come: cerebro asks for notifications once more after its loop."""
         return bool(self._feeds) and all(feed.over for feed in self._feeds)
 
+    def at_rest(self) -> bool:
+        """Whether nothing has come in that is not taken in yet, and nothing is under way; asked by idle hooks."""
+        return not len(self._events) and not self._look() and self._settled()
+
     def _settled(self) -> bool:
         """Whether nothing is under way: no request, no order that waits for its answer."""
         return self.connection.in_flight() == 0 and (self._broker is None or self._broker.settled())
@@ -383,6 +390,8 @@ class IBKRStore:
             head = feed.prepare()
             if head is not None and (cutoff is None or head < cutoff):
                 cutoff = head
+        if any(feed.holds() for feed in self._feeds):
+            cutoff = None
         self.cutoff_ns = cutoff
         if cutoff is not None or self._notifications or any(feed.has_news() for feed in self._feeds):
             return True

@@ -460,6 +460,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         """See ``StoreFeed``."""
         self._finishing = True
 
+    def holds(self) -> bool:
+        """See ``StoreFeed``."""
+        historical = self._state is FeedState.HISTORICAL and not self._finishing
+        return historical or self._state is FeedState.BACKFILLING
+
     @property
     def over(self) -> bool:
         """See ``StoreFeed``."""

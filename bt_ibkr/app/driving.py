@@ -56,6 +56,9 @@ class LockstepMarket:
         if not progress.port:
             # The stream is broken: the market waits for it.
             return False
+        # The market may move on what was read before this moment only; what came since must be looked at first.
+        if not self._store.at_rest():
+            return True
         until = horizon_ns if horizon_ns > now_ns else None
         if until is not None and self._end_ns:
             until = min(until, self._end_ns)
