@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -186,7 +187,7 @@ def test_analyzers_run_live(bench: Bench, tape: type[Tape], path: Any, at_bar: A
 
 @pytest.mark.parametrize("exactbars", [False, 1])
 def test_resampled_clone_can_be_traded(bench: Bench, tape: type[Tape], at_bar: Any, exactbars: int) -> None:
-    """The market falls silent across an edge of the clone: its bar then comes alone."""
+    """The market falls silent across an edge of the clone, whose bar then comes alone, when an order expires."""
     prices = tape().every_second(130, lambda s: 100.0)
     prices.trade(305, 100.0).trade(370, 100.0).trade(430, 100.0)
     line = bench.line(market=bench.market(AAPL=prices))
@@ -194,13 +195,22 @@ def test_resampled_clone_can_be_traded(bench: Bench, tape: type[Tape], at_bar: A
     def resample(cerebro: Any) -> None:
         cerebro.resampledata(cerebro.datas[0], name="two", timeframe=bt.TimeFrame.Minutes, compression=2)
 
+    def trade(strategy: Any) -> list[Any]:
+        # Decided at second 120, expires at 250.
+        far = {"exectype": bt.Order.Limit, "price": 50.0, "valid": timedelta(seconds=130)}
+        return [strategy.buy(strategy.datas[1], size=10), strategy.buy(size=1, **far)]
+
     run = bench.run(
         line,
-        at_bar(lambda s: s.buy(s.datas[1], size=10), lambda s: s.close(s.datas[1])),
+        at_bar(trade, lambda s: s.close(s.datas[1])),
         before=resample,
         cerebro={"exactbars": exactbars},
     )
-    assert [o.getstatusname() for o in run.strategy.orders] == ["Completed", "Completed"]
-    assert run.strategy.orders[0].data._name == "two"
-    assert [row[0].strftime("%M:%S") for row in run.strategy.rows["two"]][:2] == ["32:00", "34:00"]
+    strategy = run.strategy
+    assert [o.getstatusname() for o in strategy.orders] == ["Completed", "Expired", "Completed"]
+    assert strategy.orders[0].data._name == "two"
+    log = [entry[1:] for entry in strategy.log if entry[0] == "bar"]
+    at = [(name, moment.strftime("%M:%S")) for name, moment in log]
+    assert at.index(("two", "32:00")) < at.index(("AAPL", "33:00")) < at.index(("two", "34:00"))
+    assert at.index(("two", "34:00")) < at.index(("AAPL", "36:00"))
     run.agree()

@@ -93,3 +93,19 @@ def test_rounded_price_is_the_nearest_multiple(price: float, tick: float) -> Non
 )
 def test_validity(valid: Any, word: TimeInForce) -> None:
     assert time_in_force(valid) is word
+
+
+@pytest.mark.parametrize("valid", [-1, -0.5, math.nan, math.inf, True, "DAY"])
+def test_no_validity(valid: Any) -> None:
+    """Any of them would stand at IBKR until somebody cancels it."""
+    with pytest.raises(OrderRefusedError, match="is no validity"):
+        time_in_force(valid)
+
+
+def test_size_beyond_any_market_is_refused() -> None:
+    with pytest.raises(OrderRefusedError, match="larger than any market"):
+        check_size(1e300, "buy X")
+
+
+def test_price_beyond_decimals_is_left_to_ibkr() -> None:
+    assert round_to_tick(1e300, 0.01) == 1e300

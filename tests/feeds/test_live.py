@@ -152,21 +152,27 @@ def note(strategy: Any) -> None:
     strategy.values.append(tuple(line[0] for line in strategy.averages))
 
 
-def test_exactbars_changes_nothing(bench: Bench, tape: type[Tape]) -> None:
+@pytest.mark.parametrize("history", [0, 430])
+def test_exactbars_changes_nothing(bench: Bench, tape: type[Tape], history: int) -> None:
+    """Also where history has many bars of each feed ready at once."""
     market = bench.market(
         AAPL=wandering(tape, 900, seed=7), IBM=wandering(tape, 900, seed=8, start=50.0, gap=40.0)
     )
-    runs = [
-        bench.run(
-            bench.line(market=market), note, feeds=MIXED, init=averages, cerebro={"exactbars": exactbars}
-        )
-        for exactbars in (False, 1, -1)
-    ]
+
+    def run(exactbars: int) -> Any:
+        line = bench.line(market=market)
+        line.step(bench.opening(history))
+        feeds = [feed | {"backfill_start": bool(history)} for feed in MIXED]
+        return bench.run(line, note, feeds=feeds, init=averages, cerebro={"exactbars": exactbars})
+
+    runs = [run(exactbars) for exactbars in (False, 1, -1)]
     first = runs[0].strategy
-    assert len(first.values) > 40
-    for run in runs[1:]:
-        assert run.strategy.rows == first.rows
-        assert run.strategy.values == first.values
+    assert len(first.values) > 25
+    moments = [entry[2] for entry in first.log if entry[0] == "bar"]
+    assert moments == sorted(moments)
+    for other in runs[1:]:
+        assert other.strategy.rows == first.rows
+        assert other.strategy.values == first.values
     assert all(len(data.lines.close.array) < 10 for data in runs[1].cerebro.datas)
 
 

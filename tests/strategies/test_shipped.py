@@ -61,6 +61,18 @@ def test_sma_cross_waits_for_its_order(bench: Bench, tape: type[Tape]) -> None:
     run.agree()
 
 
+def halted(line: Any, conid: int) -> Any:
+    """Prices go on, but nothing trades with us."""
+    return lambda cerebro: line.control.post("/halt", {"conid": conid, "on": True})
+
+
+def test_sma_cross_sends_nothing_while_an_order_works(bench: Bench, tape: type[Tape]) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(60 * len(WAVES), by_minute(WAVES))))
+    run = bench.run(line, strategy=SmaCross, fast=2, slow=4, before=halted(line, 265598))
+    (order,) = run.broker.orders
+    assert order.status == bt.Order.Accepted
+
+
 def test_sma_cross_follows_several_instruments_apart(bench: Bench, tape: type[Tape]) -> None:
     up = tape().every_second(60 * len(WAVES), by_minute(WAVES))
     down = tape().every_second(60 * len(WAVES), by_minute([200 - value for value in WAVES]))
@@ -110,3 +122,17 @@ def test_pairs_opens_both_legs_and_closes_them(bench: Bench, tape: type[Tape]) -
     assert done == [("AAPL", "SELL", 95), ("IBM", "BUY", 200), ("AAPL", "BUY", 95), ("IBM", "SELL", 200)]
     assert not any(position.size for position in run.broker.positions.values())
     run.agree()
+
+
+def test_pairs_decides_nothing_while_a_leg_works(bench: Bench, tape: type[Tape]) -> None:
+    wobble = [0.0, 0.1, -0.1, 0.1, -0.1, 0.0, 0.1, -0.1, 0.1, 5.0, 5.0, *([0.1, -0.1, 0.0] * 4)]
+    first = tape().every_second(60 * len(wobble), by_minute([100 + value for value in wobble]))
+    second = tape().every_second(60 * len(wobble), lambda s: 50.0)
+    line = bench.line(market=bench.market(AAPL=first, IBM=second))
+    run = bench.run(
+        line,
+        strategy=Pairs, period=8, entry=2.0, exit=0.5, value=10_000.0,
+        feeds=[{"dataname": "AAPL"}, {"dataname": "IBM"}],
+        before=halted(line, 8314),
+    )  # fmt: skip
+    assert [order.status for order in run.broker.orders] == [bt.Order.Completed, bt.Order.Accepted]
