@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 #: After an execution, the account's own cash figure is believed again once it is this old, market seconds.
 _LEDGER_SETTLES_S = 15
+#: At the end of a run, seconds that the executions of an order just answered are waited for.
+_LAST_FILLS_S = 0.25
 
 
 class _Working:
@@ -162,6 +164,33 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             for working in held:
                 _log.warning("order-never-transmitted ref=%d coid=%s", working.order.ref, working.coid)
                 self._store.put_notification("order-never-transmitted", working.order)
+
+    def drain(self, wait_s: float) -> None:
+        """Take in what is still under way when a run ends: the answers to the last orders, and their fills.
+
+        Strategies have stopped and are told nothing of it, but the books are right. An order that has no
+        answer by then is one of ``problems``.
+
+        Args:
+            wait_s: At most so long.
+        """
+        last = [w for w in self._by_ref.values() if w.submitted and not w.done and w.order_id is None]
+        latest = time.monotonic() + wait_s
+        linger = 0.0
+        while (now := time.monotonic()) < latest:
+            self.next()
+            if self.settled() and not self._store.connection.in_flight():
+                # A marketable order executes with its answer; the execution comes by another way.
+                linger = linger or now + _LAST_FILLS_S
+                if now >= linger or all(working.done for working in last):
+                    break
+            self._store.wake.wait(0.02)
+        if self._awaiting:
+            self.problems.extend(
+                f"Order {w.coid} was sent when the run ended and has no answer: look it up before you repeat it."
+                for w in last
+                if w.order_id is None and not w.done
+            )
 
     def data_started(self, data: Any) -> None:
         """A feed knows its contract now: show strategies the position that stood before them."""
@@ -342,6 +371,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         _log.warning("order-refused coid=%s why=%s", working.coid, why)
         self._store.put_notification("order-refused", working.order, why=why)
         working.done = True
+        working.order.addinfo(reason=why)
         working.order.reject(self)
         self._notify(working.order)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import backtrader as bt
@@ -23,6 +23,9 @@ ORDER_TYPES: dict[int, OrderType] = {
     bt.Order.StopTrail: OrderType.TRAIL,
     bt.Order.StopTrailLimit: OrderType.TRAIL_LIMIT,
 }
+
+#: The largest size taken: beyond it a float no longer tells one share from the next.
+MOST = 2.0**53
 
 #: Types whose ``price`` is a limit, a stop, or both with ``pricelimit``.
 _NEEDS_PRICE = {bt.Order.Limit, bt.Order.Stop, bt.Order.StopLimit}
@@ -45,6 +48,8 @@ def check_size(size: Any, what: str) -> float:
         raise OrderRefusedError(
             f"{what}: the size {size!r} is not a size to trade.", remedy="Give a finite size other than 0."
         )
+    if abs(size) > MOST:
+        raise OrderRefusedError(f"{what}: the size {size!r} is larger than any market.")
     return abs(float(size))
 
 
@@ -58,7 +63,11 @@ def round_to_tick(price: float, tick: float) -> float:
     if tick <= 0:
         return price
     step = Decimal(repr(tick))
-    return float((Decimal(repr(price)) / step).quantize(Decimal(1)) * step)
+    try:
+        return float((Decimal(repr(price)) / step).quantize(Decimal(1)) * step)
+    except InvalidOperation:
+        # More ticks than a decimal holds: no market trades there, IBKR says so.
+        return price
 
 
 def time_in_force(valid: Any) -> TimeInForce:
@@ -73,11 +82,12 @@ def time_in_force(valid: Any) -> TimeInForce:
         return TimeInForce.GOOD_TILL_CANCELLED
     if isinstance(valid, timedelta):
         return TimeInForce.DAY if valid == timedelta() else TimeInForce.GOOD_TILL_CANCELLED
-    if isinstance(valid, (int, float)):
+    # A number counts days: one below 0 or NaN would otherwise stand until it is cancelled.
+    if isinstance(valid, (int, float)) and not isinstance(valid, bool) and 0 <= valid < math.inf:
         return TimeInForce.DAY if valid == 0 else TimeInForce.GOOD_TILL_CANCELLED
     raise OrderRefusedError(
         f"valid={valid!r} is no validity.",
-        remedy="Give None, Order.DAY, a date, a datetime, a timedelta, or 0.",
+        remedy="Give None, Order.DAY, a date, a datetime, a timedelta, or a number of days from 0.",
     )
 
 

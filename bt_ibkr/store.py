@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 #: Longest wait in one cycle, seconds: cerebro looks at ``runstop`` only between cycles.
 _LONGEST_WAIT_S = 0.25
+#: How long the end of a run waits for what it has sent last, seconds: a run that is told to end does so within two.
+_LAST_ANSWERS_S = 1.0
 
 
 def refuse_unknown(owner: str, unknown: dict[str, Any]) -> None:
@@ -221,13 +223,22 @@ class IBKRStore:
     def __enter__(self) -> IBKRStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(at_once=kind is not None and not issubclass(kind, Exception))
 
-    def close(self) -> None:
-        """End the session. backtrader does not stop stores after an exception, so call this (or use ``with``)."""
-        if not self._closed:
-            self._closed = True
+    def close(self, *, at_once: bool = False) -> None:
+        """End the session. backtrader does not stop stores after an exception, so call this (or use ``with``).
+
+        Args:
+            at_once: Do not wait for the answers to orders that were sent last.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._broker is not None and not at_once:
+                self._broker.drain(_LAST_ANSWERS_S)
+        finally:
             self.connection.close()
 
     # -- life (called by cerebro, feeds and broker) --------------------------------------------------

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import backtrader as bt
 import pandas as pd
 
-from bt_ibkr.app.collect import collect, ended, execute, make_cerebro, now_text, position_row
+from bt_ibkr.app.collect import (
+    collect_backtest,
+    ended,
+    execute,
+    make_cerebro,
+    now_text,
+    position_row,
+    running_strategy,
+)
 from bt_ibkr.app.market import BarLength, market_bars
 from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instruments_of, timeframe_of
@@ -57,11 +67,16 @@ def run_backtest(
     try:
         strategy = execute(cerebro, result)
     except BtIbkrError as problem:
+        _read_off(result, cerebro, running_strategy(cerebro))
         problem.result = ended(result)  # type: ignore[attr-defined]
         raise
+    _read_off(result, cerebro, strategy)
+    return ended(result)
+
+
+def _read_off(result: RunResult, cerebro: Any, strategy: Any | None) -> None:
     if strategy is not None:
-        collect(result, strategy, lambda order: None, lambda order: None)
+        collect_backtest(result, strategy)
     broker = cerebro.broker
     result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
     result.cash, result.value = float(broker.getcash()), float(broker.getvalue())
-    return ended(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,20 +69,37 @@ def position_row(position: Any) -> PositionRow:
     return PositionRow(size=float(position.size), price=float(position.price))
 
 
-def collect(
+def running_strategy(cerebro: Any) -> Any | None:
+    """The strategy of a run that failed; ``None`` if it was not made."""
+    strategies = getattr(cerebro, "runningstrats", None)
+    return strategies[0] if strategies else None
+
+
+def collect_orders(
     result: RunResult,
-    strategy: Any,
+    orders: Iterable[Any],
     coid: Callable[[Any], str | None],
     order_id: Callable[[Any], str | None],
 ) -> None:
-    """Orders, executions and counts that the recorder kept."""
-    recorder = strategy.analyzers.getbyname("bt_ibkr_run")
+    """Rows of ``orders``."""
+    for order in orders:
+        result.orders.append(
+            order_row(order, symbol=_symbol(order), coid=coid(order), order_id=order_id(order))
+        )
+
+
+def collect_counts(result: RunResult, strategy: Any) -> RunRecorder:
+    """Counts that the recorder kept; the recorder."""
+    recorder: RunRecorder = strategy.analyzers.getbyname("bt_ibkr_run")
     result.bars, result.trades = recorder.bars, recorder.trades
-    for order in recorder.orders.values():
-        if not order.p.simulated:
-            result.orders.append(
-                order_row(order, symbol=_symbol(order), coid=coid(order), order_id=order_id(order))
-            )
+    return recorder
+
+
+def collect_backtest(result: RunResult, strategy: Any) -> None:
+    """Orders, executions and counts that the recorder kept."""
+    recorder = collect_counts(result, strategy)
+    orders = [order for order in recorder.orders.values() if not order.p.simulated]
+    collect_orders(result, orders, lambda order: None, lambda order: None)
     for number, (order, bit) in enumerate(recorder.fills, start=1):
         result.executions.append(
             ExecutionRow(
@@ -93,7 +110,7 @@ def collect(
                 size=abs(float(bit.size)),
                 price=float(bit.price),
                 commission=round(float(bit.openedcomm + bit.closedcomm), 6),
-                order_ref=coid(order) or str(order.ref),
+                order_ref=str(order.ref),
             )
         )
 

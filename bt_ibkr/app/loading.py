@@ -13,6 +13,7 @@ from typing import Any
 
 import backtrader as bt
 
+from bt_ibkr.brokers.tickets import MOST
 from bt_ibkr.errors import OrderRefusedError, StrategyError, UsageError
 from bt_ibkr.strategies import SHIPPED
 
@@ -115,7 +116,7 @@ def checked(strategy: type[Any]) -> type[Any]:
         if size is None:
             return
         try:
-            bad = not math.isfinite(size) or size == 0
+            bad = not math.isfinite(size) or size == 0 or abs(size) > MOST
         except TypeError:
             bad = True
         if bad:

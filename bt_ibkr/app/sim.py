@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 
-from bt_ibkr.app.collect import collect, ended, execute, make_cerebro, now_text, position_row
+from bt_ibkr.app.collect import (
+    collect_counts,
+    collect_orders,
+    ended,
+    execute,
+    make_cerebro,
+    now_text,
+    position_row,
+    running_strategy,
+)
 from bt_ibkr.app.control import ControlClient, EmulatorProcess
 from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket, catch_up
 from bt_ibkr.app.market import BarLength
@@ -57,7 +66,8 @@ def run_sim(
             )
             _run_against(request, cerebro, result, target, control, bar, stopper)
         except BtIbkrError as problem:
-            problem.result = ended(result)  # type: ignore[attr-defined]
+            if cerebro.datas:
+                problem.result = ended(result)  # type: ignore[attr-defined]
             raise
     return ended(result)
 
@@ -137,7 +147,13 @@ def _run_against(
         if stopper is not None:
             stopper.attach(cerebro.runstop)
             stopper.attach(store.interrupt)
-        strategy = execute(cerebro, result)
+        try:
+            strategy = execute(cerebro, result)
+        except BtIbkrError:
+            # Orders may have been sent just before: take in their answers, then tell what there is.
+            store.close()
+            _read_off(result, cerebro, broker, running_strategy(cerebro))
+            raise
         _read_off(result, cerebro, broker, strategy)
         if strategy is not None and not (stopper is not None and stopper.asked):
             result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
@@ -180,9 +196,12 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
 
 def _read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
     if strategy is not None:
-        collect(result, strategy, broker.client_order_id, broker.order_id)
-        result.executions = _executions(broker)
-    result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
+        collect_counts(result, strategy)
+    collect_orders(result, broker.orders, broker.client_order_id, broker.order_id)
+    result.executions = _executions(broker)
+    with contextlib.suppress(BtIbkrError):
+        # A feed that could not start has no position.
+        result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
     result.errors.extend(broker.problems)
     result.start_cash = float(broker.startingcash)
     result.cash, result.value = float(broker.getcash()), float(broker.getvalue())

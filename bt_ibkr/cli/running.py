@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import traceback
@@ -55,12 +56,18 @@ def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:
     teller = None if as_json else Teller(console)
     stopper = Stopper()
     runner = run_sim if mode == "sim" else run_backtest
+    # What a strategy prints must not mix with the one object of --json.
+    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     with _Signals(stopper) as signals:
         try:
-            result: RunResult = runner(request, teller, stopper)
+            with aside:
+                result: RunResult = runner(request, teller, stopper)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
-            return 128 + (signals.received or signal.SIGINT)
+            code = 128 + (signals.received or signal.SIGINT)
+            if as_json:
+                sys.stdout.write(to_json({"errors": ["interrupted"], "exit_code": code}) + "\n")
+            return code
         except RunFailedError as problem:
             if problem.__cause__ is not None:
                 traceback.print_exception(problem.__cause__, file=sys.stderr)

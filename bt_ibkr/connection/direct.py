@@ -193,7 +193,12 @@ class DirectConnection:
         with self._pending_lock:
             self._pending -= 1
         self._wake.set()
-        if not future.cancelled() and future.exception() is not None:
+        if future.cancelled() or future.exception() is None:
+            return
+        if self._loop is None:
+            # What was not answered by the end of the session is told by whoever waited for it.
+            _log.warning("command-abandoned problem=%r", future.exception())
+        else:
             _log.error("command-failed problem=%r", future.exception(), exc_info=future.exception())
 
     def in_flight(self) -> int:

@@ -95,6 +95,41 @@ def test_strategy_from_a_file(here: Any, tmp_path: Path) -> None:
     assert told["position"]["AAPL"]["size"] == 7
 
 
+def test_what_a_strategy_prints_stays_out_of_the_json(here: Any, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import backtrader as bt\nclass Loud(bt.Strategy):\n    def next(self): print('a bar')\n"
+    )
+    ended = here("run", "loud.py", "--json", "--to", "2026-03-02T14:35", "--data", "AAPL")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["bars"] == 5
+    assert "a bar" in ended.err
+
+
+SECOND = "def next(self):\n        if len(self) == 2: self.buy(size=7)"
+LAST_WORDS = {
+    "stops": (f"{SECOND}; self.env.runstop()", 0),
+    "at the end": ("def stop(self): self.buy(size=7)", 0),
+    "raises": (f"{SECOND}; raise ValueError('late')", 1),
+    "raises when told": (f"{SECOND}\n    def notify_order(self, order): raise ValueError('told')", 1),
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+def test_an_order_sent_last_is_told_with_its_fill(here: Any, tmp_path: Path, case: str) -> None:
+    body, code = LAST_WORDS[case]
+    (tmp_path / "last.py").write_text(f"import backtrader as bt\nclass Last(bt.Strategy):\n    {body}\n")
+    ended = here("run", "last.py", "--json", "--to", "2026-03-02T14:40", "--data", "AAPL")
+    assert ended.code == code, ended.err
+    assert "command-failed" not in ended.err
+    told = json.loads(ended.out)
+    assert [(o["size"], o["status"], o["filled"]) for o in told["orders"]] == [(7.0, "Completed", 7.0)]
+    (execution,) = told["executions"]
+    assert told["position"]["AAPL"]["size"] == 7.0
+    assert told["bars"] >= 1
+    spent = 7 * execution["price"] + execution["commission"]
+    assert told["cash"] == pytest.approx(told["start_cash"] - spent)
+
+
 def test_interrupt_ends_a_lockstep_run_in_order(start: Any) -> None:
     running = start("run", "sma_cross", "--bar", "5s", "--data", "AAPL")
     running.until("bar     1")
@@ -111,10 +146,10 @@ def test_interrupt_ends_a_lockstep_run_in_order(start: Any) -> None:
 
 def test_termination_ends_a_run_in_real_time_in_order(start: Any, tmp_path: Path) -> None:
     (tmp_path / "tells.py").write_text(
-        "import backtrader as bt\n"
+        "import sys, backtrader as bt\n"
         "class Tells(bt.Strategy):\n"
         "    def next(self):\n"
-        "        if len(self) == 1: print('first bar', flush=True)\n"
+        "        if len(self) == 1: print('first bar', file=sys.__stdout__, flush=True)\n"
     )
     running = start("run", "tells.py", "--speed", "60", "--bar", "5s", "--data", "AAPL", "--json")
     running.until("first bar")

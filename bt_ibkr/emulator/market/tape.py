@@ -196,7 +196,8 @@ def _read(path: Path) -> Any:
         return parquet.read_table(path)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise MarketFileError(
-            f"{path} cannot be read as Parquet: {error}.", remedy="Market files are Parquet files."
+            f"{path} cannot be read as Parquet: {str(error).rstrip('.')}.",
+            remedy="Market files are Parquet files.",
         ) from error
 
 
