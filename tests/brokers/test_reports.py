@@ -64,7 +64,7 @@ def stories(draw: st.DrawFn) -> tuple[list[tuple[str, int]], list[int], bool, li
     return events, parts, cancelled, draw(st.lists(st.booleans(), min_size=len(events), max_size=len(events)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=stories(), knows_ref=st.booleans())
 def test_any_order_of_reports_gives_the_same_book(
     stage: Stages, says: Any, story: Any, knows_ref: bool
