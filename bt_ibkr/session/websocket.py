@@ -27,7 +27,7 @@ from bt_ibkr.errors import RequestTimeoutError, UnreachableError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.http import trust_error
 from bt_ibkr.wire import frames, topics
-from bt_ibkr.wire.frames import Frame
+from bt_ibkr.wire.frames import Frame, QuoteFrame
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Socket:
         self._sent_at_ns: dict[str, int] = {}
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
-        self.routes: dict[str | None, Callable[[Frame], None]] = {}
+        self.routes: dict[str | None, Callable[[QuoteFrame], None]] = {}
         #: Frames received on the present connection.
         self.received = 0
         #: Local port of the present connection, 0 if there is none.
@@ -195,7 +195,7 @@ class Socket:
         keeper = asyncio.create_task(self._keep_alive(ws), name="websocket-keep-alive")
         on_frame, on_progress = self._events.on_frame, self._events.on_progress
         route = self.routes.get
-        decode = frames.decode
+        decode, decode_quote = frames.decode, frames.decode_quote
         text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
         receive = ws.receive
         try:
@@ -210,7 +210,10 @@ class Socket:
                         else str(ws.exception())
                     )
                 try:
-                    frame = decode(message.data)
+                    quote = decode_quote(message.data)
+                    take = route(quote.topic)
+                    # Rare enough to be decoded twice: all but market data.
+                    frame = decode(message.data) if take is None else None
                 except WireError as problem:
                     self.received += 1
                     self.unreadable += 1
@@ -218,11 +221,10 @@ class Socket:
                         _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
                     on_progress()
                     continue
-                take = route(frame.topic)
-                if take is None:
+                if take is not None:
+                    take(quote)
+                elif frame is not None:
                     on_frame(frame)
-                else:
-                    take(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.
                 self.received += 1
                 on_progress()
