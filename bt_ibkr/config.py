@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 from bt_ibkr.errors import UsageError
 from bt_ibkr.login import GatewayLogin, Login
 
+#: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
+PENALTY_S = 900.0
 #: Where the Client Portal Gateway listens unless its conf.yaml says otherwise.
 DEFAULT_GATEWAY = "https://localhost:5000/v1/api"
 
@@ -51,7 +54,12 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         renew_market_data_s: Market seconds after which a subscription is sent again; the server ends it
             silently after 10 to 15 minutes.
         reconnect_first_s, reconnect_longest_s: Back-off between attempts to reopen the WebSocket.
-        compete: Take the brokerage session over from another login of the same user.
+        competing: What to do when another login of the same user holds the brokerage session: ``yield``
+            (wait until it is free), ``take_over_once`` (take it, but do not fight if it is taken back), ``ask``
+            (wait for ``Session.take_over``).
+        region: Whose midnight resets the session: ``america``, ``europe`` or ``asia``.
+        penalty_s: Seconds for which nothing but what protects positions is sent after HTTP 429.
+        suppress: Ids of order questions that IBKR shall not ask in this session; told anew after each log-on.
         paced: Keep to IBKR's request limits. Off only for servers that have none, such as an emulator
             without pacing.
     """
@@ -63,11 +71,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     connect_timeout_s: float = 10.0
     tickle_interval_s: float = 60.0
     tic_interval_s: float = 30.0
-    silence_s: float = 25.0
+    silence_s: float = 18.0
     renew_market_data_s: float = 540.0
     reconnect_first_s: float = 0.25
     reconnect_longest_s: float = 30.0
-    compete: bool = True
+    competing: Literal["yield", "take_over_once", "ask"] = "take_over_once"
+    region: str = "america"
+    penalty_s: float = PENALTY_S
+    suppress: tuple[str, ...] = ()
     paced: bool = True
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@
     │   ├── PortInUseError         the port to listen on is taken
     │   ├── TrustError             the server's certificate is not trusted              exit 7
     │   ├── AuthenticationError    reachable, but nobody is logged in                   exit 8
+    │   │   └── CompetingError     another login of the same user holds the session     exit 8
     │   ├── RequestTimeoutError    the answer did not come: the outcome is unknown
     │   ├── PacingPenaltyError     429: too many requests
     │   └── ResponseError          an answer that is an error, with status and body
@@ -125,6 +126,10 @@ class AuthenticationError(SessionError):
     """The server answers, but there is no authenticated brokerage session."""
 
     exit_code = 8
+
+
+class CompetingError(AuthenticationError):
+    """Another login of the same user holds the brokerage session."""
 
 
 class RequestTimeoutError(SessionError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
 from bt_ibkr.connection.direct import DirectConnection
-from bt_ibkr.connection.interface import Connection, Progress, SessionChanged, StoreEvent
+from bt_ibkr.connection.interface import Connection, Progress, SessionChanged, SessionNotice, StoreEvent
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
 from bt_ibkr.services.questions import QuestionPolicy
@@ -190,6 +190,7 @@ class IBKRStore:
         self._broker: IBKRBroker | None = None
         self._notifications: deque[tuple[Any, tuple[Any, ...], dict[str, Any]]] = deque()
         self._opened = False
+        self._streaming = False
         self._closed = False
         self._finishing = False
         self._finish_after: Progress | None = None
@@ -439,7 +440,13 @@ class IBKRStore:
             event = self._events.take()
             if event is None:
                 return
-            _log.info("store-event state=%s cause=%s", event.state, event.cause)
+            if isinstance(event, SessionNotice):
+                self.put_notification(event.kind, event)
+                continue
             self.put_notification(event.state, event)
+            if event.connected is self._streaming:
+                # A step on the way up or down: the feeds have what they had.
+                continue
+            self._streaming = event.connected
             for feed in self._feeds:
                 feed.session_changed(event)

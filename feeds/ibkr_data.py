@@ -416,11 +416,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         """See ``StoreFeed``."""
         if self._state in (FeedState.NEW, FeedState.OVER, FeedState.HISTORICAL):
             return
-        if change.state == "broken":
+        if not change.connected and self._laststatus != self.CONNBROKEN:
             self.put_notification(self.CONNBROKEN, change.cause)
             if self._builder is not None:
                 self._drain_before_break()
-        elif change.state == "streaming" and self._laststatus == self.CONNBROKEN:
+        elif change.connected and self._laststatus == self.CONNBROKEN:
             self._rejoin()
 
     def _drain_before_break(self) -> None:

@@ -12,6 +12,7 @@ from bt_ibkr.errors import (
     AmbiguousContractError,
     AuthenticationError,
     BtIbkrError,
+    CompetingError,
     ContractError,
     ContractNotFoundError,
     HistoryError,
@@ -37,7 +38,7 @@ EXIT_CODES = {
     RunFailedError: 1, UsageError: 2, NotOfferedError: 2, StrategyError: 3, ContractError: 4,
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
-    HistoryError: 6, TrustError: 7, AuthenticationError: 8, OrderError: 9, OrderRefusedError: 9,
+    HistoryError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,
     OutcomeUnknownError: 9,
 }  # fmt: skip
 ALL = [

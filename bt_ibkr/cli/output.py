@@ -95,7 +95,8 @@ class Teller:
 
     def on_store(self, message: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         about = args[0] if args else ""
-        cause = getattr(about, "cause", None) or kwargs.get("why") or kwargs.get("error") or ""
+        told = (getattr(about, name, None) for name in ("cause", "text"))
+        cause = next((text for text in told if text), kwargs.get("why") or kwargs.get("error") or "")
         self._say(0, f"[cyan]session   {escape(str(message))} {escape(str(cause))}[/]")
 
 

@@ -25,6 +25,7 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
     Progress,
     SessionChanged,
+    SessionNotice,
     StoreEvent,
     Submission,
 )
@@ -42,7 +43,8 @@ from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.loop import LoopThread
-from bt_ibkr.session.session import Session, SessionState
+from bt_ibkr.session.session import Session
+from bt_ibkr.session.states import CONNECTED, SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import stream_events, topics
 from bt_ibkr.wire.frames import Frame
@@ -234,16 +236,21 @@ class DirectConnection:
             _log.warning("stream-error topic=%s error=%s", topic, frame.error)
             self._tell("error", f"{topic}: {frame.error}")
 
-    def _tell(self, state: str, cause: str) -> None:
+    def _tell(self, kind: str, text: str) -> None:
         if self._store_events is not None:
-            self._store_events.append(SessionChanged(state, cause))
+            self._store_events.append(SessionNotice(kind, text))
 
-    def _on_state(self, state: SessionState, cause: str) -> None:
-        if state is SessionState.BROKEN and self._opened_once:
+    def _on_state(self, event: SessionEvent) -> None:
+        connected = event.state in CONNECTED
+        was_connected = event.previous in CONNECTED
+        if was_connected and not connected and self._opened_once:
             self._market_data.broken()
-        if state is SessionState.STREAMING and self._opened_once and self._loop is not None:
+        if connected and not was_connected and self._opened_once and self._loop is not None:
             self._command(self._reread_orders())
-        self._tell(state.value, cause)
+        if self._store_events is not None:
+            self._store_events.append(
+                SessionChanged(event.state.value, event.cause, event.next_step, connected)
+            )
 
     async def _reread_orders(self) -> None:
         """After a break: what changed meanwhile. Executions are replayed by the stream itself."""

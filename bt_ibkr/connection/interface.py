@@ -23,10 +23,26 @@ from bt_ibkr.services.marketdata import TickSink
 
 
 class SessionChanged(msgspec.Struct, frozen=True):
-    """The session's state changed: ``streaming``, ``broken`` …, with the cause."""
+    """The session's state changed.
+
+    Attributes:
+        state: The value of a ``SessionState``: ``streaming``, ``disconnected``, ``needs a person`` …
+        cause: Why, in words.
+        next_step: What happens next, or what somebody has to do.
+        connected: Whether market data and reports stream now.
+    """
 
     state: str
     cause: str
+    next_step: str = ""
+    connected: bool = False
+
+
+class SessionNotice(msgspec.Struct, frozen=True):
+    """Something the session has to tell that changes no state: ``notice``, ``error`` or ``unreadable``."""
+
+    kind: str
+    text: str
 
 
 class HistoryArrived(msgspec.Struct, frozen=True):
@@ -102,7 +118,7 @@ AccountEvent = (
     | LedgerChanged
 )
 FeedEvent = HistoryArrived
-StoreEvent = SessionChanged
+StoreEvent = SessionChanged | SessionNotice
 
 
 class Submission(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from bt_ibkr.config import SessionSettings
 from bt_ibkr.model.market import Tick
 from bt_ibkr.session.websocket import Socket, Subscription, renewal_ns
 from bt_ibkr.wire import topics
-from bt_ibkr.wire.frames import QUOTE_FIELDS, Frame, QuoteMerger
+from bt_ibkr.wire.frames import QUOTE_FIELDS, QuoteFrame, QuoteMerger
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _Stream:
         self.sinks: list[TickSink] = []
         self.seen: Tick | None = None
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: QuoteFrame) -> None:
         """Merge a frame and hand its tick on; the hot path of market data."""
         tick = self._merge(frame, self._now_ns())
         if tick is None:

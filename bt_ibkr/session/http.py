@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -50,6 +50,9 @@ class HttpClient:
         self._gate = gate
         #: Told of each 429, with the seconds of the penalty.
         self.on_penalty: Callable[[float], None] = lambda seconds: None
+        #: Given an answer that is no success and the generation of its credential: does what the answer asks
+        #: for first (a log-on, say) and tells whether the request may be made again. Only for GET.
+        self.repair: Callable[[Reply, int], Awaitable[bool]] | None = None
 
     @property
     def ssl(self) -> ssl.SSLContext | bool:
@@ -143,7 +146,12 @@ class HttpClient:
             ResponseError: Any other status than 200, or a body that IBKR uses for errors.
             WireError: The body is not JSON.
         """
-        return self.checked(f"GET {path}", await self.send("GET", path, params=params))
+        used = self.generation
+        reply = await self.send("GET", path, params=params)
+        if reply.status != 200 and self.repair is not None and await self.repair(reply, used):
+            # Reading twice does no harm.
+            reply = await self.send("GET", path, params=params)
+        return self.checked(f"GET {path}", reply)
 
     async def post(self, path: str, body: object | None = None) -> Any:
         """The decoded body of a POST that must succeed; raises as ``get``."""

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from bt_ibkr.config import PENALTY_S
 from bt_ibkr.errors import PacingPenaltyError
 from bt_ibkr.session.classes import RequestClass, class_of
 
@@ -69,9 +70,6 @@ IBKR_LIMITS: tuple[Limit, ...] = (
     Limit(path=r"/sso/validate", count=1, per_s=60.0, source=_TABLE),
     Limit(path=r"/tickle", count=1, per_s=1.0, source=_TABLE),
 )
-
-#: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
-PENALTY_S = 900.0
 
 _MARGIN = 1.03
 #: A request that has waited so long goes before more urgent classes (but not before what protects positions).

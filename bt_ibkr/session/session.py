@@ -1,8 +1,10 @@
-"""The session with IBKR: who is logged in, kept alive, with its WebSocket.
+"""The session with IBKR: brought up, watched, brought up again, and its state told truthfully.
 
-Start-up order (each step raises if it fails): ``/tickle`` and ``auth/status``, ``ssodh/init`` where there is
-no brokerage session, ``/iserver/accounts`` (before it, order and market-data calls answer HTTP 500),
-``/portfolio/accounts`` (before it, portfolio calls answer empty without an error), then the WebSocket.
+Each attempt goes the same way, and each step raises if it fails: credential, ``/tickle`` and ``auth/status``,
+``ssodh/init`` where there is no brokerage session, ``/iserver/accounts`` (before it, order and market-data calls
+answer HTTP 500), ``/portfolio/accounts`` (before it, portfolio calls answer empty without an error), then the
+WebSocket, with everything that was subscribed. The first attempt raises to the caller; every later one is
+repeated with growing, jittered pauses, and each change of state is an event.
 """
 
 from __future__ import annotations
@@ -10,45 +12,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine
 
 import aiohttp
 
 from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import AuthenticationError, BtIbkrError, SessionError, WireError
-from bt_ibkr.session.auth.interface import REFUSED, RENEWABLE
+from bt_ibkr.errors import (
+    AuthenticationError,
+    BtIbkrError,
+    CompetingError,
+    PacingPenaltyError,
+    SessionError,
+    TrustError,
+    WireError,
+)
+from bt_ibkr.session.auth.interface import SingleFlight
+from bt_ibkr.session.backoff import Backoff
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
-from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
+from bt_ibkr.session.log_on import LogOn, repair_of
+from bt_ibkr.session.maintenance import MaintenanceCalendar
+from bt_ibkr.session.pacing import IBKR_LIMITS, GateStatus, PacingGate
+from bt_ibkr.session.states import CONNECTED, SessionEvent, SessionState, check
 from bt_ibkr.session.websocket import Socket
 from bt_ibkr.wire import session as wire_session
 from bt_ibkr.wire import stream_events
 from bt_ibkr.wire.frames import Frame
 
+__all__ = ["Session", "SessionEvent", "SessionState"]
+
 _log = logging.getLogger(__name__)
 
-#: How often the brokerage session is asked for before a person is asked.
-_INIT_TRIES = 3
-#: Statuses by which the gateway says that nobody is logged in; their bodies are text or HTML.
-_NOT_LOGGED_IN = frozenset({401, 403, 410})
-
-
-class SessionState(Enum):
-    """Where the session stands."""
-
-    CLOSED = "closed"
-    OPENING = "opening"
-    STREAMING = "streaming"
-    BROKEN = "broken"
-
-
-_ALLOWED = {
-    SessionState.CLOSED: {SessionState.OPENING},
-    SessionState.OPENING: {SessionState.STREAMING, SessionState.CLOSED},
-    SessionState.STREAMING: {SessionState.BROKEN, SessionState.CLOSED},
-    SessionState.BROKEN: {SessionState.STREAMING, SessionState.CLOSED},
-}
+#: Pause between looks while only a person, or another login, can change anything, seconds.
+_PATIENT_S = 60.0
+#: States that are left only by real progress: a look that shows nothing new is no event.
+_WAITING = frozenset(
+    {SessionState.NEEDS_PERSON, SessionState.COMPETING, SessionState.MAINTENANCE, SessionState.PENALTY}
+)
+_CLIMB = (SessionState.GATEWAY_UP, SessionState.READ_ONLY)
 
 
 class Session:
@@ -59,7 +60,7 @@ class Session:
         clock: Market clock.
         on_frame: Called for each frame of the WebSocket that no route takes.
         on_progress: Called after each frame.
-        on_state: Called at each change of state with the new state and its cause.
+        on_state: Called with each change of state.
     """
 
     def __init__(
@@ -69,21 +70,27 @@ class Session:
         clock: Clock | None = None,
         on_frame: Callable[[Frame], None],
         on_progress: Callable[[], None] = lambda: None,
-        on_state: Callable[[SessionState, str], None],
+        on_state: Callable[[SessionEvent], None],
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._frame_sink = on_frame
         self.on_progress = on_progress
         self._state_sink = on_state
-        self._state = SessionState.CLOSED
+        self._state = SessionState.DISCONNECTED
+        self._calendar = MaintenanceCalendar(settings.region)
+        self._backoff = Backoff(settings.reconnect_first_s, settings.reconnect_longest_s)
         self._client: aiohttp.ClientSession | None = None
+        self._gate = PacingGate(IBKR_LIMITS if settings.paced else (), penalty_s=settings.penalty_s)
         self._tasks: list[asyncio.Task[None]] = []
-        self._opened: asyncio.Future[None] | None = None
+        self._repairs: dict[str, SingleFlight] = {}
+        self._penalty_over: asyncio.TimerHandle | None = None
         self._session_seen: str | None = None
         self._lapsed = asyncio.Event()
-        self._accounts: wire_session.Accounts | None = None
+        self._nudged = asyncio.Event()
+        self._closing = False
         self._end_http: Callable[[], Awaitable[None]] | None = None
+        self._log_on: LogOn
         self.http: HttpClient
         self.socket: Socket
 
@@ -98,18 +105,40 @@ class Session:
         Raises:
             SessionError: The session is not open.
         """
-        if self._accounts is None:
+        accounts = self._log_on.accounts if hasattr(self, "_log_on") else None
+        if accounts is None:
             raise SessionError("The session is not open: its accounts are not known yet.")
-        return self._accounts
+        return accounts
 
-    def _move(self, state: SessionState, cause: str) -> None:
-        if state is self._state:
+    def pacing(self) -> GateStatus:
+        """Budget, queues and penalty of the request gate."""
+        return self._gate.status()
+
+    def take_over(self) -> None:
+        """A person wants the brokerage session taken from whoever has it, once."""
+        self._log_on.allow_take_over()
+        self._nudged.set()
+
+    def nudge(self) -> None:
+        """Try now, not at the end of the present pause."""
+        self._nudged.set()
+
+    def _move(self, state: SessionState, cause: str, next_step: str = "") -> None:
+        if state is self._state or (self._closing and state is not SessionState.DISCONNECTED):
             return
-        if state not in _ALLOWED[self._state]:
-            raise SessionError(f"The session cannot go from {self._state.value} to {state.value} ({cause}).")
+        if state in _CLIMB and self._state in _WAITING:
+            return
+        if not self._closing:
+            check(self._state, state, cause)
+        event = SessionEvent(
+            state=state, previous=self._state, cause=cause, next_step=next_step, time_ns=self._clock.now_ns()
+        )
         self._state = state
-        _log.info("session-%s cause=%s", state.value, cause)
-        self._state_sink(state, cause)
+        level = logging.WARNING if state in _WAITING or event.previous in CONNECTED else logging.INFO
+        _log.log(level, "session-state state=%s cause=%s next=%s", state.value, cause, next_step)
+        self._state_sink(event)
+
+    # -- life ----------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Log on, prime and stream.
@@ -118,133 +147,160 @@ class Session:
             UnreachableError: Nobody answers at the address.
             TrustError: The certificate is not trusted.
             AuthenticationError: Nobody is logged in at the gateway.
+            CompetingError: Another login holds the brokerage session.
         """
-        self._move(SessionState.OPENING, "asked to")
+        if self._client is not None or self._closing:
+            raise SessionError("This session was opened before.", remedy="Make a new one.")
         settings = self._settings
         self._client = aiohttp.ClientSession(
             cookie_jar=aiohttp.CookieJar(unsafe=True),
             headers={"User-Agent": "bt_ibkr", "Accept": "*/*"},
         )
-        gate = PacingGate(IBKR_LIMITS if settings.paced else ())
         try:
-            self.http = HttpClient(self._client, settings, gate)
+            self.http = HttpClient(self._client, settings, self._gate)
+            self.http.on_penalty = self._on_penalty
+            self.http.repair = self._repair
             self._end_http = self.http.close
-            await self.http.log_on()
-            await self._log_on()
-            await self._prime()
+            self._log_on = LogOn(self.http, settings, self._reached)
             self.socket = Socket(
                 self._client,
                 settings,
                 ssl_context(settings.trust, settings.base_url),
                 self._clock,
                 self,
-                self._session_id,
                 self.http.authenticator.websocket,
             )
-            self._opened = asyncio.get_running_loop().create_future()
-            self._start(self.socket.run(), "websocket")
-            await self._opened
+            await self._bring_up()
+            self._backoff.succeeded()
+            self._start(self._run(), "session")
             self._start(self._keep_alive(), "tickle")
         except BaseException:
             await self.close()
             raise
 
-    def _start(self, coroutine: object, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
+    def _start(self, coroutine: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A task of the session ended; unless the session is being closed, that is a fault to be told."""
-        if task.cancelled():
+        """A task of the session ended although the session was not closed: that is a fault, and is told."""
+        if task.cancelled() or self._closing:
             return
         problem = task.exception()
-        if self._opened is not None and not self._opened.done():
-            self._opened.set_exception(problem or SessionError(f"The task {task.get_name()} ended early."))
-            return
-        _log.error("task-died name=%s problem=%r", task.get_name(), problem)
-        if self._state is SessionState.STREAMING:
-            self._move(SessionState.BROKEN, f"{task.get_name()} failed: {problem}")
+        _log.error("task-died name=%s problem=%r", task.get_name(), problem, exc_info=problem)
+        self._fall(
+            SessionState.DISCONNECTED, f"the task {task.get_name()} failed: {problem!r}", "open a new session"
+        )
 
     async def close(self) -> None:
         """End the tasks, the WebSocket and the connections. The login at the gateway stays."""
+        self._closing = True
+        if self._penalty_over is not None:
+            self._penalty_over.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        for flight in self._repairs.values():
+            await flight.close()
         if self._end_http is not None:
             await self._end_http()
+        if hasattr(self, "socket"):
+            await self.socket.drop()
         if self._client is not None:
             await self._client.close()
             self._client = None
-        if self._state is not SessionState.CLOSED:
-            self._move(SessionState.CLOSED, "asked to")
+        self._move(SessionState.DISCONNECTED, "closed")
 
-    async def _log_on(self) -> None:
-        tickle = await self._tickle()
-        status = tickle.auth
-        for attempt in range(_INIT_TRIES):
-            if status is None or not status.ready:
-                # The very first look after a start can be wrong: look once more before acting.
-                status = _status_in(await self._ask("/iserver/auth/status"))
-            if status.ready:
-                return
-            if status.competing and not self._settings.compete:
-                raise AuthenticationError(
-                    "Another login of the same user holds the brokerage session.",
-                    remedy="Log the other one out, or allow this one to take over.",
-                )
-            _log.info("session-init attempt=%d", attempt + 1)
-            body = {"publish": True, "compete": self._settings.compete}
-            reply = await self._ask("/iserver/auth/ssodh/init", body)
-            if reply.status == 200:
-                status = wire_session.auth_status(reply.body)
-                if status.ready:
-                    return
-            status = None
-        raise AuthenticationError(
-            f"{self._settings.base_url} answers, but nobody is logged in there.",
-            remedy=self.http.authenticator.remedy,
-        )
+    # -- up and up again -----------------------------------------------------------------------------
 
-    async def _ask(self, path: str, body: object | None = None) -> Reply:
-        """A POST about the session itself, which may be made twice: where the credential was refused it is
-        replaced once, for all who wait."""
-        used = self.http.generation
-        reply = await self.http.send("POST", path, body=body)
-        if reply.status in REFUSED and self.http.authenticator.kind in RENEWABLE:
-            _log.warning("credential-refused path=%s status=%d", path, reply.status)
-            await self.http.reauthenticate(used)
-            reply = await self.http.send("POST", path, body=body)
-        return reply
-
-    async def _tickle(self) -> wire_session.Tickle:
-        reply = await self._ask("/tickle")
-        if reply.status in _NOT_LOGGED_IN:
-            return wire_session.Tickle(session=None, auth=None, error=reply.text)
-        return wire_session.tickle(reply.body)
-
-    async def _prime(self) -> None:
-        self._accounts = wire_session.brokerage_accounts(
-            self.http.checked("GET /iserver/accounts", await self.http.send("GET", "/iserver/accounts"))
-        )
-        await self.http.get("/portfolio/accounts")
-
-    async def _session_id(self) -> str:
-        """Before each WebSocket connection: session first, socket second."""
-        tickle = await self._tickle()
-        if tickle.auth is None or not tickle.auth.ready:
-            await self._log_on()
-            await self._prime()
+    async def _bring_up(self) -> None:
+        """One attempt, from wherever the session stands to streaming."""
+        await self.http.log_on()
+        tickle = await self._log_on.tickle()
+        self._move(SessionState.GATEWAY_UP, "somebody answers")
+        if await self._log_on.run(tickle, known=self._session_seen):
             # A new brokerage session has a new id.
-            tickle = await self._tickle()
-        elif self._state is SessionState.BROKEN:
-            # After the nightly reset the server asks for the accounts again.
-            self._accounts = wire_session.brokerage_accounts(await self.http.get("/iserver/accounts"))
+            tickle = await self._log_on.tickle()
         self._session_seen = tickle.session
         self._lapsed.clear()
-        return tickle.session or ""
+        await self.socket.connect(tickle.session or "")
+        self._move(SessionState.STREAMING, "the WebSocket is ready")
+
+    def _reached(self, what: str) -> None:
+        if self._state in CONNECTED:
+            # A repair while the stream goes on.
+            return
+        if what == "outer":
+            self._move(SessionState.READ_ONLY, "the outer session stands")
+            return
+        if self._state is SessionState.GATEWAY_UP:
+            self._move(SessionState.READ_ONLY, "the outer session stands")
+        self._move(SessionState.BROKERAGE, "the brokerage session stands")
+
+    async def _run(self) -> None:
+        """Serve the WebSocket; when it ends, bring everything up again. For the life of the session."""
+        while True:
+            cause = await self.socket.serve()
+            self._fall_after(cause)
+            await self._recover()
+
+    def _fall_after(self, cause: str) -> None:
+        outage = self._calendar.outage_at(self._clock.now_ns())
+        if outage is not None:
+            self._fall(SessionState.MAINTENANCE, f"{outage.name}: {cause}", "tries again until it is over")
+        else:
+            self._fall(SessionState.DISCONNECTED, cause, "tries again")
+
+    def _fall(self, state: SessionState, cause: str, next_step: str) -> None:
+        if self._state is not state:
+            self._move(state, cause, next_step)
+
+    async def _recover(self) -> None:
+        while True:
+            self._nudged.clear()
+            pause = self._backoff.pause_s()
+            if self._state in (SessionState.NEEDS_PERSON, SessionState.COMPETING):
+                pause = max(pause, min(_PATIENT_S, self._settings.reconnect_longest_s * 2))
+            pause = max(pause, self._gate.status().penalty_s)
+            _log.info("session-retry attempt=%d in_s=%.2f", self._backoff.attempts, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), pause)
+            try:
+                await self._bring_up()
+            except BtIbkrError as problem:
+                self._classify(problem)
+            else:
+                self._backoff.succeeded()
+                return
+
+    def _classify(self, problem: BtIbkrError) -> None:
+        """What a failed attempt means."""
+        text = problem.message
+        if isinstance(problem, CompetingError):
+            self._settle(SessionState.COMPETING, text, "waits until it is free; " + problem.remedy)
+        elif isinstance(problem, PacingPenaltyError):
+            self._settle(SessionState.PENALTY, text, problem.remedy)
+        elif isinstance(problem, (AuthenticationError, TrustError)):
+            if self._calendar.outage_at(self._clock.now_ns()) is not None:
+                # In the window the login comes back by itself more often than not: nobody is woken up.
+                self._fall_after(text)
+            else:
+                self._settle(SessionState.NEEDS_PERSON, text, problem.remedy)
+        else:
+            self._fall_after(text)
+
+    def _settle(self, state: SessionState, cause: str, next_step: str) -> None:
+        """Come to rest in a waiting state, by way of those that lead to it."""
+        if self._state is SessionState.DISCONNECTED and state is not SessionState.NEEDS_PERSON:
+            self._move(SessionState.GATEWAY_UP, "somebody answers")
+        if self._state is SessionState.GATEWAY_UP and state is SessionState.COMPETING:
+            self._move(SessionState.READ_ONLY, "the outer session stands")
+        self._move(state, cause, next_step)
+
+    # -- watching ------------------------------------------------------------------------------------
 
     async def _keep_alive(self) -> None:
         while True:
@@ -267,17 +323,56 @@ class Session:
     async def _look_after(self, lapsed: bool) -> None:
         """Tickle. A session that ended, or was replaced since, has taken all streams with it, although the
         socket's heartbeats go on: the socket is reopened, which logs on first and subscribes last."""
-        tickle = await self._tickle()
+        tickle = await self._log_on.tickle()
         ready = tickle.auth is not None and tickle.auth.ready
         replaced = tickle.session is not None and tickle.session != self._session_seen
         if lapsed or not ready or replaced:
             _log.warning("session-lapsed ready=%s replaced=%s error=%s", ready, replaced, tickle.error)
             await self.socket.reopen()
 
-    # SocketEvents
+    def _on_penalty(self, seconds: float) -> None:
+        """A 429: tell it, and tell its end."""
+        if self._state is SessionState.STREAMING:
+            self._move(
+                SessionState.PENALTY,
+                "IBKR answered HTTP 429: too many requests",
+                f"for {seconds:.0f} s only what protects positions is sent; the stream goes on",
+            )
+        if self._penalty_over is not None:
+            self._penalty_over.cancel()
+        self._penalty_over = asyncio.get_running_loop().call_later(seconds, self._on_penalty_over)
+
+    def _on_penalty_over(self) -> None:
+        self._penalty_over = None
+        if self._state is SessionState.PENALTY and self.socket.ready:
+            self._move(SessionState.STREAMING, "the penalty is over")
+
+    async def _open_again(self) -> None:
+        await self._log_on.run()
+
+    async def _repair(self, reply: Reply, used: int) -> bool:
+        """An answer that asks for something else first: have it done, once for all who wait.
+
+        Returns:
+            Whether the request may be made again.
+        """
+        what = repair_of(reply, self.http.authenticator.kind)
+        if what is None:
+            return False
+        _log.warning("session-repair what=%s status=%d", what, reply.status)
+        if what == "credential":
+            await self.http.reauthenticate(used)
+            return True
+        if what not in self._repairs:
+            work = self._open_again if what == "brokerage" else self._log_on.prime_again
+            self._repairs[what] = SingleFlight(work, f"repair-{what}")
+        await self._repairs[what].run()
+        return True
+
+    # -- SocketEvents --------------------------------------------------------------------------------
 
     def on_frame(self, frame: Frame) -> None:
-        if frame.topic == "sts" and self._state is SessionState.STREAMING:
+        if frame.topic == "sts" and self._state in CONNECTED:
             self._on_status(frame)
         self._frame_sink(frame)
 
@@ -287,20 +382,5 @@ class Session:
         except WireError as problem:
             _log.warning("status-unreadable problem=%s", problem)
             return
-        if patch.authenticated is False:
+        if patch.authenticated is False or patch.competing:
             self._lapsed.set()
-
-    def on_open(self, *, again: bool) -> None:
-        self._move(SessionState.STREAMING, "WebSocket ready again" if again else "WebSocket ready")
-        if self._opened is not None and not self._opened.done():
-            self._opened.set_result(None)
-
-    def on_break(self, cause: str) -> None:
-        if self._state is SessionState.STREAMING:
-            self._move(SessionState.BROKEN, cause)
-
-
-def _status_in(reply: Reply) -> wire_session.AuthStatus:
-    if reply.status in _NOT_LOGGED_IN:
-        return wire_session.AuthStatus(message=reply.text)
-    return wire_session.auth_status(reply.body)

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import aiohttp
@@ -24,11 +23,11 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, UnreachableError, WireError
+from bt_ibkr.errors import RequestTimeoutError, UnreachableError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.http import trust_error
 from bt_ibkr.wire import frames, topics
-from bt_ibkr.wire.frames import Frame
+from bt_ibkr.wire.frames import Frame, QuoteFrame
 
 _log = logging.getLogger(__name__)
 
@@ -58,15 +57,9 @@ class SocketEvents(Protocol):
     def on_progress(self) -> None:
         """A frame was read and dealt with; ``Socket.received`` counts it."""
 
-    def on_open(self, *, again: bool) -> None:
-        """The socket is ready and all subscriptions were sent; ``again`` after a break."""
-
-    def on_break(self, cause: str) -> None:
-        """The socket is gone; reconnection begins by itself."""
-
 
 class Socket:
-    """One WebSocket, reopened for as long as it is wanted.
+    """The WebSocket of a session: one connection at a time, and what is subscribed on each.
 
     Args:
         client: The aiohttp session, passed in.
@@ -74,8 +67,6 @@ class Socket:
         ssl_context: As for REST.
         clock: Market clock, for renewals.
         events: Who is told.
-        prepare: Awaited before each connection; returns the session id for the ``api`` cookie. It raises if the
-            REST session is not ready.
         authenticate: Address and headers that authenticate a connection, from the plain address and the
             session id.
     """
@@ -87,7 +78,6 @@ class Socket:
         ssl_context: ssl.SSLContext | bool,
         clock: Clock,
         events: SocketEvents,
-        prepare: Callable[[], Awaitable[str]],
         authenticate: Callable[[str, str], tuple[str, dict[str, str]]],
     ) -> None:
         self._client = client
@@ -95,18 +85,14 @@ class Socket:
         self._ssl = ssl_context
         self._clock = clock
         self._events = events
-        self._prepare = prepare
         self._authenticate = authenticate
         self._ws: aiohttp.ClientWebSocketResponse[Any] | None = None
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
         self._sent_at_ns: dict[str, int] = {}
-        self._opened_once = False
-        self._alive = asyncio.Event()
-        self._last_frame_s = 0.0
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
-        self.routes: dict[str | None, Callable[[Frame], None]] = {}
+        self.routes: dict[str | None, Callable[[QuoteFrame], None]] = {}
         #: Frames received on the present connection.
         self.received = 0
         #: Local port of the present connection, 0 if there is none.
@@ -118,35 +104,34 @@ class Socket:
     def ready(self) -> bool:
         return self._ready
 
-    async def run(self) -> None:
-        """Keep the socket open until cancelled. The first connection's failure is raised; later ones are
-        tried again with a growing, jittered pause."""
-        pause = self._settings.reconnect_first_s
-        while True:
-            cause = "closed"
-            try:
-                await self._connect()
-                pause = self._settings.reconnect_first_s
-                cause = await self._serve()
-            except BtIbkrError as problem:
-                if not self._opened_once:
-                    raise
-                cause = str(problem)
-            except (TimeoutError, aiohttp.ClientError, OSError) as problem:
-                if not self._opened_once:
-                    raise UnreachableError(
-                        f"The WebSocket {self._settings.websocket_url} could not be opened ({redact(str(problem))})."
-                    ) from None
-                cause = redact(f"{type(problem).__name__}: {problem}")
-            finally:
-                await self._drop()
-            _log.warning("websocket-broken cause=%s retry_s=%.2f", cause, pause)
-            self._events.on_break(cause)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
-            pause = min(pause * 2, self._settings.reconnect_longest_s)
+    async def connect(self, session_id: str) -> None:
+        """Open a connection for the session ``session_id``, wait for the server's welcome, send every subscription.
 
-    async def _connect(self) -> None:
-        session_id = await self._prepare()
+        Raises:
+            UnreachableError: It could not be opened.
+            TrustError: The certificate is not trusted.
+            RequestTimeoutError: The server did not say ``system.success`` in time.
+        """
+        try:
+            await self._connect(session_id)
+        except BaseException as problem:
+            await self.drop()
+            if isinstance(problem, (TimeoutError, aiohttp.ClientError, OSError)):
+                raise UnreachableError(
+                    f"The WebSocket {self._settings.websocket_url} could not be opened ({redact(str(problem))})."
+                ) from None
+            raise
+
+    async def serve(self) -> str:
+        """Read until the connection ends; why it did."""
+        try:
+            return await self._serve()
+        except (TimeoutError, aiohttp.ClientError, OSError) as problem:
+            return redact(f"{type(problem).__name__}: {problem}")
+        finally:
+            await self.drop()
+
+    async def _connect(self, session_id: str) -> None:
         url = self._settings.websocket_url
         # The address with a credential in it is told to nobody.
         address, headers = self._authenticate(url, session_id)
@@ -179,11 +164,8 @@ class Socket:
                 remedy="Is somebody logged in at the gateway?",
             ) from None
         self._ready = True
-        again = self._opened_once
-        self._opened_once = True
         for subscription in list(self._subscriptions.values()):
             await self._send_subscription(subscription)
-        self._events.on_open(again=again)
 
     async def _await_success(self) -> None:
         assert self._ws is not None
@@ -213,7 +195,7 @@ class Socket:
         keeper = asyncio.create_task(self._keep_alive(ws), name="websocket-keep-alive")
         on_frame, on_progress = self._events.on_frame, self._events.on_progress
         route = self.routes.get
-        decode = frames.decode
+        decode, decode_quote = frames.decode, frames.decode_quote
         text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
         receive = ws.receive
         try:
@@ -228,7 +210,10 @@ class Socket:
                         else str(ws.exception())
                     )
                 try:
-                    frame = decode(message.data)
+                    quote = decode_quote(message.data)
+                    take = route(quote.topic)
+                    # Rare enough to be decoded twice: all but market data.
+                    frame = decode(message.data) if take is None else None
                 except WireError as problem:
                     self.received += 1
                     self.unreadable += 1
@@ -236,11 +221,10 @@ class Socket:
                         _log.warning("frame-unreadable count=%d problem=%s", self.unreadable, problem)
                     on_progress()
                     continue
-                take = route(frame.topic)
-                if take is None:
+                if take is not None:
+                    take(quote)
+                elif frame is not None:
                     on_frame(frame)
-                else:
-                    take(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.
                 self.received += 1
                 on_progress()
@@ -270,7 +254,7 @@ class Socket:
             await self.renew_due()
 
     async def reopen(self) -> None:
-        """Close the present connection; ``run`` opens the next one and subscribes everything again."""
+        """Close the present connection; the session opens the next one and subscribes everything again."""
         if self._ready and self._ws is not None:
             await self._ws.close()
 
@@ -309,7 +293,8 @@ class Socket:
             # The reader notices the end by itself and everything is sent again after the reconnect.
             _log.info("websocket-send-failed problem=%s", problem)
 
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
+        """Close the connection, if there is one."""
         self._ready = False
         self.local_port = 0
         ws, self._ws = self._ws, None

@@ -22,7 +22,7 @@ from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.login import Login, OAuth1Login, OAuth2Login, TokenLogin
 from bt_ibkr.session.auth.interface import Exchange
 from bt_ibkr.session.pacing import PacingGate
-from bt_ibkr.session.session import Session, SessionState
+from bt_ibkr.session.session import Session, SessionEvent, SessionState
 from bt_ibkr.wire.frames import Frame
 
 PATIENCE_S = 10.0
@@ -119,8 +119,8 @@ class Watch:
     def on_frame(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def on_state(self, state: SessionState, cause: str) -> None:
-        self.states.append(state)
+    def on_state(self, event: SessionEvent) -> None:
+        self.states.append(event.state)
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)

@@ -120,7 +120,7 @@ async def test_nothing_shows(
             logging.getLogger(name).warning("said by %s: %s", name, value)
     await session.close()
     text = caplog.text + "".join(str(vars(record)) for record in caplog.records) + "\n".join(shown)
-    assert "session-streaming" in text
+    assert "session-state" in text
     assert kind in ("gateway", "none") or (len(hidden) >= 2 and MASK in caplog.text)
     for value in hidden:
         assert value not in text

@@ -11,7 +11,13 @@ import pytest
 
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.direct import DirectConnection
-from bt_ibkr.connection.interface import AccountEvent, AccountSnapshot, StoreEvent
+from bt_ibkr.connection.interface import (
+    AccountEvent,
+    AccountSnapshot,
+    SessionChanged,
+    SessionNotice,
+    StoreEvent,
+)
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
@@ -53,6 +59,14 @@ class Client:
 
     def attach(self, account: str = ACCOUNT) -> AccountSnapshot:
         return self.connection.attach_account(account, self.mailbox)
+
+    def states(self) -> list[str]:
+        """The session's states, as they were told."""
+        return [event.state for event in self.store if isinstance(event, SessionChanged)]
+
+    def notices(self) -> list[SessionNotice]:
+        """What else the session told."""
+        return [event for event in self.store if isinstance(event, SessionNotice)]
 
     def look(self) -> None:
         while (event := self.mailbox.take()) is not None:

@@ -22,7 +22,6 @@ from bt_ibkr.connection.interface import (
     OrderChanged,
     OrderFailed,
     OrderPlaced,
-    SessionChanged,
     Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
@@ -40,12 +39,15 @@ from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import OrderStatus, OrderTicket, OrderType, Side
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.session.states import WAY_UP
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Client, Connect, StartEmulator
 
 ACCOUNT = "DU1234567"
 MINUTE = 60 * NS_PER_S
+
+UP = [state.value for state in WAY_UP]
 
 
 def ticket(name: str, **changes: Any) -> OrderTicket:
@@ -100,7 +102,7 @@ def test_open_and_close_leave_nothing(emulator: EmulatorThread, connect: Connect
     client.connection.close()
     assert set(threading.enumerate()) <= before
     client.look()
-    assert [event.state for event in client.store] == ["opening", "streaming", "closed"]
+    assert client.states() == [*UP, "disconnected"]
     client.until(lambda: not emulator.call(lambda s: list(s.core.hub.connections)))
 
 
@@ -238,14 +240,14 @@ def test_what_happened_during_a_break_is_told_once(emulator: EmulatorThread, con
     client.settle()
     place(client, 2, ticket("b"))
     break_socket(emulator, then=fill)
-    client.until(lambda: [event.state for event in client.store].count("streaming") == 2)
+    client.until(lambda: client.states().count("streaming") == 2)
     client.until(lambda: {e.execution.order_ref for e in client.of(ExecutionReported)} == {"a", "b"})
     client.settle()
     executions = emulator.call(lambda s: s.core.engine.executions())
     told = [event.execution.execution_id for event in client.of(ExecutionReported)]
     assert sorted(told) == sorted(one.execution_id for one in executions)
-    states = [event.state for event in client.store]
-    assert states == ["opening", "streaming", "broken", "streaming"]
+    states = client.states()
+    assert states == [*UP, "disconnected", *UP]
     # The order's end was not seen on the stream: the list was read again.
     client.until(
         lambda: any(
@@ -337,9 +339,9 @@ def test_a_report_that_cannot_be_read_is_told(
     client.settle()
     client.events.clear()
     send(emulator, frame)
-    client.until(lambda: any(event.state == "unreadable" for event in client.store))
-    told = next(event for event in client.store if event.state == "unreadable")
-    assert str(frame["topic"]) in told.cause
+    client.until(lambda: any(notice.kind == "unreadable" for notice in client.notices()))
+    told = next(notice for notice in client.notices() if notice.kind == "unreadable")
+    assert str(frame["topic"]) in told.text
     assert client.of(OrderChanged) == []
     place(client, 1, ticket("a"))
 
@@ -351,12 +353,11 @@ def test_errors_and_notices_are_told(emulator: EmulatorThread, connect: Connect)
     send(emulator, {"topic": "blt", "args": [{"id": "1", "message": "Closed"}]})
     send(emulator, {"topic": "never heard of"})
     send(emulator, {"message": "no topic"})
-    client.until(lambda: len(client.store) >= 5)
-    told = [(event.state, event.cause) for event in client.store[2:]]
+    client.until(lambda: len(client.notices()) >= 3)
+    told = [(notice.kind, notice.text) for notice in client.notices()]
     assert told[0] == ("error", "smh: unable to subscribe")
     assert [state for state, _ in told] == ["error", "notice", "notice"]
     assert "Hello" in told[1][1]
-    assert all(isinstance(event, SessionChanged) for event in client.store)
 
 
 # --- market data and history --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.session.pacing import PacingGate
-from bt_ibkr.session.session import Session, SessionState
+from bt_ibkr.session.session import Session, SessionEvent, SessionState
 from bt_ibkr.wire.frames import Frame
 
 PATIENCE_S = 10.0
@@ -167,9 +167,9 @@ class Watch(Changes):
         self.frames.append(frame)
         self.notify()
 
-    def on_state(self, state: SessionState, cause: str) -> None:
-        self.states.append(state)
-        self.causes.append(cause)
+    def on_state(self, event: SessionEvent) -> None:
+        self.states.append(event.state)
+        self.causes.append(event.cause)
         self.notify()
 
 

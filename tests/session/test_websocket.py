@@ -15,6 +15,7 @@ from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.emulator.services.session.state import Tier
 from bt_ibkr.errors import RequestTimeoutError, SessionError
 from bt_ibkr.session.session import Session, SessionState
+from bt_ibkr.session.states import WAY_UP as UP
 from bt_ibkr.session.websocket import Subscription, renewal_ns
 from bt_ibkr.wire.frames import MAX_FRAME
 
@@ -103,7 +104,7 @@ async def test_a_server_that_never_says_success(gateway: Gateway, make_session: 
         await session.open()
     assert len(gateway.sockets) == 1
     assert gateway.said == []
-    assert watch.states[-1] is SessionState.CLOSED
+    assert watch.states[-1] is SessionState.DISCONNECTED
 
 
 async def test_the_upgrade_is_refused(gateway: Gateway, make_session: MakeSession) -> None:
@@ -143,12 +144,7 @@ async def test_silence_ends_the_socket_and_it_comes_back(gateway: Gateway, make_
     session, watch = await opened(make_session, gateway, silence_s=0.1)
     await subscribed(session, gateway, SMD)
     await watch.until(lambda: watch.states.count(SessionState.STREAMING) == 2)
-    assert watch.states[:4] == [
-        SessionState.OPENING,
-        SessionState.STREAMING,
-        SessionState.BROKEN,
-        SessionState.STREAMING,
-    ]
+    assert watch.states[:9] == [*UP, SessionState.DISCONNECTED, *UP]
     await gateway.until(lambda: texts(gateway).count(SMD.text) >= 2)
 
 
@@ -158,7 +154,7 @@ async def test_heartbeats_keep_it(gateway: Gateway, make_session: MakeSession) -
     for number in range(20):
         await gateway.until(partial(_heard, gateway, "tic", number))
         await gateway.sockets[0].send_json({"topic": "system", "hb": 1})
-    assert watch.states == [SessionState.OPENING, SessionState.STREAMING]
+    assert watch.states == [*UP]
     assert session.socket.ready
 
 
@@ -252,7 +248,7 @@ async def test_it_keeps_trying_while_the_server_refuses(gateway: Gateway, make_s
     tickles = gateway.lines.count("POST /tickle")
     await gateway.sockets[0].close()
     await gateway.until(lambda: gateway.lines.count("POST /tickle") >= tickles + 3)
-    assert session.state is SessionState.BROKEN
+    assert session.state is SessionState.DISCONNECTED
     gateway.answers["POST /tickle"] = good
     await watch.until(lambda: session.state is SessionState.STREAMING)
     await gateway.until(lambda: texts(gateway).count("sor+{}") == 2)
@@ -333,14 +329,14 @@ async def test_sts_tells_of_a_lapse_at_once(start_emulator: StartEmulator, make_
     watch.frames.clear()
     await watch.until(lambda: any(frame.conid for frame in watch.frames))
     assert "POST /iserver/auth/ssodh/init" in emulator.lines
-    assert watch.states[-2:] == [SessionState.BROKEN, SessionState.STREAMING]
+    assert watch.states[-5:] == [SessionState.DISCONNECTED, *UP]
 
 
 async def test_a_failed_tickle_is_no_disaster(gateway: Gateway, make_session: MakeSession) -> None:
     session, watch = await opened(make_session, gateway, tickle_interval_s=0.02)
     gateway.answers["POST /tickle"] = lambda _: web.Response(status=503, text="")
     await gateway.until(lambda: gateway.lines.count("POST /tickle") >= 6)
-    assert watch.states == [SessionState.OPENING, SessionState.STREAMING]
+    assert watch.states == [*UP]
     assert session.socket.ready
 
 
@@ -352,10 +348,10 @@ async def test_nobody_logged_in_any_more(gateway: Gateway, make_session: MakeSes
         gateway.answers[line] = lambda _: {"authenticated": False}
     await gateway.sockets[0].close()
     await gateway.until(lambda: gateway.lines.count("POST /iserver/auth/ssodh/init") >= 3)
-    assert session.state is SessionState.BROKEN
+    await watch.until(lambda: session.state is SessionState.NEEDS_PERSON)
     assert len(gateway.sockets) == 1
     await session.close()
-    assert watch.states[-1] is SessionState.CLOSED
+    assert watch.states[-1] is SessionState.DISCONNECTED
 
 
 # --- frames nobody should send -----------------------------------------------------------------------
@@ -376,7 +372,7 @@ async def test_unreadable_frames_are_counted_and_survived(
     await watch.until(lambda: any(frame.conid == 1 for frame in watch.frames))
     assert session.socket.unreadable == len(UNREADABLE) + 6
     assert session.socket.received == 1 + len(UNREADABLE) + 6 + 1
-    assert watch.states == [SessionState.OPENING, SessionState.STREAMING]
+    assert watch.states == [*UP]
 
 
 async def test_binary_frames_are_frames(gateway: Gateway, make_session: MakeSession) -> None:
@@ -429,7 +425,7 @@ async def test_a_sink_that_raises_does_not_go_unnoticed(gateway: Gateway, make_s
 
     session._frame_sink = broken
     await gateway.sockets[0].send_json(tick())
-    await watch.until(lambda: SessionState.BROKEN in watch.states)
+    await watch.until(lambda: SessionState.DISCONNECTED in watch.states)
     assert "ZeroDivisionError" in watch.causes[-1] or "websocket failed" in watch.causes[-1]
 
 

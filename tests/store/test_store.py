@@ -118,7 +118,11 @@ def test_session_changes_are_told(bench: Bench, tape: type[Tape]) -> None:
             line.control.post("/notice", {"text": "The system restarts tonight."})
 
     run = bench.run(line, notice)
-    told = [(message, args[0].cause) for message, args, _ in run.strategy.messages if args]
+    told = [
+        (message, getattr(args[0], "text", "") or args[0].cause)
+        for message, args, _ in run.strategy.messages
+        if args
+    ]
     assert "streaming" in [message for message, _ in told]
     (text,) = [cause for message, cause in told if message == "notice"]
     assert "The system restarts tonight." in text

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.errors import WireError
 from bt_ibkr.model.market import DataQuality, Tick
-from bt_ibkr.wire.frames import MAX_FRAME, QUOTE_FIELDS, AnnotatedFrame, Frame, QuoteMerger, decode
+from bt_ibkr.wire.frames import (
+    MAX_FRAME,
+    QUOTE_FIELDS,
+    AnnotatedFrame,
+    Frame,
+    QuoteFrame,
+    QuoteMerger,
+    decode,
+    decode_quote,
+)
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "ibkr" / "fixtures" / "ws-frames.jsonl"
 TAGS = {
@@ -394,3 +403,33 @@ def test_what_traded_adds_up_to_the_volume(steps: list[int], base: int) -> None:
         volumes.append(volumes[-1] + step)
     ticks = feed(QuoteMerger(1), *(smd(1_000 + i, volume=one) for i, one in enumerate(volumes)))
     assert sum(tick.traded for tick in ticks) == sum(steps)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["31", "84", "86", "85", "88", "7059", "7762"]),
+        st.one_of(
+            st.integers(0, 10**9).map(lambda n: f"{n:,}"),
+            st.decimals(0, 10**6, places=2).map(lambda n: f"{n:,}"),
+            st.floats(0, 1e6).map(lambda n: round(n, 4)),
+            st.sampled_from(["C12.5", "H3", "1.2M", "N/A", "", "1,2", "12,34"]),
+        ),
+    )
+)
+def test_the_two_decoders_read_the_same_numbers(fields: dict[str, Any]) -> None:
+    """The short way for market data is a short way, not another reading."""
+    data = json.dumps({"topic": "smd+1", "_updated": 1, **fields}).encode()
+    try:
+        whole: Frame | str = decode(data)
+    except WireError as problem:
+        whole = str(problem)
+    try:
+        short: QuoteFrame | str = decode_quote(data)
+    except WireError as problem:
+        short = str(problem)
+    if isinstance(whole, str) or isinstance(short, str):
+        assert whole == short
+        return
+    for name in QuoteFrame.__struct_fields__:
+        assert getattr(whole, name) == getattr(short, name)
+    assert getattr(whole, "gone", frozenset()) == getattr(short, "gone", frozenset())
