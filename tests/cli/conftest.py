@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+import bt_ibkr
 from bt_ibkr.cli.main import main
 
 _TAG = "BT_IBKR_TEST_RUN"
-ROOT = Path(__file__).resolve().parents[2]
+#: Where this process has the package from; its children shall have it from there too.
+ROOT = Path(bt_ibkr.__file__).resolve().parents[1]
 
 
 class Ended:
@@ -111,6 +113,7 @@ def here(tmp_path: Path, monkeypatch: Any, capfd: Any) -> Callable[..., Ended]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def run(*words: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["bt-ibkr", *words])
