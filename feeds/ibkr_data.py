@@ -208,8 +208,18 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                 f"what={self.p.what!r} is no price source.", remedy="Sources: TRADES, BID, ASK, MIDPOINT."
             ) from None
 
+    def _own_length(self) -> tuple[int, int]:
+        """Timeframe and compression of the bars made here.
+
+        ``cerebro.resampledata()`` and ``replaydata()`` of this very feed write theirs over the ones it was given.
+        What can be built here at once is; the rest, and what is replayed bar by bar, needs the shorter bars.
+        """
+        if self.replaying or self._timeframe > bt.TimeFrame.Minutes:
+            return self.p.timeframe, self.p.compression
+        return self._timeframe, self._compression
+
     def _length_ns(self) -> int:
-        timeframe = self._timeframe
+        timeframe, compression = self._own_length()
         if timeframe == bt.TimeFrame.Ticks:
             if self.p.historical:
                 raise UsageError(
@@ -225,7 +235,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                 f"{self._query.text}: live bars of timeframe {name} are not built.",
                 remedy="Live: Ticks, Seconds, Minutes (resample for longer). With historical=True also Days.",
             )
-        length: int = unit * self._compression
+        length: int = unit * compression
         if self.p.historical and not offered(length):
             raise UsageError(
                 f"{self._query.text}: IBKR has no historical bars of {length / NS_PER_S:g} s.",
