@@ -134,7 +134,9 @@ class Session:
             state=state, previous=self._state, cause=cause, next_step=next_step, time_ns=self._clock.now_ns()
         )
         self._state = state
-        level = logging.WARNING if state in _WAITING or event.previous in CONNECTED else logging.INFO
+        # An end that was asked for is no news.
+        alarming = not self._closing and (state in _WAITING or event.previous in CONNECTED)
+        level = logging.WARNING if alarming else logging.INFO
         _log.log(level, "session-state state=%s cause=%s next=%s", state.value, cause, next_step)
         self._state_sink(event)
 
