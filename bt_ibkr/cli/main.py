@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -179,10 +183,25 @@ def _speed(text: str) -> float | str:
 
 def main() -> None:
     """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a character shows a question mark; the run goes on.
+            stream.reconfigure(errors="replace")
+    if sys.stdout is None:
+        # Closed by whoever started this.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the process's end
     try:
         app()
     except BtIbkrError as problem:
         sys.exit(fail(problem, as_json="--json" in sys.argv))
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE):
+            raise
+        told = UsageError(f"The output cannot be written: {problem.strerror}.", remedy="Write it elsewhere.")
+        code = fail(told, as_json=False)
+        # What is still buffered would fail once more, in words of the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

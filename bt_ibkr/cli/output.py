@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -103,7 +104,10 @@ class Teller:
 def show_summary(console: Console, result: RunResult) -> None:
     """The table at the end of a run."""
     if result.executions:
-        fills = Table(title="Executions", title_justify="left")
+        # Eighty columns hold it only without frames; a price cut short is worse than none.
+        fills = Table(
+            title="Executions", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        )
         for heading in ("time (UTC)", "side", "size", "symbol", "price", "commission", "order"):
             right = heading in ("size", "price", "commission")
             fills.add_column(heading, justify="right" if right else "left", no_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -103,6 +105,24 @@ def test_what_a_strategy_prints_stays_out_of_the_json(here: Any, tmp_path: Path)
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["bars"] == 5
     assert "a bar" in ended.err
+
+
+def test_executions_are_whole_in_a_narrow_terminal(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = here("run", "sma_cross", *HOUR)
+    table = ended.out[ended.out.index("Executions") :]
+    assert "…" not in table
+    assert "SmaCross-0-1" in table
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written(environment: dict[str, str]) -> None:
+    words = [sys.executable, "-m", "bt_ibkr.cli.main", "run", "sma_cross", "--mode", "backtest", "--json"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: The output cannot be written")
+    assert "Traceback" not in ended.stderr
 
 
 SECOND = "def next(self):\n        if len(self) == 2: self.buy(size=7)"
