@@ -29,6 +29,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.session.auth.interface import SingleFlight
 from bt_ibkr.session.backoff import Backoff
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.log_on import LogOn, repair_of
 from bt_ibkr.session.maintenance import MaintenanceCalendar
@@ -246,7 +247,9 @@ class Session:
             tickle = await self._log_on.tickle()
         self._session_seen = tickle.session
         self._lapsed.clear()
-        await self.socket.connect(tickle.session or "")
+        # The upgrade is a request like any other, and counted by the server.
+        async with self._gate.turn("GET", "/ws", RequestClass.UPKEEP):
+            await self.socket.connect(tickle.session or "")
         self._looked_ns = self._clock.now_ns()
         self._move(SessionState.STREAMING, "the WebSocket is ready")
 
