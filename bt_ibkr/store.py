@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
 from bt_ibkr.connection.direct import DirectConnection
+from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
     Connection,
     GapReported,
@@ -26,7 +27,6 @@ from bt_ibkr.connection.interface import (
     SessionNotice,
     StoreEvent,
 )
-from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
 from bt_ibkr.services.questions import QuestionPolicy

@@ -17,6 +17,7 @@ from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instrume
 from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
 from bt_ibkr.clock import Clock, ManualClock, ScaledClock
 from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.connection.guard import AccountGuard
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.feeds import contract_of
 from bt_ibkr.services.datanames import parse_dataname
@@ -116,11 +117,13 @@ def _run_against(
         # Nobody is connected yet: what happens before --from becomes history.
         control.post("/step", {"until_ns": request.start_ns, "max_events": None, "received": {}})
         state = control.get("/state")
-    clock = _clock(state)
+    clock = market_clock(state)
     store = IBKRStore(
         settings=SessionSettings(base_url=target.url, trust=target.trust, paced=not target.own),
         clock=clock,
-        bar_grace_s=_GRACE_S * float(speed) if isinstance(clock, ScaledClock) else 0.0,
+        bar_grace_s=grace_s(clock, speed),
+        # The control API has shown that this is an emulator: no account of it holds money.
+        guard=AccountGuard("sim"),
     )
     with store:
         for dataname, name in target.names:
@@ -133,17 +136,22 @@ def _run_against(
         if isinstance(clock, ManualClock):
             store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
         else:
-            _let_run(control, target, store, clock, request.end_ns)
+            let_run(control, store, clock, url=target.control, trust=target.trust, end_ns=request.end_ns)
         if stopper is not None:
             stopper.attach(cerebro.runstop)
             stopper.attach(store.interrupt)
         strategy = execute(cerebro, result)
-        _read_off(result, cerebro, broker, strategy)
+        read_off(result, cerebro, broker, strategy)
         if strategy is not None and not (stopper is not None and stopper.asked):
             result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
 
 
-def _clock(state: dict[str, Any]) -> Clock:
+def grace_s(clock: Clock, speed: object) -> float:
+    """Market seconds that a bar of an emulator's market waits for its last ticks."""
+    return _GRACE_S * float(str(speed)) if isinstance(clock, ScaledClock) else 0.0
+
+
+def market_clock(state: dict[str, Any]) -> Clock:
     """The market clock of a run, by the emulator's own speed."""
     now_ns, speed = int(state["now_ns"]), state["speed"]
     if speed == "lockstep":
@@ -156,8 +164,19 @@ def _clock(state: dict[str, Any]) -> Clock:
     return clock
 
 
-def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: Clock, end_ns: int) -> None:
-    """Start a market that moves by itself once the strategy's subscriptions stand."""
+def let_run(
+    control: ControlClient, store: IBKRStore, clock: Clock, *, url: str, trust: Trust, end_ns: int
+) -> None:
+    """Start a market that moves by itself once the strategy's subscriptions stand.
+
+    Args:
+        control: The emulator's control API.
+        store: The run's store.
+        clock: The run's clock.
+        url: Base of the control API, for a connection of its own that waits for the end of the tape.
+        trust: How its certificate is judged.
+        end_ns: The market is over at this time; 0 for the end of the tape.
+    """
     started = False
 
     def look(horizon_ns: int) -> bool:
@@ -170,7 +189,7 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
                 if isinstance(clock, ScaledClock):
                     clock.restart()
                 control.post("/start", {})
-            EndWatch(target.control, store, trust=target.trust).start()
+            EndWatch(url, store, trust=trust).start()
         elif end_ns and clock.now_ns() >= end_ns:
             store.finish()
         return store.finishing and catch_up(control, store)
@@ -178,7 +197,8 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
     store.set_idle_hook(look)
 
 
-def _read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
+def read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
+    """Fill ``result`` from broker and recorder."""
     if strategy is not None:
         collect(result, strategy, broker.client_order_id, broker.order_id)
         result.executions = _executions(broker)
