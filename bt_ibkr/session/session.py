@@ -137,8 +137,9 @@ class Session:
         if not self._closing:
             check(self._state, state, cause)
         now_ns = self._clock.now_ns()
-        since_ns = self._lost_since_ns(now_ns) if self._streams else 0
-        self._streams = state is SessionState.STREAMING or (state is SessionState.PENALTY and self._streams)
+        streamed = self._streams
+        self._streams = state is SessionState.STREAMING or (state is SessionState.PENALTY and streamed)
+        lost = streamed and not self._streams
         event = SessionEvent(
             state=state,
             previous=self._state,
@@ -146,7 +147,7 @@ class Session:
             next_step=next_step,
             time_ns=now_ns,
             streams=self._streams,
-            since_ns=since_ns,
+            since_ns=self._lost_since_ns(now_ns) if lost else 0,
         )
         self._state = state
         level = logging.WARNING if state in _WAITING or event.previous in CONNECTED else logging.INFO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import threading
@@ -59,7 +60,7 @@ def test_76_renewed_before_it_ends(bed: MakeBed) -> None:
     made.connection.subscribe_ticks(contract, made.ticks)
     made.until(lambda: made.ticks and made.ticks[-1].time_ns - made.ticks[0].time_ns >= HOUR_NS)
     times = [tick.time_ns for tick in made.ticks]
-    longest = max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    longest = max(later - earlier for earlier, later in itertools.pairwise(times))
     assert longest < 5 * 60 * 10**9
     assert "disconnected" not in made.states()
 
