@@ -6,7 +6,7 @@
     ├── UsageError                 a wrong argument, setting or path                    exit 2
     │   ├── StrategyError          the named strategy cannot be loaded                  exit 3
     │   ├── MarketFileError        a market or bar file cannot be used                  exit 5
-    │   └── NotOfferedError        a mode or feature this version does not have         exit 2
+    │   └── NotArmedError          the account may not be traded in this mode           exit 2
     ├── ContractError              an instrument cannot be resolved                     exit 4
     │   ├── ContractNotFoundError
     │   └── AmbiguousContractError
@@ -75,8 +75,8 @@ class MarketFileError(UsageError):
     exit_code = 5
 
 
-class NotOfferedError(UsageError):
-    """A mode or feature that this version does not have."""
+class NotArmedError(UsageError):
+    """The account is not of the mode's kind, or trading real money was not confirmed: no order left."""
 
 
 class ContractError(BtIbkrError):

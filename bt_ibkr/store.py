@@ -13,12 +13,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
 from bt_ibkr.connection.direct import DirectConnection
-from bt_ibkr.connection.interface import Connection, Progress, SessionChanged, SessionNotice, StoreEvent
+from bt_ibkr.connection.guard import AccountGuard, Standing
+from bt_ibkr.connection.interface import (
+    Connection,
+    GapReported,
+    Progress,
+    SessionChanged,
+    SessionNotice,
+    StoreEvent,
+)
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
 from bt_ibkr.services.questions import QuestionPolicy
@@ -132,7 +140,11 @@ class IBKRStore:
     Args:
         gateway: REST base of the Client Portal Gateway or of an emulator, ending in ``/v1/api``.
         host, port: Of the gateway, instead of ``gateway``, as backtrader's ``IBStore`` has them.
-        account: Account id to trade in; by default the one the login has selected.
+        mode: ``paper`` or ``live``: refuse any account that is not of this kind. Without a mode the store trades
+            in paper accounts only, but shows the data of any.
+        account: Account id to trade in; by default the one the login has selected. Mode ``live`` wants it named.
+        confirm_account: The account id once more: the confirmation that mode ``live`` wants.
+        guard: Mode, account and confirmation as one object; instead of these three.
         ca_file: PEM file with the gateway's certificate.
         insecure: Take any certificate (a gateway on this machine).
         settings: All of the session's settings; instead of ``gateway``, ``ca_file`` and ``insecure``.
@@ -159,7 +171,10 @@ class IBKRStore:
         *,
         host: str | None = None,
         port: int | None = None,
+        mode: Literal["paper", "live"] | None = None,
         account: str | None = None,
+        confirm_account: str | None = None,
+        guard: AccountGuard | None = None,
         ca_file: str | None = None,
         insecure: bool = False,
         settings: SessionSettings | None = None,
@@ -179,11 +194,18 @@ class IBKRStore:
                 "IBKRStore: `settings` was given beside `gateway`, `ca_file` or `insecure`.",
                 remedy="Put them into the settings.",
             )
+        if guard is None:
+            guard = AccountGuard(mode, account=account, confirm_account=confirm_account)
+        elif mode or account or confirm_account:
+            raise UsageError(
+                "IBKRStore: `guard` was given beside `mode`, `account` or `confirm_account`.",
+                remedy="Put them into the guard.",
+            )
+        self._guard = guard
         self._wake = WakeUp()
         self.connection: Connection = connection or DirectConnection(
             settings, self._wake, clock=clock or SystemClock(), policy=questions
         )
-        self._wanted_account = account
         self._grace_ns = int(bar_grace_s * NS_PER_S)
         self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
         self._feeds: list[IBKRData] = []
@@ -270,9 +292,13 @@ class IBKRStore:
         """Open the session, once; cerebro, each feed and the broker call it.
 
         Raises:
-            SessionError: It cannot be opened, or the wanted account is not the login's.
+            SessionError: It cannot be opened.
+            UsageError: The wanted account is not the login's.
+            NotArmedError: The account may not be traded in this mode, or not by a broker.
         """
         self._open()
+        if broker is not None:
+            self._guard.check_orders(self._standing())
         if data is not None and self._broker is not None:
             self._broker.data_started(data)
 
@@ -282,18 +308,21 @@ class IBKRStore:
         if self._closed:
             raise SessionError("This store was closed.", remedy="Make a new store for another run.")
         self.connection.open(self._events)
-        accounts = self.connection.accounts()
-        if self._wanted_account is not None and self._wanted_account not in accounts:
+        try:
+            accounts = self.connection.accounts()
+            if not accounts:
+                raise SessionError("This login has no account.")
+            self._account = self._guard.choose(accounts)
+            self._guard.admit(self._standing())
+        except BaseException:
+            self._account = None
             self.close()
-            raise UsageError(
-                f"Account {self._wanted_account!r} is not one of this login's: {', '.join(accounts)}.",
-                remedy="Name one of them.",
-            )
-        if not accounts:
-            self.close()
-            raise SessionError("This login has no account.")
-        self._account = self._wanted_account or accounts[0]
+            raise
         self._opened = True
+
+    def _standing(self) -> Standing:
+        connection = self.connection
+        return Standing(accounts=connection.accounts(), account=self.account, is_paper=connection.is_paper())
 
     def stop(self) -> None:
         """Called by cerebro at the end of a run."""
@@ -443,10 +472,15 @@ class IBKRStore:
             if isinstance(event, SessionNotice):
                 self.put_notification(event.kind, event)
                 continue
+            if isinstance(event, GapReported):
+                self.put_notification("gap", event)
+                continue
             self.put_notification(event.state, event)
             if event.connected is self._streaming:
                 # A step on the way up or down: the feeds have what they had.
                 continue
             self._streaming = event.connected
+            if event.connected and self._opened:
+                self._guard.still_holds(self._standing())
             for feed in self._feeds:
                 feed.session_changed(event)

@@ -17,7 +17,7 @@ from bt_ibkr.errors import (
     ContractNotFoundError,
     HistoryError,
     MarketFileError,
-    NotOfferedError,
+    NotArmedError,
     OrderError,
     OrderRefusedError,
     OutcomeUnknownError,
@@ -35,7 +35,7 @@ from bt_ibkr.errors import (
 )
 
 EXIT_CODES = {
-    RunFailedError: 1, UsageError: 2, NotOfferedError: 2, StrategyError: 3, ContractError: 4,
+    RunFailedError: 1, UsageError: 2, NotArmedError: 2, StrategyError: 3, ContractError: 4,
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
     HistoryError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,

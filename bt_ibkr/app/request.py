@@ -16,6 +16,7 @@ from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.emulator.universe import Universe
 from bt_ibkr.errors import AmbiguousContractError, ContractNotFoundError, UsageError
+from bt_ibkr.login import GatewayLogin, Login
 from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 
@@ -42,8 +43,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         day: Of the synthetic market, ``YYYY-MM-DD``; empty for the default.
         commission: ``fixed``, ``tiered`` or ``none``.
         universe: Table of further instruments.
-        gateway: REST base of an emulator that runs already; empty to start one.
-        trust: How that emulator's certificate is judged.
+        gateway: REST base. Mode ``sim``: of an emulator that runs already; empty to start one. Modes ``paper`` and
+            ``live``: of the gateway, an emulator, or IBKR itself; empty for where ``login`` usually logs on.
+        trust: How its certificate is judged.
+        account: Modes ``paper`` and ``live``: the account to trade in; empty for the login's selected one, which
+            ``live`` does not take.
+        confirm_account: Mode ``live``: the account's id once more, as the confirmation.
+        login: Modes ``paper`` and ``live``: how to log on.
     """
 
     strategy: str
@@ -62,6 +68,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     universe: str = ""
     gateway: str = ""
     trust: Trust = Trust()
+    account: str = ""
+    confirm_account: str = ""
+    login: Login = GatewayLogin()
 
 
 class Stopper:

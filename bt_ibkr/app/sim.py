@@ -26,6 +26,7 @@ from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instrume
 from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
 from bt_ibkr.clock import Clock, ManualClock, ScaledClock
 from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.connection.guard import AccountGuard
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.feeds import contract_of
 from bt_ibkr.services.datanames import parse_dataname
@@ -126,11 +127,13 @@ def _run_against(
         # Nobody is connected yet: what happens before --from becomes history.
         control.post("/step", {"until_ns": request.start_ns, "max_events": None, "received": {}})
         state = control.get("/state")
-    clock = _clock(state)
+    clock = market_clock(state)
     store = IBKRStore(
         settings=SessionSettings(base_url=target.url, trust=target.trust, paced=not target.own),
         clock=clock,
-        bar_grace_s=_GRACE_S * float(speed) if isinstance(clock, ScaledClock) else 0.0,
+        bar_grace_s=grace_s(clock, speed),
+        # The control API has shown that this is an emulator: no account of it holds money.
+        guard=AccountGuard("sim"),
     )
     with store:
         for dataname, name in target.names:
@@ -143,7 +146,7 @@ def _run_against(
         if isinstance(clock, ManualClock):
             store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
         else:
-            _let_run(control, target, store, clock, request.end_ns)
+            let_run(control, store, clock, url=target.control, trust=target.trust, end_ns=request.end_ns)
         if stopper is not None:
             stopper.attach(cerebro.runstop)
             stopper.attach(store.interrupt)
@@ -152,14 +155,19 @@ def _run_against(
         except BtIbkrError:
             # Orders may have been sent just before: take in their answers, then tell what there is.
             store.close()
-            _read_off(result, cerebro, broker, running_strategy(cerebro))
+            read_off(result, cerebro, broker, running_strategy(cerebro))
             raise
-        _read_off(result, cerebro, broker, strategy)
+        read_off(result, cerebro, broker, strategy)
         if strategy is not None and not (stopper is not None and stopper.asked):
             result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
 
 
-def _clock(state: dict[str, Any]) -> Clock:
+def grace_s(clock: Clock, speed: object) -> float:
+    """Market seconds that a bar of an emulator's market waits for its last ticks."""
+    return _GRACE_S * float(str(speed)) if isinstance(clock, ScaledClock) else 0.0
+
+
+def market_clock(state: dict[str, Any]) -> Clock:
     """The market clock of a run, by the emulator's own speed."""
     now_ns, speed = int(state["now_ns"]), state["speed"]
     if speed == "lockstep":
@@ -172,8 +180,19 @@ def _clock(state: dict[str, Any]) -> Clock:
     return clock
 
 
-def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: Clock, end_ns: int) -> None:
-    """Start a market that moves by itself once the strategy's subscriptions stand."""
+def let_run(
+    control: ControlClient, store: IBKRStore, clock: Clock, *, url: str, trust: Trust, end_ns: int
+) -> None:
+    """Start a market that moves by itself once the strategy's subscriptions stand.
+
+    Args:
+        control: The emulator's control API.
+        store: The run's store.
+        clock: The run's clock.
+        url: Base of the control API, for a connection of its own that waits for the end of the tape.
+        trust: How its certificate is judged.
+        end_ns: The market is over at this time; 0 for the end of the tape.
+    """
     started = False
 
     def look(horizon_ns: int) -> bool:
@@ -186,7 +205,7 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
                 if isinstance(clock, ScaledClock):
                     clock.restart()
                 control.post("/start", {})
-            EndWatch(target.control, store, trust=target.trust).start()
+            EndWatch(url, store, trust=trust).start()
         elif end_ns and clock.now_ns() >= end_ns:
             store.finish()
         return store.finishing and catch_up(control, store)
@@ -194,7 +213,8 @@ def _let_run(control: ControlClient, target: _Target, store: IBKRStore, clock: C
     store.set_idle_hook(look)
 
 
-def _read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
+def read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None) -> None:
+    """Fill ``result`` from broker and recorder."""
     if strategy is not None:
         collect_counts(result, strategy)
     collect_orders(result, broker.orders, broker.client_order_id, broker.order_id)

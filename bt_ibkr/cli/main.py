@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from bt_ibkr.cli.output import fail
-from bt_ibkr.errors import BtIbkrError, NotOfferedError, UsageError
+from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.version import __version__
 
 app = typer.Typer(
@@ -75,24 +75,35 @@ def run(
     commission: Annotated[str, typer.Option(help="fixed, tiered or none.")] = "fixed",
     universe: Annotated[str, typer.Option(help="Table of further instruments (CSV or Parquet).")] = "",
     gateway: Annotated[
-        str, typer.Option(help="REST base of an emulator that runs already (mode sim), ending in /v1/api.")
+        str,
+        typer.Option(
+            help="REST base, ending in /v1/api: of an emulator that runs already (mode sim), of the gateway."
+        ),
     ] = "",
     ca_file: Annotated[str, typer.Option(help="PEM file with the certificate of --gateway.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any certificate of --gateway.")] = False,
+    login: Annotated[str, typer.Option(help="TOML file that says how to log on (modes paper, live).")] = "",
+    account: Annotated[str, typer.Option(help="Account to trade in (modes paper, live).")] = "",
+    yes_live: Annotated[
+        str,
+        typer.Option(metavar="ACCOUNT", help="Confirm, in a script, that this account trades real money."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Run a strategy: over stored bars, or live against the emulator."""
+    """Run a strategy: over stored bars, against the emulator, or on an account."""
+    from bt_ibkr.app.login_file import read_login
     from bt_ibkr.app.market import parse_moment
     from bt_ibkr.app.run import RunRequest
     from bt_ibkr.cli.running import run_command
     from bt_ibkr.config import Trust
+    from bt_ibkr.login import GatewayLogin
 
     if mode not in _MODES:
         raise UsageError(f"--mode {mode!r} is no mode.", remedy=f"Modes: {', '.join(_MODES)}.")
-    if mode in ("paper", "live"):
-        raise NotOfferedError(
-            f"Mode {mode} is not offered in this version.",
-            remedy="Use --mode sim (the emulator) or --mode backtest.",
+    if mode not in ("paper", "live") and (account or yes_live or login):
+        raise UsageError(
+            f"--account, --login and --yes-live mean nothing in --mode {mode}.",
+            remedy="Leave them out, or say --mode paper or --mode live.",
         )
     request = RunRequest(
         strategy=strategy,
@@ -111,8 +122,28 @@ def run(
         universe=universe,
         gateway=gateway,
         trust=Trust(ca_file=ca_file or None, insecure=insecure),
+        account=account,
+        confirm_account=yes_live,
+        login=read_login(login) if login else GatewayLogin(),
     )
     raise typer.Exit(run_command(request, mode, as_json=as_json))
+
+
+@app.command()
+def doctor(
+    gateway: Annotated[str, typer.Option(help="REST base, ending in /v1/api.")] = "",
+    ca_file: Annotated[str, typer.Option(help="PEM file with the certificate of --gateway.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Take any certificate of --gateway.")] = False,
+    login: Annotated[str, typer.Option(help="TOML file that says how to log on.")] = "",
+    data: Annotated[str, typer.Option(help="Instrument whose market data is looked at.")] = "AAPL",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Look whether everything is in order for a run; exit code 0 only if it is."""
+    from bt_ibkr.cli.examining import doctor_command
+    from bt_ibkr.config import Trust
+
+    trust = Trust(ca_file=ca_file or None, insecure=insecure)
+    raise typer.Exit(doctor_command(gateway, trust, login, data, as_json=as_json))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bt_ibkr.app.result import RunResult, utc_text
+from bt_ibkr.app.trade import Banner
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.feeds.times import epoch_ns
 
@@ -99,6 +100,23 @@ class Teller:
         told = (getattr(about, name, None) for name in ("cause", "text"))
         cause = next((text for text in told if text), kwargs.get("why") or kwargs.get("error") or "")
         self._say(0, f"[cyan]session   {escape(str(message))} {escape(str(cause))}[/]")
+
+
+def show_banner(console: Console, banner: Banner) -> None:
+    """Account, mode, connection and data quality, before the first order can leave."""
+    colour = "red" if banner.mode == "live" else "green"
+    table = Table(title=f"Mode {banner.mode}", title_justify="left", show_header=False, border_style=colour)
+    table.add_column()
+    table.add_column()
+    table.add_row("account", f"[bold]{escape(banner.account)}[/] ({banner.kind})")
+    table.add_row(
+        "mode", f"[bold {colour}]{banner.mode}[/]" + (": real money" if banner.mode == "live" else "")
+    )
+    server = " an emulator" if banner.emulator else ""
+    table.add_row("connection", escape(banner.connection) + server)
+    for name, code, meaning in banner.data:
+        table.add_row(f"data {escape(name)}", f"{meaning} ({escape(code) or 'not told'})")
+    console.print(table)
 
 
 def show_summary(console: Console, result: RunResult) -> None:

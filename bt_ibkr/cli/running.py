@@ -11,8 +11,9 @@ from types import FrameType
 from rich.console import Console
 
 from bt_ibkr.app.result import RunResult
-from bt_ibkr.app.run import RunRequest, Stopper, run_backtest, run_sim
-from bt_ibkr.cli.output import Teller, show_summary, to_json
+from bt_ibkr.app.run import RunRequest, Stopper, run_backtest, run_sim, run_trade
+from bt_ibkr.app.trade import Banner
+from bt_ibkr.cli.output import Teller, show_banner, show_summary, to_json
 from bt_ibkr.errors import RunFailedError
 
 #: What the broker's book and the emulator's ledger disagreed about is worse than a failed strategy.
@@ -43,11 +44,40 @@ class _Signals:
         self._stopper()
 
 
+def _run(
+    request: RunRequest, mode: str, teller: Teller | None, stopper: Stopper, console: Console
+) -> RunResult:
+    if mode == "backtest":
+        return run_backtest(request, teller, stopper)
+    if mode == "sim":
+        return run_sim(request, teller, stopper)
+    # With --json nothing but the result may be on standard output.
+    told = console if teller is not None else Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def announce(banner: Banner) -> None:
+        show_banner(told, banner)
+
+    def ask(account: str) -> str:
+        told.print(f"[bold red]Real money.[/] Type the account id ({account}) to go on: ", end="")
+        told.file.flush()
+        return sys.stdin.readline()
+
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()
+    return run_trade(
+        request,
+        "live" if mode == "live" else "paper",
+        teller,
+        stopper,
+        announce=announce,
+        ask=ask if on_terminal else None,
+    )
+
+
 def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:
     """Run, tell, summarize.
 
     Returns:
-        0, 130 or 143 after a signal, 10 if the books disagree.
+        0, 130 or 143 after a signal, 10 if something must be looked at.
 
     Raises:
         BtIbkrError: What ended the run; the command line shows it.
@@ -55,13 +85,12 @@ def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:
     console = Console(soft_wrap=True, highlight=False)
     teller = None if as_json else Teller(console)
     stopper = Stopper()
-    runner = run_sim if mode == "sim" else run_backtest
     # What a strategy prints must not mix with the one object of --json.
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     with _Signals(stopper) as signals:
         try:
             with aside:
-                result: RunResult = runner(request, teller, stopper)
+                result = _run(request, mode, teller, stopper, console)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             code = 128 + (signals.received or signal.SIGINT)

@@ -18,6 +18,7 @@ from bt_ibkr.connection.interface import (
     CommissionReported,
     ExecutionReported,
     FeedEvent,
+    GapReported,
     HistoryArrived,
     LedgerChanged,
     OrderChanged,
@@ -34,6 +35,7 @@ from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, WireE
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.order import Execution
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.executions import ExecutionBook
@@ -44,7 +46,7 @@ from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
-from bt_ibkr.session.states import CONNECTED, SessionEvent
+from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import stream_events, topics
 from bt_ibkr.wire.frames import Frame
@@ -102,6 +104,9 @@ class DirectConnection:
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._opened_once = False
+        self._streams = False
+        #: The event that ended the stream, while it is interrupted.
+        self._broken: SessionEvent | None = None
         self._contracts: ContractService
         self._history: HistoryService
         self._market_data: MarketDataService
@@ -241,16 +246,31 @@ class DirectConnection:
             self._store_events.append(SessionNotice(kind, text))
 
     def _on_state(self, event: SessionEvent) -> None:
-        connected = event.state in CONNECTED
-        was_connected = event.previous in CONNECTED
+        connected, was_connected = event.streams, self._streams
+        self._streams = connected
         if was_connected and not connected and self._opened_once:
             self._market_data.broken()
+            self._broken = event
         if connected and not was_connected and self._opened_once and self._loop is not None:
             self._command(self._reread_orders())
         if self._store_events is not None:
             self._store_events.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
             )
+        if connected and self._broken is not None:
+            self._report_gap(self._broken, event.time_ns)
+
+    def _report_gap(self, broken: SessionEvent, end_ns: int) -> None:
+        self._broken = None
+        if self._store_events is not None and self._session is not None:
+            gap = GapReported(
+                start_ns=broken.since_ns,
+                end_ns=end_ns,
+                topics=self._session.socket.subscribed,
+                cause=broken.cause,
+            )
+            _log.warning("stream-gap start_ns=%d end_ns=%d cause=%s", gap.start_ns, gap.end_ns, gap.cause)
+            self._store_events.append(gap)
 
     async def _reread_orders(self) -> None:
         """After a break: what changed meanwhile. Executions are replayed by the stream itself."""
@@ -293,6 +313,16 @@ class DirectConnection:
         ids = [account.account_id for account in known.accounts]
         selected = known.selected
         return tuple(sorted(ids, key=lambda one: one != selected))
+
+    def is_paper(self) -> bool | None:
+        if self._session is None:
+            raise SessionError("The connection is closed.", remedy="Open a new store.")
+        return self._session.accounts.is_paper
+
+    def availability(self, contract: Contract) -> str:
+        self._check_open()
+        assert self._session is not None
+        return self._call(availability(self._session.http, contract.conid))
 
     def resolve(self, query: ContractQuery) -> Contract:
         self._check_open()

@@ -45,6 +45,21 @@ class SessionNotice(msgspec.Struct, frozen=True):
     text: str
 
 
+class GapReported(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream was interrupted and is back: what happened in between did not come through it.
+
+    Attributes:
+        start_ns, end_ns: Market time up to which the stream was known to be whole, and from which it is again.
+        topics: What was subscribed.
+        cause: Of the interruption, in words.
+    """
+
+    start_ns: int
+    end_ns: int
+    topics: tuple[str, ...]
+    cause: str
+
+
 class HistoryArrived(msgspec.Struct, frozen=True):
     """Answer to ``request_history``: the bars, or why there are none."""
 
@@ -118,7 +133,7 @@ AccountEvent = (
     | LedgerChanged
 )
 FeedEvent = HistoryArrived
-StoreEvent = SessionChanged | SessionNotice
+StoreEvent = SessionChanged | SessionNotice | GapReported
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -149,6 +164,12 @@ class Connection(Protocol):
 
     def accounts(self) -> tuple[str, ...]:
         """Account ids of this login, the selected one first."""
+
+    def is_paper(self) -> bool | None:
+        """Whether IBKR calls the login's accounts paper; ``None`` if it does not tell."""
+
+    def availability(self, contract: Contract) -> str:
+        """Field 6509 of the contract (what data IBKR gives of it); empty if it does not tell."""
 
     def resolve(self, query: ContractQuery) -> Contract:
         """The contract a dataname means."""

@@ -165,8 +165,9 @@ class HttpClient:
                 text = redact(wire_json.error_text(wire_json.decode(reply.body)) or reply.text)
             except WireError:
                 text = reply.text
+            told = "an HTML page" if text.lstrip()[:1] == "<" else text
             raise ResponseError(
-                f"{what} was answered with HTTP {reply.status}: {text}", status=reply.status, body=text
+                f"{what} was answered with HTTP {reply.status}: {told}", status=reply.status, body=text
             )
         body = wire_json.decode(reply.body)
         problem = wire_json.error_text(body) if isinstance(body, dict) else None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import AuthenticationError, CompetingError, WireError
+from bt_ibkr.redaction import redact
 from bt_ibkr.session.auth.interface import REFUSED, RENEWABLE
 from bt_ibkr.session.http import HttpClient, Reply
 from bt_ibkr.wire import json as wire_json
@@ -52,6 +53,9 @@ class LogOn:
         reply = await self._ask("/tickle")
         if reply.status in _NOT_LOGGED_IN:
             return wire_session.Tickle(session=None, auth=None, error=reply.text)
+        if reply.status != 200:
+            # An outage, whatever the page says.
+            self._http.checked("POST /tickle", reply)
         return wire_session.tickle(reply.body)
 
     async def run(self, tickle: wire_session.Tickle | None = None, *, known: str | None = None) -> bool:
@@ -85,6 +89,7 @@ class LogOn:
     async def _open_brokerage(self, status: wire_session.AuthStatus | None) -> bool:
         """Whether a new session was opened; false if one stands."""
         outer = status is not None
+        said = ""
         for attempt in range(_INIT_TRIES):
             if status is None or not status.ready:
                 # The very first look after a start can be wrong: look once more before acting.
@@ -101,16 +106,20 @@ class LogOn:
                 status = wire_session.auth_status(reply.body)
                 if status.ready:
                     return True
-            elif "compete" in reply.text.lower():
+                said = status.message
+            else:
+                said = reply.text
+            if "force compete" in said.lower():
                 # "Force compete capability must be used": asking again the same way is in vain.
                 raise CompetingError(
-                    f"IBKR refuses the brokerage session: {reply.text}",
+                    f"IBKR refuses the brokerage session: {said}",
                     remedy="End the other login of this user, or allow this one to take over.",
                 )
             status = None
         await self._in_vain_again(outer)
         raise AuthenticationError(
-            f"{self._settings.base_url} answers, but nobody is logged in there.",
+            f"{self._settings.base_url} answers, but nobody is logged in there."
+            + (f" It said: {redact(said)}" if said and not said.lstrip().startswith("<") else ""),
             remedy=self._http.authenticator.remedy,
         )
 

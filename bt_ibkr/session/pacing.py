@@ -71,7 +71,10 @@ IBKR_LIMITS: tuple[Limit, ...] = (
     Limit(path=r"/tickle", count=1, per_s=1.0, source=_TABLE),
 )
 
-_MARGIN = 1.03
+_MARGIN = 1.02
+#: The server counts when a request arrives, which is not known; a request that took longer than the quickest may
+#: have arrived so much later. Beyond so many seconds the delay is taken for work of the server.
+_LATEST_S = 0.5
 #: A request that has waited so long goes before more urgent classes (but not before what protects positions).
 _STARVING_S = 20.0
 #: In the penalty box, what protects positions still passes, at most one request in so many seconds.
@@ -105,7 +108,8 @@ class _Window:
         self.limit = limit
         self._pattern = re.compile(limit.path)
         self._span_s = limit.per_s * _MARGIN
-        self._sent: deque[float] = deque(maxlen=limit.count)
+        #: When each of the latest requests may have arrived.
+        self._arrived: list[float] = []
         self._active = 0
 
     def covers(self, method: str, path: str) -> bool:
@@ -115,29 +119,36 @@ class _Window:
         """When one more request fits; infinite while it waits for another one to end."""
         if self.limit.concurrent and self._active >= self.limit.concurrent:
             return math.inf
-        if len(self._sent) < self.limit.count:
+        if len(self._arrived) < self.limit.count:
             return now
-        return max(now, self._sent[0] + self._span_s)
+        return max(now, min(self._arrived) + self._span_s)
 
     def budget(self, now: float) -> int:
-        recent = sum(1 for at in self._sent if at + self._span_s > now)
+        recent = sum(1 for at in self._arrived if at + self._span_s > now)
         return self.limit.count - recent
 
     def enter(self, now: float) -> None:
-        self._sent.append(now)
+        if len(self._arrived) >= self.limit.count:
+            self._arrived.remove(min(self._arrived))
+        self._arrived.append(now + _LATEST_S)
         self._active += 1
 
-    def leave(self) -> None:
+    def leave(self, sent: float, arrived: float) -> None:
+        """The request that was sent at ``sent`` was answered: it arrived at ``arrived`` at the latest."""
         self._active -= 1
+        if sent + _LATEST_S in self._arrived:
+            self._arrived.remove(sent + _LATEST_S)
+            self._arrived.append(arrived)
 
 
 class _Waiter:
-    __slots__ = ("arrived", "go", "klass", "windows")
+    __slots__ = ("arrived", "go", "klass", "sent", "windows")
 
     def __init__(self, klass: RequestClass, windows: list[_Window], arrived: float) -> None:
         self.klass = klass
         self.windows = windows
         self.arrived = arrived
+        self.sent = arrived
         self.go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -165,6 +176,7 @@ class PacingGate:
         self._penalties = 0
         self._queues: dict[RequestClass, deque[_Waiter]] = {klass: deque() for klass in RequestClass}
         self._timer: asyncio.TimerHandle | None = None
+        self._quickest_s = math.inf
         self._waited_s = 0.0
         self._longest_s = 0.0
 
@@ -228,14 +240,20 @@ class PacingGate:
         now = self._monotonic()
         if now < self._penalty_until and chosen is not RequestClass.PROTECT:
             raise self._refusal(now)
-        await self._await_turn(_Waiter(chosen, windows, now))
+        waiter = _Waiter(chosen, windows, now)
+        await self._await_turn(waiter)
         try:
             yield
         finally:
-            for window in windows:
-                window.leave()
-            if any(window.limit.concurrent for window in windows):
-                self._pump()
+            self._leave(waiter)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        took = max(0.0, self._monotonic() - waiter.sent)
+        self._quickest_s = min(self._quickest_s, took)
+        arrived = waiter.sent + min(took - self._quickest_s, _LATEST_S)
+        for window in waiter.windows:
+            window.leave(waiter.sent, arrived)
+        self._pump()
 
     async def _await_turn(self, waiter: _Waiter) -> None:
         self._queues[waiter.klass].append(waiter)
@@ -246,7 +264,7 @@ class PacingGate:
             if waiter.go.done() and not waiter.go.cancelled() and waiter.go.exception() is None:
                 # Let through and cancelled in the same moment: its place is taken, the request is not made.
                 for window in waiter.windows:
-                    window.leave()
+                    window.leave(waiter.sent, waiter.sent)
             elif waiter in self._queues[waiter.klass]:
                 self._queues[waiter.klass].remove(waiter)
             raise
@@ -261,6 +279,7 @@ class PacingGate:
             self._queues[waiter.klass].remove(waiter)
             for window in waiter.windows:
                 window.enter(now)
+            waiter.sent = now
             if now < self._penalty_until:
                 self._protected_at = now
             waited = now - waiter.arrived

@@ -29,6 +29,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.session.auth.interface import SingleFlight
 from bt_ibkr.session.backoff import Backoff
+from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.log_on import LogOn, repair_of
 from bt_ibkr.session.maintenance import MaintenanceCalendar
@@ -85,8 +86,13 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, SingleFlight] = {}
         self._penalty_over: asyncio.TimerHandle | None = None
+        #: When the session was last found to be as it should.
+        self._looked_ns = 0
         self._session_seen: str | None = None
         self._lapsed = asyncio.Event()
+        self._streams = False
+        #: The last moment at which the stream was known to be whole, where a loss is found out later.
+        self._whole_ns = 0
         self._nudged = asyncio.Event()
         self._closing = False
         self._end_http: Callable[[], Awaitable[None]] | None = None
@@ -130,8 +136,18 @@ class Session:
             return
         if not self._closing:
             check(self._state, state, cause)
+        now_ns = self._clock.now_ns()
+        streamed = self._streams
+        self._streams = state is SessionState.STREAMING or (state is SessionState.PENALTY and streamed)
+        lost = streamed and not self._streams
         event = SessionEvent(
-            state=state, previous=self._state, cause=cause, next_step=next_step, time_ns=self._clock.now_ns()
+            state=state,
+            previous=self._state,
+            cause=cause,
+            next_step=next_step,
+            time_ns=now_ns,
+            streams=self._streams,
+            since_ns=self._lost_since_ns(now_ns) if lost else 0,
         )
         self._state = state
         # An end that was asked for is no news.
@@ -139,6 +155,12 @@ class Session:
         level = logging.WARNING if alarming else logging.INFO
         _log.log(level, "session-state state=%s cause=%s next=%s", state.value, cause, next_step)
         self._state_sink(event)
+
+    def _lost_since_ns(self, now_ns: int) -> int:
+        """Since when a stream that is lost now may have had holes."""
+        known = [at_ns for at_ns in (self._whole_ns, self.socket.silent_since_ns) if at_ns]
+        self._whole_ns = 0
+        return min([now_ns, *known])
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -228,11 +250,14 @@ class Session:
             tickle = await self._log_on.tickle()
         self._session_seen = tickle.session
         self._lapsed.clear()
-        await self.socket.connect(tickle.session or "")
+        # The upgrade is a request like any other, and counted by the server.
+        async with self._gate.turn("GET", "/ws", RequestClass.UPKEEP):
+            await self.socket.connect(tickle.session or "")
+        self._looked_ns = self._clock.now_ns()
         self._move(SessionState.STREAMING, "the WebSocket is ready")
 
     def _reached(self, what: str) -> None:
-        if self._state in CONNECTED:
+        if self._streams:
             # A repair while the stream goes on.
             return
         if what == "outer":
@@ -297,6 +322,7 @@ class Session:
     def _settle(self, state: SessionState, cause: str, next_step: str) -> None:
         """Come to rest in a waiting state, by way of those that lead to it."""
         if self._state is SessionState.DISCONNECTED and state is not SessionState.NEEDS_PERSON:
+            # Whoever refuses, answers.
             self._move(SessionState.GATEWAY_UP, "somebody answers")
         if self._state is SessionState.GATEWAY_UP and state is SessionState.COMPETING:
             self._move(SessionState.READ_ONLY, "the outer session stands")
@@ -325,12 +351,18 @@ class Session:
     async def _look_after(self, lapsed: bool) -> None:
         """Tickle. A session that ended, or was replaced since, has taken all streams with it, although the
         socket's heartbeats go on: the socket is reopened, which logs on first and subscribes last."""
+        asked_ns = self._clock.now_ns()
         tickle = await self._log_on.tickle()
         ready = tickle.auth is not None and tickle.auth.ready
         replaced = tickle.session is not None and tickle.session != self._session_seen
         if lapsed or not ready or replaced:
             _log.warning("session-lapsed ready=%s replaced=%s error=%s", ready, replaced, tickle.error)
+            if not lapsed:
+                # It may have happened right after the last look.
+                self._whole_ns = self._looked_ns
             await self.socket.reopen()
+        else:
+            self._looked_ns = asked_ns
 
     def _on_penalty(self, seconds: float) -> None:
         """A 429: tell it, and tell its end."""
@@ -346,7 +378,7 @@ class Session:
 
     def _on_penalty_over(self) -> None:
         self._penalty_over = None
-        if self._state is SessionState.PENALTY and self.socket.ready:
+        if self._state is SessionState.PENALTY and self._streams:
             self._move(SessionState.STREAMING, "the penalty is over")
 
     async def _open_again(self) -> None:
@@ -374,7 +406,7 @@ class Session:
     # -- SocketEvents --------------------------------------------------------------------------------
 
     def on_frame(self, frame: Frame) -> None:
-        if frame.topic == "sts" and self._state in CONNECTED:
+        if frame.topic == "sts" and self._streams:
             self._on_status(frame)
         self._frame_sink(frame)
 

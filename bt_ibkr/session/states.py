@@ -40,18 +40,20 @@ ALLOWED: dict[SessionState, frozenset[SessionState]] = {
     _S.DISCONNECTED: frozenset({_S.GATEWAY_UP, _S.MAINTENANCE, _S.NEEDS_PERSON}),
     _S.GATEWAY_UP: frozenset({_S.READ_ONLY, _S.NEEDS_PERSON, _S.PENALTY, _S.DISCONNECTED, _S.MAINTENANCE}),
     _S.READ_ONLY: frozenset({_S.BROKERAGE, _S.COMPETING, _S.NEEDS_PERSON, _S.PENALTY, *_FALLS}),
-    _S.BROKERAGE: frozenset({_S.STREAMING, _S.READ_ONLY, _S.COMPETING, _S.PENALTY, *_FALLS}),
+    _S.BROKERAGE: frozenset({_S.STREAMING, _S.READ_ONLY, _S.COMPETING, _S.NEEDS_PERSON, _S.PENALTY, *_FALLS}),
     _S.STREAMING: frozenset({_S.BROKERAGE, _S.READ_ONLY, _S.COMPETING, _S.PENALTY, *_FALLS}),
     # The stream may go on while REST calls are punished.
-    _S.PENALTY: frozenset({_S.STREAMING, *_FALLS}),
-    _S.MAINTENANCE: frozenset({_S.DISCONNECTED, _S.GATEWAY_UP, _S.BROKERAGE, _S.COMPETING, _S.NEEDS_PERSON}),
+    _S.PENALTY: frozenset({_S.BROKERAGE, _S.STREAMING, _S.COMPETING, _S.NEEDS_PERSON, *_FALLS}),
+    _S.MAINTENANCE: frozenset(
+        {_S.DISCONNECTED, _S.GATEWAY_UP, _S.BROKERAGE, _S.COMPETING, _S.NEEDS_PERSON, _S.PENALTY}
+    ),
     _S.COMPETING: frozenset({_S.READ_ONLY, _S.BROKERAGE, _S.NEEDS_PERSON, _S.PENALTY, *_FALLS}),
     _S.NEEDS_PERSON: frozenset({_S.READ_ONLY, _S.BROKERAGE, _S.COMPETING, _S.PENALTY, *_FALLS}),
 }
 
 #: The way up, as a start goes it.
 WAY_UP = (_S.GATEWAY_UP, _S.READ_ONLY, _S.BROKERAGE, _S.STREAMING)
-#: Market data, orders and executions stream, or go on streaming.
+#: Market data, orders and executions may stream; in a penalty only if they did before (``SessionEvent.streams``).
 CONNECTED = frozenset({_S.STREAMING, _S.PENALTY})
 
 
@@ -63,6 +65,8 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
         cause: Why, in words.
         next_step: What happens next, or what somebody has to do.
         time_ns: Of the market clock.
+        streams: Whether market data and reports stream now.
+        since_ns: Where the stream was lost: the last moment up to which it is known to have been whole.
     """
 
     state: SessionState
@@ -70,6 +74,8 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     next_step: str
     time_ns: int
+    streams: bool = False
+    since_ns: int = 0
 
 
 def check(previous: SessionState, state: SessionState, cause: str) -> None:

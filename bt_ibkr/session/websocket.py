@@ -90,6 +90,8 @@ class Socket:
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
         self._sent_at_ns: dict[str, int] = {}
+        #: Market time up to which a connection that fell silent was heard; 0 otherwise.
+        self.silent_since_ns = 0
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
         self.routes: dict[str | None, Callable[[QuoteFrame], None]] = {}
@@ -103,6 +105,11 @@ class Socket:
     @property
     def ready(self) -> bool:
         return self._ready
+
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """The keys of what is subscribed."""
+        return tuple(self._subscriptions)
 
     async def connect(self, session_id: str) -> None:
         """Open a connection for the session ``session_id``, wait for the server's welcome, send every subscription.
@@ -152,6 +159,7 @@ class Socket:
         except aiohttp.WSServerHandshakeError as problem:
             raise UnreachableError(f"{url} refused the WebSocket: HTTP {problem.status}.") from None
         self.received = 0
+        self.silent_since_ns = 0
         sockname = self._ws.get_extra_info("sockname")
         self.local_port = sockname[1] if sockname else 0
         try:
@@ -236,18 +244,23 @@ class Socket:
         settings = self._settings
         loop = asyncio.get_running_loop()
         last_count, silent_since, last_tic = self.received, loop.time(), loop.time()
+        heard_ns = self._clock.now_ns()
         # A market that runs faster than the watch wants its renewals faster, too.
         renewal_s = self._clock.wall_s(renewal_ns(settings.renew_market_data_s))
         step = min(1.0, settings.tic_interval_s, settings.silence_s / 2, max(renewal_s / 8, 0.005))
+        looked_ns = heard_ns
         while True:
             await asyncio.sleep(step)
             now = loop.time()
             if self.received != last_count:
                 last_count, silent_since = self.received, now
+                heard_ns = looked_ns
             elif now - silent_since > settings.silence_s:
                 _log.warning("websocket-silent for_s=%.1f", now - silent_since)
+                self.silent_since_ns = heard_ns
                 await ws.close()
                 return
+            looked_ns = self._clock.now_ns()
             if now - last_tic >= settings.tic_interval_s:
                 last_tic = now
                 await self._send(topics.TIC)
@@ -264,7 +277,9 @@ class Socket:
             return
         now_ns = self._clock.now_ns()
         for key, subscription in list(self._subscriptions.items()):
-            if subscription.renew_ns and now_ns - self._sent_at_ns.get(key, 0) >= subscription.renew_ns:
+            age_ns = now_ns - self._sent_at_ns.get(key, 0)
+            # A clock that was set back says nothing about the age: better once too often.
+            if subscription.renew_ns and not 0 <= age_ns < subscription.renew_ns:
                 await self._send_subscription(subscription)
 
     async def subscribe(self, subscription: Subscription) -> None:

@@ -105,6 +105,12 @@ class Played:
     def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
         self.cancels.append(order_id)
 
+    def is_paper(self) -> bool | None:
+        return None
+
+    def availability(self, contract: Contract) -> str:
+        return "RpB"
+
     def in_flight(self) -> int:
         return self.flying
 

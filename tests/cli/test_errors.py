@@ -41,8 +41,10 @@ CASES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "market without columns": (("run", "sma_cross", "--market", "columns.parquet:IBM"), 5, "columns.parquet", ""),
     "market not parquet": (("run", "sma_cross", "--market", "text.parquet:IBM"), 5, "text.parquet", ""),
     "market of an unknown symbol": (("run", "sma_cross", "--market", "good.parquet:NOSUCH"), 2, "NOSUCH", ""),
-    "paper": (("run", "sma_cross", "--mode", "paper"), 2, "paper is not offered", "--mode sim"),
-    "live": (("run", "sma_cross", "--mode", "live"), 2, "live is not offered", "--mode sim"),
+    "paper": (("run", "sma_cross", "--mode", "paper"), 2, "--mode paper was given without --data", "--data IBM"),
+    "live": (
+        ("run", "sma_cross", "--mode", "live", "--data", "AAPL"), 2, "no account was named", "--account ACCOUNT",
+    ),
     "no such mode": (("run", "sma_cross", "--mode", "dream"), 2, "'dream'", "backtest, sim"),
     "no such parameter": (("run", "sma_cross", "--set", "quick=5"), 2, "quick", "fast=10"),
     "parameter of another type": (("run", "sma_cross", "--set", "fast=soon"), 2, "'soon' is no int", ""),

@@ -1,0 +1,253 @@
+"""``Doctor`` on emulators in good and bad states."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bt_ibkr.app import doctor as doctor_module
+from bt_ibkr.app.control import ControlClient
+from bt_ibkr.app.doctor import ROWS, Diagnosis, Doctor, Status
+from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.testing import EmulatorThread
+from bt_ibkr.login import NoLogin, TokenLogin
+
+Emulate = Callable[..., EmulatorThread]
+
+
+@pytest.fixture
+def emulate() -> Iterator[Emulate]:
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> EmulatorThread:
+            plain: dict[str, Any] = {
+                "speed": "lockstep",
+                "pacing": "off",
+                "synthetic_instruments": ("AAPL",),
+                "history_days": 0,
+            }
+            return stack.enter_context(EmulatorThread(EmulatorSettings(**(plain | settings))))
+
+        yield start
+
+
+def fault(emulator: EmulatorThread, **spec: Any) -> None:
+    with closing(ControlClient(emulator.control)) as control:
+        control.post("/fault", spec)
+
+
+async def examine(url: str, *, wall_s: Callable[[], float] = time.time, **settings: Any) -> Diagnosis:
+    chosen = {"paced": False, "request_timeout_s": 5.0} | settings
+    return await Doctor(
+        SessionSettings(base_url=url, **chosen), folder=Path(__file__).parent, wall_s=wall_s
+    ).examine()
+
+
+def rows(found: Diagnosis) -> dict[str, Status]:
+    assert tuple(row.name for row in found.rows) == ROWS
+    for row in found.rows:
+        assert row.text
+        if row.status in (Status.WARN, Status.FAIL) and row.name != "authenticated":
+            assert row.remedy, row
+    assert found.healthy is not any(row.status is Status.FAIL for row in found.rows)
+    return {row.name: row.status for row in found.rows}
+
+
+def text(found: Diagnosis, name: str) -> str:
+    return next(row.text for row in found.rows if row.name == name)
+
+
+GOOD = {
+    "gateway reachable": Status.OK,
+    "TLS": Status.SKIP,
+    "authenticated": Status.OK,
+    "competing": Status.OK,
+    "account": Status.OK,
+    "market data": Status.OK,
+    "clock": Status.OK,
+    "pacing budget": Status.OK,
+    "disk": Status.OK,
+    "key files": Status.SKIP,
+}
+
+
+@pytest.fixture(autouse=True)
+def _room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    room(monkeypatch, 5_000_000_000)
+
+
+def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor_module.shutil, "disk_usage", lambda _: usage(10**12, 0, free))
+
+
+async def test_healthy_on_paper(emulate: Emulate) -> None:
+    found = await examine(emulate(accounts=("DU1111111", "DU2222222")).url)
+    assert rows(found) == GOOD
+    assert text(found, "account") == "DU1111111 is a paper account; also DU2222222"
+
+
+async def test_healthy_with_real_money(emulate: Emulate) -> None:
+    found = await examine(emulate(accounts=("U1111111",)).url)
+    assert rows(found) == GOOD
+    assert "real money" in text(found, "account")
+
+
+async def test_account_whose_signs_contradict(emulate: Emulate) -> None:
+    found = await examine(emulate(accounts=("DU1111111",), paper="no").url)
+    assert rows(found) == GOOD | {"account": Status.FAIL}
+
+
+async def test_nobody_there() -> None:
+    found = await examine("http://127.0.0.1:9/v1/api")
+    told = rows(found)
+    assert told["gateway reachable"] is Status.FAIL
+    assert [name for name, status in told.items() if status is Status.SKIP] == [
+        "TLS", "authenticated", "competing", "account", "market data", "clock", "pacing budget", "key files",
+    ]  # fmt: skip
+    assert told["disk"] is Status.OK
+
+
+async def test_certificate_not_trusted_trusted_and_taken_unseen(emulate: Emulate, tmp_path: Path) -> None:
+    url = emulate(tls=True).url
+    refused = rows(await examine(url))
+    assert refused["gateway reachable"] is Status.OK
+    assert refused["TLS"] is Status.FAIL
+    assert refused["authenticated"] is Status.SKIP
+
+    host, port = url.removeprefix("https://").split("/")[0].split(":")
+    file = tmp_path / "gateway.pem"
+    file.write_text(ssl.get_server_certificate((host, int(port))), encoding="ascii")
+    assert rows(await examine(url, trust=Trust(ca_file=str(file)))) == GOOD | {"TLS": Status.OK}
+
+    unseen = await examine(url, trust=Trust(insecure=True))
+    assert rows(unseen) == GOOD | {"TLS": Status.WARN}
+    assert unseen.healthy
+
+
+async def test_nobody_logged_in(emulate: Emulate) -> None:
+    found = await examine(emulate(login="logged_out").url)
+    told = rows(found)
+    assert told["gateway reachable"] is Status.OK
+    assert told["authenticated"] is Status.FAIL
+    assert "in a browser" in next(row.remedy for row in found.rows if row.name == "authenticated")
+    assert told["account"] is told["market data"] is Status.SKIP
+    assert told["clock"] is told["pacing budget"] is Status.OK
+
+
+async def test_brokerage_session_that_nobody_has_is_opened(emulate: Emulate) -> None:
+    assert rows(await examine(emulate(login="no_bridge").url)) == GOOD
+
+
+async def test_session_of_another_login_is_left_alone(emulate: Emulate) -> None:
+    emulator = emulate()
+    fault(emulator, kind="compete")
+    told = rows(await examine(emulator.url))
+    assert told["authenticated"] is Status.WARN
+    assert told["competing"] is Status.FAIL
+    assert told["account"] is Status.SKIP
+    assert emulator.call(lambda server: server.core.session.competing)
+
+
+async def test_init_that_fails(emulate: Emulate) -> None:
+    emulator = emulate(login="no_bridge")
+    fault(emulator, kind="init_fails", fail="not today")
+    found = await examine(emulator.url)
+    assert rows(found)["authenticated"] is Status.FAIL
+    assert "not today" in text(found, "authenticated")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("DPB", Status.WARN), ("ZB", Status.WARN), ("N", Status.FAIL), ("O", Status.FAIL), ("RpB", Status.OK)],
+)
+async def test_market_data(emulate: Emulate, code: str, status: Status) -> None:
+    emulator = emulate()
+    fault(emulator, kind="quality", code=code)
+    found = await examine(emulator.url)
+    assert rows(found) == GOOD | {"market data": status}
+    assert code in text(found, "market data")
+
+
+async def test_no_word_on_market_data(emulate: Emulate) -> None:
+    emulator = emulate()
+    fault(emulator, kind="not_entitled", conid=265598)
+    found = await examine(emulator.url)
+    assert rows(found) == GOOD | {"market data": Status.WARN}
+    assert "not told" in text(found, "market data")
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "status"),
+    [(3, Status.OK), (10, Status.WARN), (-10, Status.WARN), (40, Status.FAIL), (-40, Status.FAIL)],
+)
+async def test_clocks_that_differ(emulate: Emulate, offset_s: int, status: Status) -> None:
+    emulator = emulate()
+    fault(emulator, kind="skew", offset_s=offset_s)
+    found = await examine(emulator.url)
+    assert rows(found) == GOOD | {"clock": status}
+    assert ("ahead of ours" if offset_s > 0 else "behind ours") in text(found, "clock")
+
+
+async def test_too_many_requests(emulate: Emulate) -> None:
+    emulator = emulate()
+    fault(emulator, kind="http", action="status", status=429, path="/iserver/accounts")
+    told = rows(await examine(emulator.url))
+    assert told["pacing budget"] is Status.FAIL
+    assert told["authenticated"] is Status.OK
+    assert told["account"] is told["market data"] is Status.SKIP
+
+
+@pytest.mark.parametrize("action", ["html", "malformed", "empty"])
+async def test_answers_that_are_none(emulate: Emulate, action: str) -> None:
+    emulator = emulate()
+    fault(emulator, kind="http", action=action, path="/iserver/accounts", count=0)
+    assert rows(await examine(emulator.url))["account"] is Status.FAIL
+    fault(emulator, kind="http", action=action, path="/tickle", count=0)
+    told = rows(await examine(emulator.url))
+    assert told["gateway reachable"] is Status.OK
+    assert told["authenticated"] is Status.FAIL
+
+
+@pytest.mark.parametrize(
+    ("free", "status"), [(5_000_000_000, Status.OK), (500_000_000, Status.WARN), (5_000_000, Status.FAIL)]
+)
+async def test_disk(emulate: Emulate, monkeypatch: pytest.MonkeyPatch, free: int, status: Status) -> None:
+    room(monkeypatch, free)
+    assert rows(await examine(emulate().url)) == GOOD | {"disk": status}
+
+
+async def test_key_files(emulate: Emulate, tmp_path: Path) -> None:
+    emulator = emulate(
+        authentication=AuthenticationSettings(kind="token", key_folder=str(tmp_path)), login="ready"
+    )
+    token = tmp_path / "token"
+    login = TokenLogin(token=str(token))
+    good = await examine(emulator.url, login=login)
+    assert rows(good) == GOOD | {"key files": Status.OK}
+
+    secret = token.read_text(encoding="utf-8").strip()
+    token.chmod(0o644)
+    bad = await examine(emulator.url, login=login)
+    told = rows(bad)
+    assert told["key files"] is told["authenticated"] is Status.FAIL
+    assert f"chmod 600 {token}" in bad.rows[-1].remedy
+    assert secret not in str(bad)
+
+    missing = rows(await examine(emulator.url, login=TokenLogin(token=str(tmp_path / "absent"))))
+    assert missing["key files"] is Status.FAIL
+
+
+async def test_plain_http_to_another_machine_is_no_way_to_trade() -> None:
+    doctor = Doctor(SessionSettings(base_url="http://192.0.2.1/v1/api", login=NoLogin()))
+    doctor._look_at_tls()
+    assert doctor._rows["TLS"].status is Status.FAIL

@@ -1,0 +1,149 @@
+"""Modes ``paper`` and ``live`` as whole runs, against emulators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from bt_ibkr.app.run import RunRequest, Stopper, run_trade
+from bt_ibkr.app.trade import Banner
+from bt_ibkr.emulator.faults.specs import Quality
+from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.testing import EmulatorThread
+from bt_ibkr.errors import AuthenticationError, NotArmedError, UnreachableError, UsageError
+from bt_ibkr.login import NoLogin, TokenLogin
+
+Emulate = Callable[..., EmulatorThread]
+FAST = ("fast=2", "slow=5")
+
+
+@pytest.fixture
+def emulate() -> Iterator[Emulate]:
+    with ExitStack() as stack:
+
+        def start(*accounts: str, **settings: Any) -> EmulatorThread:
+            plain: dict[str, Any] = {
+                "speed": "lockstep",
+                "pacing": "off",
+                "conflation_ms": 0,
+                "synthetic_instruments": ("AAPL",),
+            }
+            if accounts:
+                plain["accounts"] = accounts
+            return stack.enter_context(EmulatorThread(EmulatorSettings(**(plain | settings))))
+
+        yield start
+
+
+def request(url: str, **changes: Any) -> RunRequest:
+    plain: dict[str, Any] = {
+        "strategy": "sma_cross",
+        "assignments": FAST,
+        "data": ("AAPL",),
+        "gateway": url,
+        # 2026-03-02T15:00Z: half an hour after the opening.
+        "end_ns": 1_772_463_600_000_000_000,
+    }
+    return RunRequest(**(plain | changes))
+
+
+@pytest.mark.parametrize(
+    ("mode", "accounts", "account", "confirmed"),
+    [("paper", ("DU1111111", "DU2222222"), "DU2222222", ""), ("live", ("U1111111",), "U1111111", "U1111111")],
+)
+def test_trades_in_the_account_that_was_named(
+    emulate: Emulate, mode: Literal["paper", "live"], accounts: tuple[str, ...], account: str, confirmed: str
+) -> None:
+    emulator = emulate(*accounts)
+    told: list[tuple[Banner, int]] = []
+
+    def announce(banner: Banner) -> None:
+        told.append((banner, len(emulator.call(lambda server: server.core.engine.ledger())["orders"])))
+
+    asked = request(emulator.url, account=account, confirm_account=confirmed)
+    result = run_trade(asked, mode, announce=announce)
+    assert (result.mode, result.errors) == (mode, [])
+    assert result.start_cash == 1_000_000.0
+    assert result.executions
+    ledger = emulator.call(lambda server: server.core.engine.ledger())
+    assert {order["account"] for order in ledger["orders"]} == {account}
+    # The books are the emulator's.
+    assert [e.execution_id for e in result.executions] == [e["execution_id"] for e in ledger["executions"]]
+    assert result.cash == pytest.approx(float(ledger["accounts"][account]["cash"]["USD"]), abs=0.005)
+    ((banner, orders_before),) = told
+    assert orders_before == 0
+    assert (banner.mode, banner.account, banner.kind) == (mode, account, mode)
+    assert banner.emulator
+    assert emulator.url in banner.connection
+    assert banner.data == (("AAPL", "RpB", "realtime"),)
+
+
+def test_delayed_data_is_told_before(emulate: Emulate) -> None:
+    emulator = emulate("U1111111")
+    emulator.call(lambda server: server.core.faults.begin(Quality(code="DPB")))
+    told: list[Banner] = []
+
+    def refuse(account: str) -> str:
+        return "no"
+
+    with pytest.raises(NotArmedError):
+        run_trade(request(emulator.url, account="U1111111"), "live", announce=told.append, ask=refuse)
+    assert told[0].data == (("AAPL", "DPB", "delayed"),)
+    assert emulator.call(lambda server: server.core.engine.ledger())["orders"] == []
+
+
+@pytest.mark.parametrize("typed", ["", "yes", "u1111111", "U2222222", "U1111111x"])
+def test_a_wrong_word_on_the_terminal_ends_it(emulate: Emulate, typed: str) -> None:
+    emulator = emulate("U1111111", "U2222222")
+    stopper = Stopper()
+    with pytest.raises(NotArmedError, match="was confirmed") as caught:
+        run_trade(request(emulator.url, account="U1111111"), "live", None, stopper, ask=lambda _: typed)
+    assert not stopper.attached, "Ctrl-C at the question ends the program, not a run that is not there yet"
+    assert caught.value.result.mode == "live"  # type: ignore[attr-defined]
+    assert emulator.call(lambda server: server.core.engine.ledger())["orders"] == []
+
+
+def test_by_token(emulate: Emulate, tmp_path: Path) -> None:
+    emulator = emulate(
+        "DU1111111", authentication=AuthenticationSettings(kind="token", key_folder=str(tmp_path))
+    )
+    asked = request(emulator.url, login=TokenLogin(token=str(tmp_path / "token")))
+    assert run_trade(asked, "paper").executions
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(UsageError, match="is refused"):
+        run_trade(asked, "paper")
+
+
+def test_behind_a_proxy(emulate: Emulate) -> None:
+    assert run_trade(request(emulate("DU1111111").url, login=NoLogin()), "paper").bars
+
+
+def test_nobody_logged_in(emulate: Emulate) -> None:
+    with pytest.raises(AuthenticationError):
+        run_trade(request(emulate("DU1111111", login="logged_out").url), "paper")
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(UnreachableError):
+        run_trade(request("http://127.0.0.1:9/v1/api"), "paper")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": ()}, "--data"),
+        ({"market": ("x.parquet",)}, "--market"),
+        ({"start_ns": 1}, "--from"),
+        ({"speed": "max"}, "--speed"),
+        ({"cash": 5.0}, "--cash"),
+        ({"seed": 3}, "--seed"),
+    ],
+)
+def test_what_belongs_to_an_emulators_market_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        run_trade(request("http://127.0.0.1:9/v1/api", **changes), "paper")
