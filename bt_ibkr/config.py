@@ -51,6 +51,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         tickle_interval_s: Between keep-alive calls; the session idles out after 5 to 6 minutes.
         tic_interval_s: Between keep-alive messages on the WebSocket (wanted once a minute).
         silence_s: A WebSocket without any frame for this long is dead (heartbeats come every 10 s).
+        mute_s: A topic that says nothing for this long is asked for again, on a WebSocket that works; if it does
+            not answer within a tenth of it, the WebSocket is opened anew.
         renew_market_data_s: Market seconds after which a subscription is sent again; the server ends it
             silently after 10 to 15 minutes.
         reconnect_first_s, reconnect_longest_s: Back-off between attempts to reopen the WebSocket.
@@ -72,6 +74,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tickle_interval_s: float = 60.0
     tic_interval_s: float = 30.0
     silence_s: float = 18.0
+    mute_s: float = 120.0
     renew_market_data_s: float = 540.0
     reconnect_first_s: float = 0.25
     reconnect_longest_s: float = 30.0

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from bt_ibkr.clock import Clock, SystemClock
+from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.interface import (
     AccountEvent,
@@ -57,6 +57,8 @@ T = TypeVar("T")
 #: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
 _CALL_S = 60.0
 _SNAPSHOT_TRIES = 3
+#: An execution that the stream has not brought after so long is not on its way any more.
+_LATE_NS = 5 * NS_PER_S
 
 
 class _AccountStream:
@@ -67,12 +69,14 @@ class _AccountStream:
         self.events = events
         self.executions = ExecutionBook()
 
-    def add_execution(self, execution: Execution) -> None:
+    def add_execution(self, execution: Execution) -> bool:
+        """Whether it was new."""
         new, commission = self.executions.add(execution)
         if new:
             self.events.append(ExecutionReported(execution))
         elif commission:
             self.events.append(CommissionReported(execution))
+        return new
 
 
 class DirectConnection:
@@ -104,6 +108,8 @@ class DirectConnection:
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._opened_once = False
+        self._watch: asyncio.Task[None] | None = None
+        self._rereading: concurrent.futures.Future[None] | None = None
         self._streams = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
@@ -158,6 +164,7 @@ class DirectConnection:
         self._orders = OrderService(http, self._portfolio, self._policy)
         self._market_data = MarketDataService(session.socket, self._settings, self._wake.set)
         self._opened_once = True
+        self._watch = asyncio.create_task(self._watch_reports(), name="watch-reports")
 
     def close(self) -> None:
         loop, session = self._loop, self._session
@@ -186,7 +193,7 @@ class DirectConnection:
         except (TimeoutError, concurrent.futures.TimeoutError):
             raise RequestTimeoutError(f"IBKR did not answer within {_CALL_S:g} s.") from None
 
-    def _command(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _command(self, coroutine: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
         """Start something that answers through a mailbox."""
         if self._loop is None:
             coroutine.close()
@@ -195,6 +202,7 @@ class DirectConnection:
             self._pending += 1
         future = self._loop.submit(coroutine)
         future.add_done_callback(self._answered)
+        return future
 
     def _answered(self, future: concurrent.futures.Future[None]) -> None:
         with self._pending_lock:
@@ -252,7 +260,10 @@ class DirectConnection:
             self._market_data.broken()
             self._broken = event
         if connected and not was_connected and self._opened_once and self._loop is not None:
-            self._command(self._reread_orders())
+            if self._rereading is not None:
+                # It began before this break; what it would bring is no longer the latest.
+                self._rereading.cancel()
+            self._rereading = self._command(self._reread_orders())
         if self._store_events is not None:
             self._store_events.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
@@ -277,6 +288,41 @@ class DirectConnection:
         reports = await self._portfolio.live_orders()
         for report in reports:
             self._route_report(OrderChanged(report))
+
+    async def _watch_reports(self) -> None:
+        """Find by asking what the stream lost while it looked healthy.
+
+        Orders and executions are rare: their silence proves nothing, and subscribing again is not answered where
+        nothing happened. Executions that only asking brings mean that the stream is mute: its topics are
+        subscribed again, and if that was in vain the WebSocket is opened anew.
+        """
+        assert self._session is not None
+        socket, in_vain = self._session.socket, 0
+        while True:
+            await asyncio.sleep(self._settings.mute_s)
+            if not self._streams or not self._accounts:
+                continue
+            try:
+                await self._reread_orders()
+                missed = [one for one in await self._portfolio.trades() if self._missed(one)]
+                if not missed:
+                    in_vain = 0
+                    continue
+                in_vain += 1
+                self._tell("mute", f"The stream did not tell of {len(missed)} executions.")
+                _log.warning("reports-mute executions=%d times=%d", len(missed), in_vain)
+                if in_vain > 1:
+                    await socket.reopen()
+                else:
+                    await socket.ask_again("sor", "str")
+            except BtIbkrError as problem:
+                _log.warning("reports-unread problem=%s", problem)
+
+    def _missed(self, execution: Execution) -> bool:
+        """Take an execution in; whether the stream should have brought it long ago."""
+        stream = self._accounts.get(execution.account)
+        new = stream is not None and stream.add_execution(execution)
+        return new and self._clock.now_ns() - execution.time_ns > _LATE_NS
 
     def _route_report(self, event: OrderChanged) -> None:
         stream = self._accounts.get(event.report.account or "")

@@ -89,6 +89,7 @@ class MarketDataService:
                     text=topics.subscribe_market_data(target, QUOTE_FIELDS),
                     undo=topics.unsubscribe_market_data(target),
                     renew_ns=self._renew_ns,
+                    answers=True,
                 )
             )
             return

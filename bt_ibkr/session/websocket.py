@@ -26,6 +26,7 @@ from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import RequestTimeoutError, UnreachableError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.http import trust_error
+from bt_ibkr.session.mute import MuteWatch
 from bt_ibkr.wire import frames, topics
 from bt_ibkr.wire.frames import Frame, QuoteFrame
 
@@ -40,12 +41,14 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         text: The message that subscribes.
         undo: The message that ends it.
         renew_ns: Market nanoseconds after which ``text`` is sent again; 0 for never.
+        answers: Sending ``text`` again is answered with a frame whose topic is ``key``, if there was one before.
     """
 
     key: str
     text: str
     undo: str
     renew_ns: int = 0
+    answers: bool = False
 
 
 class SocketEvents(Protocol):
@@ -90,7 +93,8 @@ class Socket:
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
         self._sent_at_ns: dict[str, int] = {}
-        #: Market time up to which a connection that fell silent was heard; 0 otherwise.
+        self._mute = MuteWatch(settings.mute_s, settings.mute_s / 10)
+        #: Market time up to which a connection, or a topic of it, that fell silent was heard; 0 otherwise.
         self.silent_since_ns = 0
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
@@ -160,6 +164,7 @@ class Socket:
             raise UnreachableError(f"{url} refused the WebSocket: HTTP {problem.status}.") from None
         self.received = 0
         self.silent_since_ns = 0
+        self._mute = MuteWatch(self._settings.mute_s, self._settings.mute_s / 10)
         sockname = self._ws.get_extra_info("sockname")
         self.local_port = sockname[1] if sockname else 0
         try:
@@ -204,6 +209,7 @@ class Socket:
         on_frame, on_progress = self._events.on_frame, self._events.on_progress
         route = self.routes.get
         decode, decode_quote = frames.decode, frames.decode_quote
+        heard = self._mute.heard.add
         text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
         receive = ws.receive
         try:
@@ -219,7 +225,9 @@ class Socket:
                     )
                 try:
                     quote = decode_quote(message.data)
-                    take = route(quote.topic)
+                    topic = quote.topic
+                    take = route(topic)
+                    heard(topic)
                     # Rare enough to be decoded twice: all but market data.
                     frame = decode(message.data) if take is None else None
                 except WireError as problem:
@@ -247,7 +255,8 @@ class Socket:
         heard_ns = self._clock.now_ns()
         # A market that runs faster than the watch wants its renewals faster, too.
         renewal_s = self._clock.wall_s(renewal_ns(settings.renew_market_data_s))
-        step = min(1.0, settings.tic_interval_s, settings.silence_s / 2, max(renewal_s / 8, 0.005))
+        step = min(1.0, settings.tic_interval_s, settings.silence_s / 2, settings.mute_s / 20)
+        step = min(step, max(renewal_s / 8, 0.005))
         looked_ns = heard_ns
         while True:
             await asyncio.sleep(step)
@@ -265,6 +274,29 @@ class Socket:
                 last_tic = now
                 await self._send(topics.TIC)
             await self.renew_due()
+            if await self._look_for_mute(now):
+                return
+
+    async def _look_for_mute(self, now_s: float) -> bool:
+        """Ask again for what fell silent; whether the connection was closed because something did not answer."""
+        kept = [key for key, subscription in self._subscriptions.items() if subscription.answers]
+        verdict = self._mute.look(now_s, kept)
+        for key in verdict.ask:
+            _log.info("topic-silent topic=%s", key)
+            await self._send_subscription(self._subscriptions[key])
+        if not verdict.dead:
+            return False
+        silent_s = now_s - self._mute.since_s(verdict.dead)
+        _log.warning("topic-mute topics=%s for_s=%.1f", ",".join(verdict.dead), silent_s)
+        self.silent_since_ns = self._heard_ns(silent_s)
+        await self.reopen()
+        return True
+
+    def _heard_ns(self, seconds_ago: float) -> int:
+        """Market time so many wall seconds ago."""
+        per_second = self._clock.wall_s(NS_PER_S)
+        ago_ns = int(seconds_ago / per_second * NS_PER_S) if per_second > 0 else 0
+        return self._clock.now_ns() - ago_ns
 
     async def reopen(self) -> None:
         """Close the present connection; the session opens the next one and subscribes everything again."""
@@ -291,8 +323,15 @@ class Socket:
         """End what was asked under ``key``; unknown keys are ignored."""
         subscription = self._subscriptions.pop(key, None)
         self._sent_at_ns.pop(key, None)
+        self._mute.forget(key)
         if subscription is not None and subscription.undo:
             await self._send(subscription.undo)
+
+    async def ask_again(self, *keys: str) -> None:
+        """Send subscriptions again, those of ``keys`` that there are."""
+        for key in keys:
+            if key in self._subscriptions:
+                await self._send_subscription(self._subscriptions[key])
 
     async def _send_subscription(self, subscription: Subscription) -> None:
         self._sent_at_ns[subscription.key] = self._clock.now_ns()

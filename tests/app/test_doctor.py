@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import time
 from collections import namedtuple
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from bt_ibkr.app import doctor as doctor_module
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.doctor import ROWS, Diagnosis, Doctor, Status
 from bt_ibkr.config import SessionSettings, Trust
@@ -87,7 +87,7 @@ def _room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(doctor_module.shutil, "disk_usage", lambda _: usage(10**12, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, free))
 
 
 async def test_healthy_on_paper(emulate: Emulate) -> None:

@@ -19,7 +19,12 @@ def _section(heading: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "heading"), [("run", "`bt-ibkr run STRATEGY`"), ("emulator", "`bt-ibkr emulator`")]
+    ("command", "heading"),
+    [
+        ("run", "`bt-ibkr run STRATEGY`"),
+        ("doctor", "`bt-ibkr doctor`"),
+        ("emulator", "`bt-ibkr emulator`"),
+    ],
 )
 def test_options_are_told(command: str, heading: str) -> None:
     group = typer.main.get_command(app)

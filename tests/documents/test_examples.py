@@ -97,8 +97,8 @@ def test_python_of_the_quickstart_runs(dip: Path, capsys: pytest.CaptureFixture[
 def _commands(name: str) -> list[str]:
     lines = [line for block in _blocks(name, "sh") for line in block.splitlines()]
     runs = [line.removeprefix(".venv/bin/") for line in lines if re.match(r"(\.venv/bin/)?bt-ibkr run", line)]
-    # Files of the reader's own cannot be run here, and a market on its own clock takes its time.
-    own = ("ticks.parquet", "my_strategies", "--speed")
+    # Files and accounts of the reader's own cannot be run here, and a market on its own clock takes its time.
+    own = ("ticks.parquet", "my_strategies", "--speed", "--mode paper", "--mode live")
     return [line.split(" | ")[0] for line in runs if not any(word in line for word in own)]
 
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import pytest
 
 from bt_ibkr.clock import ManualClock, ScaledClock, SystemClock
 from bt_ibkr.config import SessionSettings, Trust
-from bt_ibkr.connection.interface import OrderChanged, OrderPlaced
+from bt_ibkr.connection.interface import ExecutionReported, OrderChanged, OrderPlaced
 from bt_ibkr.errors import ResponseError, TrustError
 from bt_ibkr.services.datanames import ContractQuery
 
@@ -49,6 +50,60 @@ def test_74_within_twenty_seconds() -> None:
     """With the settings of users: silence, the step of the watch, and the polite close of a dead socket."""
     settings = SessionSettings()
     assert settings.silence_s + min(1.0, settings.tic_interval_s, settings.silence_s / 2) + 1.0 <= 20.0
+
+
+def test_75_mute_topic_is_asked_for_again(bed: MakeBed) -> None:
+    """Heartbeats go on, one subscription ended without a word: asked for again, and it speaks; nothing breaks."""
+    made = bed({"heartbeat_s": 0.1}, mute_s=0.5)
+    made.stream()
+    made.emulator.call(lambda server: server.core.hub.end_subscriptions())
+    made.moves()
+    assert "disconnected" not in made.states()
+
+
+def test_75_mute_topic_that_does_not_answer(bed: MakeBed) -> None:
+    """The server has stopped the topic on this socket, pings are fine: the socket is opened anew."""
+    made = bed({"heartbeat_s": 0.1}, mute_s=0.5)
+    made.stream()
+    port = made.connection.progress().port
+    made.fault("silence", topic="smd", port=port)
+    gap = made.back()
+    # It reaches back to the topic's last frame.
+    assert gap.end_ns - gap.start_ns >= 500_000_000
+    assert made.connection.progress().port != port
+    made.moves()
+
+
+def test_75_mute_reports(bed: MakeBed) -> None:
+    """Orders and executions are not told any more: asking finds them, once each, and the stream is repaired."""
+    made = bed({"heartbeat_s": 0.1}, mute_s=0.5)
+    made.attach()
+    contract = made.stream()
+    port = made.connection.progress().port
+    for topic in ("sor", "str"):
+        made.fault("silence", topic=topic, port=port)
+
+    def mute() -> int:
+        return sum(one.kind == "mute" for one in made.notices())
+
+    for ref in (1, 2):
+        made.buy(contract, ref)
+        made.until(lambda: len(made.of(OrderPlaced)) > len(made.of(ExecutionReported)))
+        told = mute()
+        _step(made)
+        made.until(lambda: len(made.of(OrderPlaced)) == len(made.of(ExecutionReported)))
+        made.until(partial(_grown, mute, told))
+    made.back()
+    made.buy(contract, 3)
+    made.until(lambda: len(made.of(OrderPlaced)) == 3)
+    _step(made)
+    made.until(lambda: len(made.of(ExecutionReported)) == 3)
+    ids = [event.execution.execution_id for event in made.of(ExecutionReported)]
+    assert len(set(ids)) == 3
+
+
+def _grown(count: Callable[[], int], before: int) -> bool:
+    return count() > before
 
 
 def test_76_renewed_before_it_ends(bed: MakeBed) -> None:
@@ -90,10 +145,22 @@ def test_77_reconnect_storm(bed: MakeBed) -> None:
     assert process.num_fds() <= files + 4
 
 
-@pytest.mark.parametrize("how", ["truncate", "utf8", "binary", "deep"])
-def test_78_79_80_damaged_frames(bed: MakeBed, how: str) -> None:
-    """Truncated, not UTF-8, noise, a hundred thousand levels deep: counted, dropped, the stream goes on."""
-    made = bed()
+def test_78_truncated_frames(bed: MakeBed) -> None:
+    _damaged(bed(), "truncate")
+
+
+@pytest.mark.parametrize("how", ["utf8", "binary"])
+def test_79_not_utf8(bed: MakeBed, how: str) -> None:
+    _damaged(bed(), how)
+
+
+def test_80_deep_nesting(bed: MakeBed) -> None:
+    """A hundred thousand levels."""
+    _damaged(bed(), "deep")
+
+
+def _damaged(made: Bed, how: str) -> None:
+    """Such frames are counted and dropped, and the stream goes on."""
     made.stream()
     made.fault("frames", action="corrupt", corrupt=how, topic="smd", count=0)
 
@@ -195,11 +262,12 @@ def test_83_certificate_changed(bed: MakeBed, tmp_path: Path, certificate: str) 
     made.open()
     try:
         made.until_state("streaming")
+        since = made.asked()
         made.fault("restart", down_s=0.1, certificate=certificate)
         told = made.until_state("needs a person")
         assert "certificate" in told.cause
         assert "--ca-file" in told.next_step
-        since = made.asked()
+        made.until(lambda: made.session._backoff.attempts >= 3)
         assert made.requests(since) == []
     finally:
         made.connection.close()
