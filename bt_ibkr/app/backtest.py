@@ -30,7 +30,7 @@ def run_backtest(
     """Over the bars of the same market that ``run_sim`` would play, with backtrader's own broker."""
     settings = emulator_settings(request)
     bar = BarLength.parse(request.bar)
-    cerebro, name = make_cerebro(request, listener, live=False)
+    cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode="backtest", strategy=name, started=now_text(), start_cash=request.cash)
     instruments = instruments_of(request, settings)
     wanted = tuple(i.contract.conid for _, i in instruments)

@@ -22,12 +22,13 @@ def now_text() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def make_cerebro(request: RunRequest, listener: RunListener | None, *, live: bool) -> tuple[Any, str]:
+def make_cerebro(request: RunRequest, listener: RunListener | None) -> tuple[Any, str]:
     """Cerebro with the strategy of the request, and the strategy's name."""
     strategy = load_strategy(request.strategy)
     parameters = strategy_parameters(strategy, list(request.assignments))
     cls = type("_Cerebro", (bt.Cerebro,), _hooks(listener)) if listener is not None else bt.Cerebro
-    cerebro = cls(quicknotify=True, stdstats=False, exactbars=False, runonce=not live)
+    # Bar by bar in both modes: backtrader's other way fails where there are fewer bars than an indicator's period.
+    cerebro = cls(quicknotify=True, stdstats=False, exactbars=False, runonce=False)
     cerebro.addstrategy(checked(strategy), **parameters)
     cerebro.addanalyzer(RunRecorder, _name="bt_ibkr_run", listener=listener)
     return cerebro, strategy.__name__

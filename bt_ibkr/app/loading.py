@@ -167,9 +167,16 @@ def _value(assignment: str, text: str, default: Any) -> Any:
                 text.lower()
             ]
         if kind is int:
-            return int(text) if text.lstrip("+-").isdigit() else float(text)
+            return int(text) if text.lstrip("+-").isdigit() else _finite(text)
         if kind is float:
-            return float(text)
+            return _finite(text)
     except (KeyError, ValueError):
         raise UsageError(f"--set {assignment!r}: {text!r} is no {kind.__name__}.") from None
     return text
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number

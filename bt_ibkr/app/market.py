@@ -9,6 +9,7 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.emulator.build import open_market
+from bt_ibkr.emulator.engine import MINUTE_NS
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument, MarketEvent
 from bt_ibkr.errors import UsageError
@@ -104,6 +105,9 @@ def market_bars(
         start_ns, end_ns: Only bars inside; 0 for no bound.
     """
     universe, tape = open_market(settings)
+    if bar.ns:
+        # As the emulator, which begins at a whole minute: a bar that began before it is not whole, and left out.
+        start_ns = max(start_ns, tape.start_ns // MINUTE_NS * MINUTE_NS)
     merged = {i.contract.conid: _Merged(i) for i in universe.all() if i.contract.conid in wanted}
     while True:
         at_ns = tape.next_ns()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +109,11 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
             ) from None
     if request.fill not in ("quote", "last"):
         raise UsageError(f"--fill {request.fill!r} is no fill model.", remedy="Give quote or last.")
-    if not request.cash > 0:
+    if request.commission not in ("fixed", "tiered", "none"):
+        raise UsageError(
+            f"--commission {request.commission!r} is no price list.", remedy="Give fixed, tiered or none."
+        )
+    if not 0 < request.cash < math.inf:
         raise UsageError(f"--cash {request.cash!r} cannot be traded with.", remedy="Give an amount above 0.")
     if request.start_ns and request.end_ns and request.start_ns >= request.end_ns:
         raise UsageError("--from is not before --to.")

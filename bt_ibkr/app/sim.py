@@ -57,7 +57,7 @@ def run_sim(
 ) -> RunResult:
     """Live against an emulator: one started for this run, or the one at ``request.gateway``."""
     bar = BarLength.parse(request.bar)
-    cerebro, name = make_cerebro(request, listener, live=True)
+    cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode="sim", strategy=name, started=now_text(), start_cash=request.cash)
     with contextlib.ExitStack() as stack:
         try:
@@ -66,6 +66,9 @@ def run_sim(
                 contextlib.closing(ControlClient(target.control, trust=target.trust))
             )
             _run_against(request, cerebro, result, target, control, bar, stopper)
+            if not result.bars and not (stopper is not None and stopper.asked):
+                followed = ", ".join(shown for _, shown in target.names)
+                raise UsageError(f"There were no bars of {followed} between the bounds of this run.")
         except BtIbkrError as problem:
             if cerebro.datas:
                 problem.result = ended(result)  # type: ignore[attr-defined]

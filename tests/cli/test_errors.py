@@ -56,6 +56,13 @@ CASES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "bad bar": (("run", "sma_cross", "--bar", "1fortnight"), 2, "'1fortnight'", "1min"),
     "bad speed": (("run", "sma_cross", "--speed", "fast"), 2, "'fast'", "lockstep"),
     "bad fill": (("run", "sma_cross", "--fill", "magic"), 2, "'magic'", "quote or last"),
+    "cash without end": (("run", "sma_cross", "--cash", "inf"), 2, "--cash", "above 0"),
+    "bad commission": (("run", "sma_cross", "--commission", "dear"), 2, "'dear'", "tiered"),
+    "parameter that is no number": (("run", "sma_cross", "--set", "fast=nan"), 2, "'nan' is no int", ""),
+    "after the market's end": (("run", "sma_cross", "--from", "2030-01-01"), 2, "no bars of AAPL", ""),
+    "after the market's end in a backtest": (
+        ("run", "sma_cross", "--mode", "backtest", "--from", "2030-01-01"), 2, "no bars of AAPL", "",
+    ),
     "no cash": (("run", "sma_cross", "--cash", "0"), 2, "--cash", "above 0"),
     "order of size 0": (("run", "zero.py:S", *SIM), 9, "size=0", "finite size"),
     "order of size NaN": (("run", "nan.py:S", *SIM), 9, "size=nan", "finite size"),

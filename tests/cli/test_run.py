@@ -107,6 +107,26 @@ def test_what_a_strategy_prints_stays_out_of_the_json(here: Any, tmp_path: Path)
     assert "a bar" in ended.err
 
 
+@pytest.mark.parametrize("bar", ["7min", "45min", "13s"])
+def test_modes_begin_with_the_same_bar(here: Any, bar: str) -> None:
+    """The market opens at no edge of such bars: the first, which is not whole, is left out in both modes."""
+    bars = set()
+    for mode in ("sim", "backtest"):
+        words = ("--bar", bar, "--data", "AAPL", "--to", "2026-03-02T16:30", "--json")
+        told = json.loads(here("run", "sma_cross", "--mode", mode, *words).out)
+        bars.add(told["bars"])
+    assert len(bars) == 1
+
+
+@pytest.mark.parametrize("mode", ["sim", "backtest"])
+def test_fewer_bars_than_the_strategy_needs(here: Any, mode: str) -> None:
+    ended = here("run", "sma_cross", "--mode", mode, "--bar", "1h", "--json")
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert told["bars"] == 12
+    assert told["orders"] == []
+
+
 def test_executions_are_whole_in_a_narrow_terminal(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     ended = here("run", "sma_cross", *HOUR)
