@@ -98,7 +98,7 @@ def run_trade(
     """
     _check(request, mode)
     bar = BarLength.parse(request.bar)
-    cerebro, name = make_cerebro(request, listener, live=True)
+    cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode=mode, strategy=name, started=now_text())
     base = (request.gateway or default_base(request.login)).rstrip("/")
     settings = SessionSettings(base_url=base, trust=request.trust, login=request.login)
