@@ -185,7 +185,7 @@ def instruments_of(request: RunRequest, settings: EmulatorSettings) -> list[tupl
     on_tape = [i for i in (universe.by_conid(conid) for conid in tape.conids) if i is not None]
     if not request.data:
         return [(dataname_of(instrument), instrument) for instrument in on_tape]
-    chosen = []
+    chosen: list[tuple[str, Instrument]] = []
     for text in request.data:
         instrument = choose_instrument(universe, text)
         if instrument not in on_tape:
@@ -193,6 +193,10 @@ def instruments_of(request: RunRequest, settings: EmulatorSettings) -> list[tupl
             raise ContractNotFoundError(
                 f"The market of this run does not trade {text!r}; it trades {names}.",
                 remedy="Name one of them with --data, or add its ticks with --market FILE:SYMBOL.",
+            )
+        if any(instrument is other for _, other in chosen):
+            raise UsageError(
+                f"--data {text!r} names {instrument.contract.symbol} a second time.", remedy="Name it once."
             )
         chosen.append((text, instrument))
     return chosen

@@ -27,6 +27,7 @@ SIM = ("--to", "2026-03-02T14:35", "--data", "AAPL")
 CASES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "unknown symbol": (("run", "sma_cross", "--data", "NOSUCHSYM"), 4, "'NOSUCHSYM'", "--universe"),
     "symbol almost right": (("run", "sma_cross", "--data", "APPL"), 4, "'APPL'", "Did you mean AAPL"),
+    "named twice": (("run", "sma_cross", "--data", "AAPL", "--data", "conid:265598"), 2, "a second time", "once"),
     "ambiguous symbol": (("run", "sma_cross", "--data", "ES-FUT-CME-USD"), 4, "ambiguous", "conid"),
     "bad dataname": (("run", "sma_cross", "--data", "A-B-C-D-E-F"), 4, "A-B-C-D-E-F", "Forms"),
     "wrong strategy name": (("run", "sma_crass"), 3, "no strategy 'sma_crass'", "sma_cross"),

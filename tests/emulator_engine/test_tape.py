@@ -138,6 +138,24 @@ def test_bars_become_prints(tmp_path: Path, ibm: Instrument, universe: Universe)
     assert (pair[0].bid, pair[0].ask, pair[0].last) == (10.0, 10.0, None)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("close", float("nan")), ("high", 9.0), ("low", 11.5), ("open", 14.0)]
+)
+def test_what_is_no_bar_is_refused(tmp_path: Path, ibm: Instrument, name: str, value: float) -> None:
+    bars: dict[str, list[float]] = {
+        "open": [10.0, 12.0],
+        "high": [13.0, 12.5],
+        "low": [9.0, 8.0],
+        "close": [12.0, 8.5],
+        "volume": [1, 1],
+    }
+    bars[name][0] = value
+    path = write(tmp_path / "b.parquet", bars, [T0_US, T0_US + 60 * SECOND_US])
+    with pytest.raises(MarketFileError, match="row 0 is no bar") as caught:
+        load_ticks(path, ibm)
+    assert caught.value.remedy
+
+
 def test_a_file_of_several_contracts(tmp_path: Path, universe: Universe) -> None:
     bars = {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
     path = write(tmp_path / "es.parquet", bars | {"contract": ["ES202412", "ES202512"]})

@@ -39,6 +39,8 @@ def without(key: str) -> dict[str, Any]:
             200,
             "no sec defs returned forSecDef reqId=resolve ecReqByConid13297",
         ),
+        (GOOD | {"quantity": 1e300}, 200, "The size 1.000E+300 exceeds what can be ordered"),
+        (GOOD | {"orderType": "LMT", "price": 1e30}, 200, "Invalid order price fields"),
         (GOOD | {"quantity": 0}, 500, "Order size 0 is not valid. Please enter size greater than 0."),
     ],
 )

@@ -249,6 +249,18 @@ def _floats(table: Any, path: Path, name: str) -> Floats:
     return values
 
 
+def _check_bars(path: Path, opened: Floats, high: Floats, low: Floats, close: Floats) -> None:
+    """A bar without a price, or whose high is not its highest, is no bar; nothing is traded on it."""
+    whole = (high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close))
+    if not whole.all():
+        row = int(np.flatnonzero(~whole)[0])
+        raise MarketFileError(
+            f"{path}: row {row} is no bar: open {opened[row]}, high {high[row]}, low {low[row]}, "
+            f"close {close[row]}.",
+            remedy="Every bar needs four prices; the high is the highest of them, the low the lowest.",
+        )
+
+
 def _prints_of_bars(table: Any, path: Path, times: Ints, instrument: Instrument) -> Tape:
     """Four prints a bar: open at its start, the extremes at a quarter and a half, close just before its end.
 
@@ -262,6 +274,7 @@ def _prints_of_bars(table: Any, path: Path, times: Ints, instrument: Instrument)
             f"{path} lacks the column {missing[0]}.", remedy=f"Bar files need ts, {', '.join(_BAR_COLUMNS)}."
         )
     opened, high, low, close, volume = (_floats(table, path, name) for name in _BAR_COLUMNS)
+    _check_bars(path, opened, high, low, close)
     steps = np.diff(times)
     steps = steps[steps > 0]
     span = int(steps.min()) if len(steps) else 60 * NS_PER_S

@@ -143,6 +143,10 @@ def _instrument(core: Core, ticket: dict[str, Any]) -> Instrument:
     return instrument
 
 
+#: Larger numbers are no sizes or prices of any market; refused in words rather than by an overflow.
+_MOST = 10**15
+
+
 def _quantity(ticket: dict[str, Any], instrument: Instrument) -> Decimal:
     if "quantity" not in ticket and ("cashQty" in ticket or "fxQty" in ticket):
         raise business("Cash quantity orders are not offered by this server")
@@ -150,6 +154,8 @@ def _quantity(ticket: dict[str, Any], instrument: Instrument) -> Decimal:
     if quantity <= 0:
         shown = f"{quantity:f}"
         raise errors.error(500, f"Order size {shown} is not valid. Please enter size greater than 0.")
+    if quantity > _MOST:
+        raise business(f"The size {quantity:.3E} exceeds what can be ordered")
     step = Decimal(repr(instrument.contract.size_increment))
     if step > 0 and quantity % step:
         raise rejected(
@@ -164,7 +170,8 @@ def _prices(ticket: dict[str, Any], order_type: OrderType) -> tuple[float | None
     price, auxiliary = ticket.get("price"), ticket.get("auxPrice")
     missing = (order_type in _PRICED and price is None) or (order_type in _AUXILIARY and auxiliary is None)
     negative = any(value is not None and value < 0 for value in (price, auxiliary))
-    if missing or negative or (order_type in _PRICED and price == 0):
+    absurd = any(value is not None and value > _MOST for value in (price, auxiliary))
+    if missing or negative or absurd or (order_type in _PRICED and price == 0):
         raise business("Invalid order price fields")
     if order_type in (OrderType.STOP, OrderType.TRAIL):
         return None, None if price is None else float(price)
