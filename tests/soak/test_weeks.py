@@ -134,7 +134,10 @@ class Campaign:
         before = len(self.gaps())
         number = int(self.control.post("/fault", what)["id"])
         if what["kind"] == "compete":
-            self.until(lambda: self.states()[-1] == "competing")
+            # A night that comes just then ends the rival's session, too.
+            self.until(
+                lambda: self.states()[-1] == "competing" or (len(self.gaps()) > before and self.streams())
+            )
             self.control.post("/clear_faults", {"id": number})
         self.until(lambda: len(self.gaps()) > before and self.streams())
 
