@@ -258,6 +258,9 @@ class Session:
         if self._streams:
             # A repair while the stream goes on.
             return
+        if self._state is SessionState.DISCONNECTED:
+            # A repair that began before the stream broke.
+            self._move(SessionState.GATEWAY_UP, "somebody answers")
         if what == "outer":
             self._move(SessionState.READ_ONLY, "the outer session stands")
             return
