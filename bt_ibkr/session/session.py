@@ -418,4 +418,7 @@ class Session:
             _log.warning("status-unreadable problem=%s", problem)
             return
         if patch.authenticated is False or patch.competing:
+            if not self._lapsed.is_set():
+                # The tickle that confirms it may have to wait for its turn.
+                self._whole_ns = self._clock.now_ns()
             self._lapsed.set()
