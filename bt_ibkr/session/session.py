@@ -260,6 +260,9 @@ class Session:
         if self._streams:
             # A repair while the stream goes on.
             return
+        if self._state is SessionState.DISCONNECTED:
+            # A repair that began before the stream broke.
+            self._move(SessionState.GATEWAY_UP, "somebody answers")
         if what == "outer":
             self._move(SessionState.READ_ONLY, "the outer session stands")
             return
@@ -417,4 +420,7 @@ class Session:
             _log.warning("status-unreadable problem=%s", problem)
             return
         if patch.authenticated is False or patch.competing:
+            if not self._lapsed.is_set():
+                # The tickle that confirms it may have to wait for its turn.
+                self._whole_ns = self._clock.now_ns()
             self._lapsed.set()

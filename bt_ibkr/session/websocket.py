@@ -13,6 +13,7 @@ Rules of the wire that this module keeps (recorded 2026-04 and later):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable
@@ -31,6 +32,9 @@ from bt_ibkr.wire import frames, topics
 from bt_ibkr.wire.frames import Frame, QuoteFrame
 
 _log = logging.getLogger(__name__)
+
+#: Longest wait for the other side's close frame, seconds.
+_GOODBYE_S = 1.5
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,7 +271,7 @@ class Socket:
             elif now - silent_since > settings.silence_s:
                 _log.warning("websocket-silent for_s=%.1f", now - silent_since)
                 self.silent_since_ns = heard_ns
-                await ws.close()
+                await _hang_up(ws)
                 return
             looked_ns = self._clock.now_ns()
             if now - last_tic >= settings.tic_interval_s:
@@ -301,7 +305,7 @@ class Socket:
     async def reopen(self) -> None:
         """Close the present connection; the session opens the next one and subscribes everything again."""
         if self._ready and self._ws is not None:
-            await self._ws.close()
+            await _hang_up(self._ws)
 
     async def renew_due(self) -> None:
         """Send again every subscription whose time has come by the market clock."""
@@ -353,6 +357,13 @@ class Socket:
         self.local_port = 0
         ws, self._ws = self._ws, None
         if ws is not None and not ws.closed:
+            await _hang_up(ws)
+
+
+async def _hang_up(ws: aiohttp.ClientWebSocketResponse[Any]) -> None:
+    """Close politely, but soon: aiohttp waits for the other side's word as long as any frames come in."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_S):
             await ws.close()
 
 

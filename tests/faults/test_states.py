@@ -91,10 +91,9 @@ class Machine:
         self.session._on_penalty_over()
 
     def repair(self) -> None:
-        """A request in between has the session opened again."""
-        if self.session._streams:
-            self.session._reached("outer")
-            self.session._reached("brokerage")
+        """A request in between has the session opened again; it may end after the stream broke."""
+        self.session._reached("outer")
+        self.session._reached("brokerage")
 
 
 class _NoSocket:

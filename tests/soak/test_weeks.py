@@ -132,10 +132,13 @@ class Campaign:
     def disturb(self, what: dict[str, Any]) -> None:
         """Let it happen, and wait until it is over and told."""
         before = len(self.gaps())
-        number = int(self.control.post("/fault", what)["id"])
+        self.control.post("/fault", what)
         if what["kind"] == "compete":
-            self.until(lambda: self.states()[-1] == "competing")
-            self.control.post("/clear_faults", {"id": number})
+            # A night that comes just then ends the rival's session, too.
+            self.until(
+                lambda: self.states()[-1] == "competing" or (len(self.gaps()) > before and self.streams())
+            )
+            self.control.post("/clear_faults", {})
         self.until(lambda: len(self.gaps()) > before and self.streams())
 
     def states(self) -> list[str]:
