@@ -211,7 +211,7 @@ async def test_restart(api: Any) -> None:
     order = await api.place()
     assert order[0] == 200
     before = await tickled(api)
-    await api.fault("restart", down_s=0.3)
+    await api.fault("restart", down_s=2.0)
     message = await socket.message()
     assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 
