@@ -15,11 +15,14 @@ from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Bar
-from bt_ibkr.model.order import Execution, OrderReport, OrderTicket
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.wire.order_answers import WhatIf
 
 
 class SessionChanged(msgspec.Struct, frozen=True):
@@ -69,36 +72,62 @@ class HistoryArrived(msgspec.Struct, frozen=True):
 
 
 class OrderPlaced(msgspec.Struct, frozen=True):
-    """A ticket stands at IBKR under ``order_id``."""
+    """The order of ``key`` stands at IBKR under ``order_id``; told again if IBKR gives it another id."""
 
-    ref: int
+    key: str
     order_id: str
 
 
 class OrderFailed(msgspec.Struct, frozen=True):
-    """A ticket was refused, or its outcome is not known (``error`` is an ``OutcomeUnknownError``)."""
+    """The order of ``key`` was refused, or its outcome is not known yet (``error`` is an ``OutcomeUnknownError``).
 
-    ref: int
+    What is not known is looked up until it is: then ``OrderPlaced`` or a further ``OrderFailed`` tells.
+    """
+
+    key: str
+    error: BtIbkrError
+
+
+class OrderModified(msgspec.Struct, frozen=True):
+    """IBKR took the change: ``ticket`` is what stands now, as far as executions did not overtake it."""
+
+    key: str
+    ticket: OrderTicket
+
+
+class ModifyFailed(msgspec.Struct, frozen=True):
+    """A change was refused (the order stands as it was) or its outcome is not known."""
+
+    key: str
     error: BtIbkrError
 
 
 class CancelFailed(msgspec.Struct, frozen=True):
     """A cancellation was refused or its outcome is not known."""
 
-    ref: int
+    key: str
     error: BtIbkrError
 
 
 class OrderChanged(msgspec.Struct, frozen=True):
-    """IBKR reported on an order."""
+    """IBKR reported on an order; ``key`` is ``None`` for an order that this login's strategies did not place."""
 
     report: OrderReport
+    key: str | None = None
 
 
 class ExecutionReported(msgspec.Struct, frozen=True):
-    """An execution, reported for the first time. ``commission`` may still be unknown."""
+    """An execution, reported for the first time. ``commission`` may still be unknown.
+
+    Attributes:
+        key: Of the order; ``None`` for an order that this login's strategies did not place.
+        replaces: The execution that this one corrects: its effect is to be taken back first. A bust is a
+            correction to quantity 0.
+    """
 
     execution: Execution
+    key: str | None = None
+    replaces: Execution | None = None
 
 
 class CommissionReported(msgspec.Struct, frozen=True):
@@ -114,33 +143,104 @@ class LedgerChanged(msgspec.Struct, frozen=True):
     lines: tuple[LedgerLine, ...]
 
 
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Where IBKR and our record do not agree.
+
+    Attributes:
+        kind: ``position``, ``order``, ``execution`` or ``cash``.
+        subject: The contract, order key or execution it is about.
+        recorded: What our record says.
+        reported: What IBKR says.
+        text: Both, in words, and what was made of it.
+    """
+
+    kind: str
+    subject: str
+    recorded: str
+    reported: str
+    text: str
+
+
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """The account was read again and compared with the record.
+
+    Attributes:
+        complete: Whether every reading was whole. If not, nothing was concluded from what was missing and
+            ``positions`` is empty; ``problem`` tells why.
+        positions: As IBKR reports them, once they have stood still; believed over the record.
+    """
+
+    account: str
+    cause: str
+    time_ns: int
+    complete: bool
+    positions: tuple[Position, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    problem: str = ""
+
+
+class TradingChanged(msgspec.Struct, frozen=True):
+    """Trading was halted, restricted to reducing positions, or resumed, by whomever."""
+
+    state: TradingState
+
+
+class StandingOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order of an earlier run of this login's strategies, as it stands after reconciliation.
+
+    Attributes:
+        intent: As it was placed (with the changes that IBKR took since).
+        executions: Of the order, oldest first, superseded ones left out.
+        open: It may still execute. If not, it ended while nobody watched.
+        known: Its outcome is known; an order that is not was sent, but never found.
+    """
+
+    intent: OrderIntent
+    order_id: str | None
+    status: OrderStatus | None
+    executions: tuple[Execution, ...] = ()
+    open: bool = True
+    known: bool = True
+
+
 class AccountSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as it stood at one moment: what happened before is in it, what comes later is an event."""
+    """An account as it stood at one moment: what happened before is in it, what comes later is an event.
+
+    Attributes:
+        orders: The day's orders of all clients.
+        standing: Orders of earlier runs that are open, or that ended since the record was last kept.
+        epoch, sequences: What keys of new orders are made of: ``NAME.EPOCH.SEQUENCE``, with the next free
+            sequence by name (1 where there is none).
+        trading: Whether orders may leave.
+        differences: Found between the record and IBKR.
+    """
 
     positions: tuple[Position, ...]
     executions: tuple[Execution, ...]
     orders: tuple[OrderReport, ...]
     ledger: dict[str, LedgerLine]
+    standing: tuple[StandingOrder, ...] = ()
+    epoch: str = "00000"
+    sequences: dict[str, int] = {}
+    trading: TradingState | None = None
+    differences: tuple[Difference, ...] = ()
 
 
 AccountEvent = (
     OrderPlaced
     | OrderFailed
+    | OrderModified
+    | ModifyFailed
     | CancelFailed
     | OrderChanged
     | ExecutionReported
     | CommissionReported
     | LedgerChanged
+    | Reconciled
+    | TradingChanged
 )
 FeedEvent = HistoryArrived
 StoreEvent = SessionChanged | SessionNotice | GapReported
-
-
-class Submission(msgspec.Struct, frozen=True):
-    """A ticket and the caller's own number for it."""
-
-    ref: int
-    ticket: OrderTicket
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -189,11 +289,27 @@ class Connection(Protocol):
     def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
         """Read ``account`` and stream its orders, executions and cash from that moment on."""
 
-    def place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
-        """Send one order, or the orders of one bracket or group."""
+    def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+        """Send one order, or the orders of one bracket (parent first) or group, as one submission.
 
-    def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
-        """Ask for a cancellation."""
+        Checked against the risk limits and written to the journal before anything leaves.
+        """
+
+    def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
+        """Ask for the order of ``key`` to become ``ticket``, the whole order; ``OrderModified`` or ``ModifyFailed``."""
+
+    def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
+        """Ask for a cancellation; of an order that has no id yet, as soon as it has one."""
+
+    def reconcile(self, account: str) -> None:
+        """Read the account again and compare it with the record; ``Reconciled`` tells."""
+
+    def what_if(self, ticket: OrderTicket) -> WhatIf:
+        """Margin and commission that the order would take, asked of IBKR; nothing is placed."""
+
+    def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        """The kill switch: no further order leaves (by ``state``), and on wish open orders are cancelled and
+        positions closed. ``TradingChanged`` tells; ``state`` ACTIVE lets orders leave again."""
 
     def in_flight(self) -> int:
         """Commands and requests that have not been answered yet."""
