@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Final, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from bt_ibkr.errors import UsageError
-from bt_ibkr.login import GatewayLogin, Login
+from bt_ibkr.login import GatewayLogin, Login, NoLogin
 
 #: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
 PENALTY_S = 900.0
 #: Where the Client Portal Gateway listens unless its conf.yaml says otherwise.
 DEFAULT_GATEWAY = "https://localhost:5000/v1/api"
+#: Where the API begins below a server's address.
+API_PATH: Final = "/v1/api"
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,9 +64,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             (wait for ``Session.take_over``).
         region: Whose midnight resets the session: ``america``, ``europe`` or ``asia``.
         penalty_s: Seconds for which nothing but what protects positions is sent after HTTP 429.
+        tick_backlog: So many ticks of a feed wait one by one for a slow reader; beyond, they are conflated, up to as
+            many again. 0 for no limit. Where the market waits for its reader (lockstep, or as fast as it can) there
+            is none.
         suppress: Ids of order questions that IBKR shall not ask in this session; told anew after each log-on.
         paced: Keep to IBKR's request limits. Off only for servers that have none, such as an emulator
             without pacing.
+        pacing_speed: Seconds on the clock of the limits per second. Other than 1 only towards an emulator on this
+            machine whose own setting is the same: IBKR's limits know no other clock.
     """
 
     base_url: str = DEFAULT_GATEWAY
@@ -81,20 +89,47 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     competing: Literal["yield", "take_over_once", "ask"] = "take_over_once"
     region: str = "america"
     penalty_s: float = PENALTY_S
+    tick_backlog: int = 10_000
     suppress: tuple[str, ...] = ()
     paced: bool = True
+    pacing_speed: float = 1.0
 
     def __post_init__(self) -> None:
-        if not _is_http_url(self.base_url):
-            raise UsageError(
-                f"The gateway address {self.base_url!r} is not an http or https URL.",
-                remedy=f"Give it in full, for example {DEFAULT_GATEWAY}.",
-            )
+        _check_address(self.base_url)
+        self._check_way()
         for name in self.__struct_fields__:
             if not name.endswith("_s"):
                 continue
             if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)!r}.")
+                raise UsageError(
+                    f"SessionSettings: {name} must be above 0, not {getattr(self, name)!r}.",
+                    remedy="Give seconds above 0, or leave it out.",
+                )
+        if not (self.tick_backlog == 0 or self.tick_backlog >= 10):
+            raise UsageError(
+                f"SessionSettings: tick_backlog must be at least 10, or 0 for no limit, not {self.tick_backlog!r}.",
+                remedy="Leave it out for 10,000 ticks a feed.",
+            )
+        if self.pacing_speed != 1 and not (self.pacing_speed > 0 and is_loopback(self.base_url)):
+            raise UsageError(
+                f"SessionSettings: pacing_speed {self.pacing_speed!r} cannot be used with {self.base_url}.",
+                remedy="Leave it out: only an emulator on this machine has limits on another clock.",
+            )
+
+    def _check_way(self) -> None:
+        """A credential goes nowhere but to the server it is for: over TLS that is looked at, or no network at all."""
+        if isinstance(self.login, (GatewayLogin, NoLogin)) or is_loopback(self.base_url):
+            return
+        if not self.base_url.lower().startswith("https:"):
+            raise UsageError(
+                f"The login would send a credential to {self.base_url} without encryption.",
+                remedy="Write https:// in the address.",
+            )
+        if self.trust.insecure:
+            raise UsageError(
+                f"The login would send a credential to {self.base_url}, whoever answers there (`insecure`).",
+                remedy="Leave --insecure out; name a certificate of your own with --ca-file FILE.",
+            )
 
     @property
     def websocket_url(self) -> str:
@@ -103,10 +138,53 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return ("wss" if urlsplit(base).scheme == "https" else "ws") + base[base.index(":") :] + "/ws"
 
 
-def _is_http_url(text: str) -> bool:
-    """Whether ``text`` is an http or https URL with a host and, if any, a possible port."""
+def rest_base(address: str) -> str:
+    """The REST base that a user means by ``address``: without a path it is completed, since that is what a
+    browser's page of the gateway shows.
+
+    Raises:
+        UsageError: No http URL, or one of another path.
+    """
+    _check_address(address)
+    parts = urlsplit(address)
+    path = parts.path.rstrip("/")
+    if path and not path.endswith(API_PATH):
+        raise UsageError(
+            f"The gateway address {address!r} does not end in {API_PATH}.",
+            remedy=f"Give the REST base, as {DEFAULT_GATEWAY}, or the server alone.",
+        )
+    return urlunsplit((parts.scheme, parts.netloc, path or API_PATH, "", ""))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` is of this machine, by its spelling alone."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no http URL with a host and, if any, a possible port; and what carries a credential, without
+    repeating it."""
+    try:
+        parts = urlsplit(address)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        extra = "@" in parts.netloc or "?" in address or "#" in address
+    except ValueError:
+        fine, extra = False, "@" in address
+    if extra or "@" in address:
+        raise UsageError(
+            "The gateway address holds more than scheme, host, port and path (it is not repeated: it may hold a "
+            "password).",
+            remedy=f"Give it as {DEFAULT_GATEWAY}. A password has no place in it; docs/authentication.md shows the "
+            "ways to log on.",
+        )
+    if not fine:
+        raise UsageError(
+            f"The gateway address {address!r} is not an http or https URL.",
+            remedy=f"Give it in full, for example {DEFAULT_GATEWAY}.",
+        )

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bt_ibkr.clock import NS_PER_S, ManualClock, ScaledClock, SystemClock
-from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
+from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
 from bt_ibkr.errors import UsageError
+from bt_ibkr.login import GatewayLogin, Login, NoLogin, OAuth2Login, TokenLogin
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,81 @@ def test_the_system_clock() -> None:
     clock = SystemClock()
     assert clock.now_ns() > 1_700_000_000 * NS_PER_S
     assert clock.wall_s(NS_PER_S) == 1.0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:hunter2@localhost:5000/v1/api", "https://hunter2@localhost/v1/api", "ftp://u:hunter2@localhost",
+        "https://localhost/v1/api?token=hunter2", "https://localhost/v1/api#hunter2", "u:hunter2@localhost:5000",
+        "http://u:hunter2@[::1/v1/api",
+    ],
+)  # fmt: skip
+def test_an_address_with_a_password_is_refused_and_not_repeated(address: str) -> None:
+    for make in (lambda: SessionSettings(base_url=address), lambda: rest_base(address)):
+        with pytest.raises(UsageError) as caught:
+            make()
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given_address", "base"),
+    [
+        ("https://localhost:5000", DEFAULT_GATEWAY),
+        ("https://localhost:5000/", DEFAULT_GATEWAY),
+        ("https://localhost:5000/v1/api/", DEFAULT_GATEWAY),
+        ("https://proxy/ibkr/v1/api", "https://proxy/ibkr/v1/api"),
+    ],
+)
+def test_an_address_without_a_path_is_completed(given_address: str, base: str) -> None:
+    assert rest_base(given_address) == base
+
+
+@pytest.mark.parametrize(
+    "address", ["https://localhost:5000/v1", "http://localhost/sso/Login", "https://h/api"]
+)
+def test_an_address_of_another_path_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="does not end in /v1/api"):
+        rest_base(address)
+
+
+_TOKEN = TokenLogin(token="/somewhere/token")
+_CLIENT = OAuth2Login(client_id="c", key_id="k", private_key="/somewhere/key", credential="u")
+
+
+@pytest.mark.parametrize(
+    ("login", "base", "insecure", "fine"),
+    [
+        (_TOKEN, "http://192.0.2.1/v1/api", False, False),
+        (_TOKEN, "https://192.0.2.1/v1/api", True, False),
+        (_TOKEN, "https://192.0.2.1/v1/api", False, True),
+        (_TOKEN, "http://127.0.0.1:1/v1/api", False, True),
+        (_TOKEN, "https://localhost:1/v1/api", True, True),
+        (_TOKEN, "http://localhost.example.com/v1/api", False, False),
+        (_CLIENT, "http://192.0.2.1/v1/api", False, False),
+        (GatewayLogin(), "http://192.0.2.1/v1/api", False, True),
+        (NoLogin(), "https://192.0.2.1/v1/api", True, True),
+    ],
+)
+def test_a_credential_leaves_this_machine_encrypted_or_not_at_all(
+    login: Login, base: str, insecure: bool, fine: bool
+) -> None:
+    def make() -> SessionSettings:
+        return SessionSettings(base_url=base, login=login, trust=Trust(insecure=insecure))
+
+    if fine:
+        assert make().base_url == base
+        return
+    with pytest.raises(UsageError, match="would send a credential") as caught:
+        make()
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("base", "speed"),
+    [(DEFAULT_GATEWAY, 0.0), (DEFAULT_GATEWAY, math.nan), ("https://api.ibkr.com/v1/api", 20.0)],
+)
+def test_limits_run_on_another_clock_on_this_machine_only(base: str, speed: float) -> None:
+    with pytest.raises(UsageError, match="pacing_speed"):
+        SessionSettings(base_url=base, pacing_speed=speed)

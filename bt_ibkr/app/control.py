@@ -83,7 +83,10 @@ class EmulatorProcess:
             said: dict[str, Any] = msgspec.json.decode(line)
         except msgspec.DecodeError:
             tail = b"".join(self._said).decode("utf-8", "replace")[-2000:]
-            raise UnreachableError(f"The emulator did not start. It said: {tail or 'nothing'}") from None
+            raise UnreachableError(
+                f"The emulator did not start. It said: {tail or 'nothing'}",
+                remedy="Try bt-ibkr emulator by itself, which shows the same more plainly.",
+            ) from None
         if "error" in said:
             kind = _ERRORS.get(said.get("exit_code", 0), SessionError)
             raise kind(said["error"], remedy=said.get("remedy", ""))
@@ -159,6 +162,7 @@ class ControlClient:
             ) from None
         if response.status != 200:
             raise SessionError(
-                f"The emulator refused {method} {path}: {answer[:500].decode('utf-8', 'replace')}"
+                f"The emulator refused {method} {path}: {answer[:500].decode('utf-8', 'replace')}",
+                remedy="Look at what it says; docs/emulator.md tells what its control API takes.",
             )
         return msgspec.json.decode(answer)

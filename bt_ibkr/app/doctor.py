@@ -36,7 +36,7 @@ from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.session.http import HttpClient, Reply
 from bt_ibkr.session.loop import new_event_loop
-from bt_ibkr.session.pacing import IBKR_LIMITS, PacingGate
+from bt_ibkr.session.pacing import gate_of
 from bt_ibkr.session.secrets import KEYRING, complaint, read_secret
 from bt_ibkr.wire import session as wire_session
 from bt_ibkr.wire.values import quality
@@ -142,7 +142,7 @@ class Doctor:
         self._query = parse_dataname(dataname)
         self._folder = folder or Path.home()
         self._dates = _Dates(wall_s)
-        self._gate = PacingGate(IBKR_LIMITS if settings.paced else (), penalty_s=settings.penalty_s)
+        self._gate = gate_of(settings)
         self._rows: dict[str, Row] = {}
         self._http: HttpClient
 

@@ -25,7 +25,7 @@ from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instruments_of, timeframe_of
 from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
 from bt_ibkr.clock import Clock, ManualClock, ScaledClock
-from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.config import API_PATH, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import AccountGuard
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.feeds import contract_of
@@ -68,7 +68,10 @@ def run_sim(
             _run_against(request, cerebro, result, target, control, bar, stopper)
             if not result.bars and not (stopper is not None and stopper.asked):
                 followed = ", ".join(shown for _, shown in target.names)
-                raise UsageError(f"There were no bars of {followed} between the bounds of this run.")
+                raise UsageError(
+                    f"There were no bars of {followed} between the bounds of this run.",
+                    remedy="Look at --from, --to and the days of the market.",
+                )
         except BtIbkrError as problem:
             if cerebro.datas:
                 problem.result = ended(result)  # type: ignore[attr-defined]
@@ -95,10 +98,11 @@ def _running_emulator(request: RunRequest) -> _Target:
         )
     if request.market or request.start_ns:
         raise UsageError(
-            "--market and --from belong to an emulator that this command starts, not to --gateway."
+            "--market and --from belong to an emulator that this command starts, not to --gateway.",
+            remedy="Leave them out, or leave --gateway out.",
         )
-    url = SessionSettings(base_url=request.gateway.rstrip("/"), trust=request.trust).base_url
-    control = url.removesuffix("/v1/api") + "/control"
+    url = SessionSettings(base_url=rest_base(request.gateway), trust=request.trust).base_url
+    control = url.removesuffix(API_PATH) + "/control"
     with contextlib.closing(ControlClient(control, trust=request.trust)) as client:
         try:
             client.get("/state")
@@ -124,15 +128,24 @@ def _run_against(
 ) -> None:
     state = control.get("/state")
     speed = state["speed"]
+    refuse_driven(state, target.url)
     if request.start_ns:
         if speed != "lockstep":
-            raise UsageError("--from needs --speed lockstep in mode sim.")
+            raise UsageError(
+                "--from needs --speed lockstep in mode sim.",
+                remedy="Leave --speed out, or cut the market file to begin where the run shall.",
+            )
         # Nobody is connected yet: what happens before --from becomes history.
         control.post("/step", {"until_ns": request.start_ns, "max_events": None, "received": {}})
         state = control.get("/state")
     clock = market_clock(state)
     store = IBKRStore(
-        settings=SessionSettings(base_url=target.url, trust=target.trust, paced=not target.own),
+        settings=SessionSettings(
+            base_url=target.url,
+            trust=target.trust,
+            paced=not target.own,
+            pacing_speed=pacing_speed(state),
+        ),
         clock=clock,
         bar_grace_s=grace_s(clock, speed),
         # The control API has shown that this is an emulator: no account of it holds money.
@@ -163,6 +176,25 @@ def _run_against(
         read_off(result, cerebro, broker, strategy)
         if strategy is not None and not (stopper is not None and stopper.asked):
             result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
+
+
+def refuse_driven(state: dict[str, Any], url: str) -> None:
+    """Two runs that both moved a lockstep market would each see it jump.
+
+    Raises:
+        UsageError: Another run moves it.
+    """
+    if state["speed"] == "lockstep" and state.get("driven"):
+        raise UsageError(
+            f"The emulator at {url} is in lockstep with another run, which moves its market.",
+            remedy="Wait until that run has ended, or start an emulator of your own (or one with --speed 1).",
+        )
+
+
+def pacing_speed(state: dict[str, Any]) -> float:
+    """How fast the clock of an emulator's limits runs."""
+    told = state.get("pacing")
+    return float(told["speed"]) if isinstance(told, dict) else 1.0
 
 
 def grace_s(clock: Clock, speed: object) -> float:

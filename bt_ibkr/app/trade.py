@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,9 +22,9 @@ from bt_ibkr.app.market import BarLength
 from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, timeframe_of
 from bt_ibkr.app.result import RunResult
-from bt_ibkr.app.sim import grace_s, let_run, market_clock, read_off
+from bt_ibkr.app.sim import grace_s, let_run, market_clock, pacing_speed, read_off, refuse_driven
 from bt_ibkr.clock import Clock, ManualClock, SystemClock
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import API_PATH, SessionSettings, is_loopback, rest_base
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
@@ -100,12 +98,15 @@ def run_trade(
     bar = BarLength.parse(request.bar)
     cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode=mode, strategy=name, started=now_text())
-    base = (request.gateway or default_base(request.login)).rstrip("/")
+    base = rest_base(request.gateway or default_base(request.login))
     settings = SessionSettings(base_url=base, trust=request.trust, login=request.login)
     guard = _guard(request, mode, ask)
     with contextlib.ExitStack() as stack:
         try:
             control = _emulator_at(settings, stack)
+            if control is not None:
+                refuse_driven(control.state, base)
+                settings = msgspec.structs.replace(settings, pacing_speed=pacing_speed(control.state))
             _Trade(request, settings, guard, control, announce).run(cerebro, result, bar, stopper)
         except BtIbkrError as problem:
             problem.result = ended(result)  # type: ignore[attr-defined]
@@ -152,9 +153,9 @@ def _emulator_at(settings: SessionSettings, stack: contextlib.ExitStack) -> _Emu
 
     Only servers on this machine are asked, with a path that a real gateway answers with 404.
     """
-    if not _is_loopback(urlsplit(settings.base_url).hostname or ""):
+    if not is_loopback(settings.base_url):
         return None
-    url = settings.base_url.removesuffix("/v1/api") + "/control"
+    url = settings.base_url.removesuffix(API_PATH) + "/control"
     client = stack.enter_context(contextlib.closing(ControlClient(url, trust=settings.trust, timeout_s=10.0)))
     try:
         state = client.get("/state")
@@ -164,15 +165,6 @@ def _emulator_at(settings: SessionSettings, stack: contextlib.ExitStack) -> _Emu
     if not isinstance(state, dict) or not {"now_ns", "speed", "started", "paused"} <= state.keys():
         return None
     return _Emulator(client, url, state)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Trade:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from bt_ibkr.app.doctor import Diagnosis, Status, run_doctor
 from bt_ibkr.app.login_file import default_base, read_login
 from bt_ibkr.cli.output import to_json
-from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.config import SessionSettings, Trust, rest_base
 from bt_ibkr.login import GatewayLogin
 
 #: Something failed.
@@ -25,7 +25,7 @@ def doctor_command(gateway: str, trust: Trust, login_file: str, dataname: str, *
         UsageError: A wrong option.
     """
     login = read_login(login_file) if login_file else GatewayLogin()
-    base = (gateway or default_base(login)).rstrip("/")
+    base = rest_base(gateway or default_base(login))
     found = run_doctor(SessionSettings(base_url=base, trust=trust, login=login), dataname=dataname)
     if as_json:
         sys.stdout.write(to_json(found) + "\n")

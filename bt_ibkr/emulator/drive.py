@@ -41,6 +41,7 @@ class Drive:
         self._paused = False
         self._anchor: tuple[float, int] | None = None
         self._changed = asyncio.Event()
+        self._driver: asyncio.BaseTransport | None = None
         self.done = asyncio.Event()
 
     @property
@@ -66,6 +67,18 @@ class Drive:
         return self._core.engine.done and not (
             self._core.settings.run_on and not isinstance(self._speed, str)
         )
+
+    @property
+    def driven(self) -> bool:
+        """Whether somebody moves a lockstep market, over a connection that stands."""
+        return self._driver is not None and not self._driver.is_closing()
+
+    def claim(self, by: asyncio.BaseTransport | None) -> bool:
+        """Whether the client at the other end of ``by`` may move a lockstep market: the first one who asks, until
+        its connection is closed. Two would each move it under the other."""
+        if not self.driven:
+            self._driver = by
+        return self._driver is by
 
     def start(self) -> None:
         self.catch_up()

@@ -412,6 +412,11 @@ class Engine:
         """All orders, of all accounts or of one, in order of arrival."""
         return self._exchange.orders(account)
 
+    @property
+    def exchange(self) -> Exchange:
+        """All orders and executions, for what is done to them from outside; new after a reset."""
+        return self._exchange
+
     def executions(self, account: str | None = None) -> list[EmulatedExecution]:
         """All executions, of all accounts or of one, in order."""
         return [one for one in self._exchange.executions if account is None or one.account == account]

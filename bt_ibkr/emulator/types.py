@@ -105,7 +105,11 @@ class QuoteState:
 
 
 class OrderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as the exchange takes it: checked for form, all questions answered."""
+    """An order as the exchange takes it: checked for form, all questions answered.
+
+    Attributes:
+        origin: Who placed it, if that was not a client of the API: ``tws``, ``mobile`` or ``liquidation``.
+    """
 
     account: str
     conid: int
@@ -122,6 +126,7 @@ class OrderSpec(msgspec.Struct, frozen=True, kw_only=True):
     parent_client_id: str | None = None
     one_cancels_all: bool = False
     exchange: str = "SMART"
+    origin: str = ""
 
 
 class EmulatedOrder:
@@ -180,7 +185,12 @@ class EmulatedOrder:
 
 
 class EmulatedExecution(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution, as the exchange's ledger keeps it."""
+    """One execution, as the exchange's ledger keeps it.
+
+    Attributes:
+        corrects: Id of the execution that this one replaces; of a trade that was taken back, the replacement
+            has a quantity of 0.
+    """
 
     execution_id: str
     order_id: int
@@ -195,6 +205,7 @@ class EmulatedExecution(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str | None
     position_after: Decimal
     sequence: int
+    corrects: str = ""
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):

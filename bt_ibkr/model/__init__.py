@@ -1,6 +1,6 @@
 """What users hold: frozen types in plain English, made from IBKR's payloads by ``bt_ibkr.wire``."""
 
-from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.contract import Contract, Leg, SecurityType
 from bt_ibkr.model.market import Bar, DataQuality, Tick
 from bt_ibkr.model.order import (
     DONE,
@@ -25,6 +25,7 @@ __all__ = [
     "DataQuality",
     "Execution",
     "LedgerLine",
+    "Leg",
     "OrderReport",
     "OrderStatus",
     "OrderTicket",

@@ -34,11 +34,24 @@ class SecurityType(StrEnum):
             return cls.UNKNOWN
 
 
+class Leg(msgspec.Struct, frozen=True):
+    """One leg of a combo.
+
+    Attributes:
+        conid: IBKR's contract id of the leg.
+        ratio: Units of the leg per unit of the combo; below 0 the leg is sold when the combo is bought.
+    """
+
+    conid: int
+    ratio: int
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """One tradeable instrument, resolved: ``conid`` is IBKR's key for it.
 
     Attributes:
-        conid: IBKR's contract id.
+        conid: IBKR's contract id. A combo has none of its own: its key is below 0 and made from its legs,
+            the same in every session; ``spread_id`` and ``legs`` address it on the wire.
         symbol: IBKR's symbol (``EUR.USD`` for a currency pair).
         exchange: Where orders are routed (``SMART`` unless the user named another).
         listing_exchange: Where the instrument is listed, if known.
@@ -48,6 +61,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         size_increment: Smallest quantity step.
         last_trade_date: ``YYYYMMDD`` for derivatives.
         right: ``C`` or ``P`` for options.
+        legs: Of a combo; prices and quantities are those of the combo as a whole.
+        spread_id: IBKR's conid for spreads in the combo's currency.
+        time_zone: IANA name of the exchange's zone, if known.
     """
 
     conid: int
@@ -63,6 +79,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     last_trade_date: str | None = None
     strike: float | None = None
     right: str | None = None
+    legs: tuple[Leg, ...] = ()
+    spread_id: int = 0
+    time_zone: str = ""
 
     def describe(self) -> str:
         """How a person would name it: ``AAPL-STK-SMART-USD``."""

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from bt_ibkr.config import PENALTY_S
+from bt_ibkr.config import PENALTY_S, SessionSettings
 from bt_ibkr.errors import PacingPenaltyError
 from bt_ibkr.session.classes import RequestClass, class_of
 
@@ -70,6 +70,21 @@ IBKR_LIMITS: tuple[Limit, ...] = (
     Limit(path=r"/sso/validate", count=1, per_s=60.0, source=_TABLE),
     Limit(path=r"/tickle", count=1, per_s=1.0, source=_TABLE),
 )
+
+
+def limits_of(settings: SessionSettings) -> tuple[Limit, ...]:
+    """The limits that a session keeps: none if it is not paced; shorter ones where the server's clock of limits
+    is faster."""
+    if not settings.paced:
+        return ()
+    speed = settings.pacing_speed
+    return tuple(msgspec.structs.replace(limit, per_s=limit.per_s / speed) for limit in IBKR_LIMITS)
+
+
+def gate_of(settings: SessionSettings) -> PacingGate:
+    """The gate of one session."""
+    return PacingGate(limits_of(settings), penalty_s=settings.penalty_s / settings.pacing_speed)
+
 
 _MARGIN = 1.02
 #: The server counts when a request arrives, which is not known; a request that took longer than the quickest may

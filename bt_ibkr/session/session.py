@@ -33,7 +33,7 @@ from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.log_on import LogOn, repair_of
 from bt_ibkr.session.maintenance import MaintenanceCalendar
-from bt_ibkr.session.pacing import IBKR_LIMITS, GateStatus, PacingGate
+from bt_ibkr.session.pacing import GateStatus, gate_of
 from bt_ibkr.session.states import CONNECTED, SessionEvent, SessionState, check
 from bt_ibkr.session.websocket import Socket
 from bt_ibkr.wire import session as wire_session
@@ -82,7 +82,7 @@ class Session:
         self._calendar = MaintenanceCalendar(settings.region)
         self._backoff = Backoff(settings.reconnect_first_s, settings.reconnect_longest_s)
         self._client: aiohttp.ClientSession | None = None
-        self._gate = PacingGate(IBKR_LIMITS if settings.paced else (), penalty_s=settings.penalty_s)
+        self._gate = gate_of(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, SingleFlight] = {}
         self._penalty_over: asyncio.TimerHandle | None = None

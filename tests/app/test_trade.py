@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.run import RunRequest, Stopper, run_trade
 from bt_ibkr.app.trade import Banner
 from bt_ibkr.emulator.faults.specs import Quality
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.errors import AuthenticationError, NotArmedError, UnreachableError, UsageError
+from bt_ibkr.errors import AuthenticationError, NotArmedError, SessionError, UnreachableError, UsageError
 from bt_ibkr.login import NoLogin, TokenLogin
 
 Emulate = Callable[..., EmulatorThread]
@@ -30,6 +31,8 @@ def emulate() -> Iterator[Emulate]:
             plain: dict[str, Any] = {
                 "speed": "lockstep",
                 "pacing": "off",
+                # IBKR's five seconds between two looks at the orders take a quarter of one here.
+                "pacing_speed": 20.0,
                 "conflation_ms": 0,
                 "synthetic_instruments": ("AAPL",),
             }
@@ -106,6 +109,42 @@ def test_a_wrong_word_on_the_terminal_ends_it(emulate: Emulate, typed: str) -> N
     assert not stopper.attached, "Ctrl-C at the question ends the program, not a run that is not there yet"
     assert caught.value.result.mode == "live"  # type: ignore[attr-defined]
     assert emulator.call(lambda server: server.core.engine.ledger())["orders"] == []
+
+
+def test_limits_are_kept_on_the_emulators_clock(emulate: Emulate) -> None:
+    """The run takes the clock of the limits from the emulator, which enforces them: one request too many is 429."""
+    emulator = emulate("DU1111111", pacing="strict", pacing_speed=10.0)
+    assert run_trade(request(emulator.url), "paper").executions
+    with closing(ControlClient(emulator.control)) as control:
+        kept = control.get("/requests")["windows"]
+        assert control.get("/state")["requests_refused"] == 0
+    assert any(window["window_s"] == 5.0 for window in kept)
+    assert all(window["most"] <= window["count"] for window in kept)
+
+
+def test_a_lockstep_market_has_one_driver(emulate: Emulate) -> None:
+    """A second run is refused before it begins, and a second driver wherever it comes from; the first goes on."""
+    emulator = emulate("DU1111111")
+    refused: list[UsageError] = []
+
+    def announce(banner: Banner) -> None:
+        # The first run stands at its banner: it has not moved the market yet, so the step below makes it the
+        # second driver.
+        client = stack.enter_context(closing(ControlClient(emulator.control)))
+        state = client.get("/state")
+        port = str(state["connections"][0]["port"])
+        client.post("/step", {"until_ns": None, "max_events": 1, "received": {port: 10**6}})
+        assert client.get("/state")["driven"]
+        with pytest.raises(UsageError, match="in lockstep with another run") as caught:
+            run_trade(request(emulator.url), "paper")
+        refused.append(caught.value)
+
+    with ExitStack() as stack:
+        with pytest.raises(SessionError, match="one driver"):
+            run_trade(request(emulator.url), "paper", announce=announce)
+        assert refused[0].remedy
+    # Its connection was closed: the next one may.
+    assert run_trade(request(emulator.url), "paper").executions
 
 
 def test_by_token(emulate: Emulate, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def emulate() -> Iterator[Emulate]:
                 "accounts": accounts,
                 "speed": "lockstep",
                 "pacing": "off",
+                # IBKR's five seconds between two looks at the orders take a quarter of one here.
+                "pacing_speed": 20.0,
                 "conflation_ms": 0,
                 "synthetic_instruments": ("AAPL",),
             }

@@ -110,7 +110,7 @@ def test_market_order_body() -> None:
             {"price": 8.0, "auxPrice": 9.0, "trailingType": "amt", "trailingAmt": 1.0},
         ),
         ({"order_type": OrderType.MIDPRICE, "limit_price": 7.0}, {"price": 7.0}),
-        ({"order_type": OrderType.MARKET_ON_CLOSE, "limit_price": 7.0}, {}),
+        ({"order_type": OrderType.MARKET_ON_CLOSE, "time_in_force": TimeInForce.DAY}, {}),
     ],
 )
 def test_prices_go_where_the_type_wants_them(changes: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -158,6 +158,7 @@ def test_fraction_and_future() -> None:
         {"client_order_id": "x" * 65},
         {"client_order_id": "a", "parent": "p"},
         {"contract_id": 0},
+        {"order_type": OrderType.MARKET_ON_CLOSE, "time_in_force": TimeInForce.DAY, "limit_price": 7.0},
     ],
 )
 def test_what_cannot_be_sent_is_refused(changes: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from typing import Any
@@ -27,7 +28,7 @@ def add_routes(app: web.Application, operations: Operations) -> None:
                 method = "GET" if name in _READ else "POST"
                 return _response({"error": f"/control/{name} is asked with {method}."}, 405)
             value = dict(request.query) if request.method == "GET" else _object(await request.read())
-            return _response(await _call(operations, name, value), 200)
+            return _response(await _call(operations, name, value, request.transport), 200)
         except ControlError as problem:
             return _response({"error": str(problem)}, 400)
 
@@ -36,26 +37,29 @@ def add_routes(app: web.Application, operations: Operations) -> None:
         await ws.prepare(request)
         async for message in ws:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                await ws.send_str(encode(await _message(operations, message.data)).decode())
+                answer = await _message(operations, message.data, request.transport)
+                await ws.send_str(encode(answer).decode())
         return ws
 
     app.router.add_get("/control/ws", socket)
     app.router.add_route("*", "/control/{name}", handle)
 
 
-async def _message(operations: Operations, data: str | bytes) -> Answer:
+async def _message(operations: Operations, data: str | bytes, by: asyncio.BaseTransport | None) -> Answer:
     """The answer to ``{"id": …, "op": …, …}``; it carries the same ``id``."""
     number: object = None
     try:
         value = _object(data)
         number = value.pop("id", None)
-        return {"id": number, **await _call(operations, str(value.pop("op", "")), value)}
+        return {"id": number, **await _call(operations, str(value.pop("op", "")), value, by)}
     except ControlError as problem:
         return {"id": number, "error": str(problem)}
 
 
-async def _call(operations: Operations, name: str, value: dict[str, Any]) -> Answer:
-    answer = operations.call(name, value)
+async def _call(
+    operations: Operations, name: str, value: dict[str, Any], by: asyncio.BaseTransport | None
+) -> Answer:
+    answer = operations.call(name, value, by)
     return await answer if inspect.isawaitable(answer) else answer
 
 

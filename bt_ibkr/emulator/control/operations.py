@@ -33,7 +33,6 @@ class Operations:
         self._seed = core.settings.seed
         self._table: dict[str, tuple[Any, Callable[[Any], Answer | Awaitable[Answer]]]] = {
             "state": (args.Nothing, self._state),
-            "step": (args.Step, self._step),
             "clock": (args.Clock, self._clock),
             "start": (args.Nothing, self._start),
             "reset": (args.Reset, self._reset),
@@ -55,17 +54,24 @@ class Operations:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._table)
+        return (*self._table, "step")
 
-    def call(self, name: str, value: dict[str, Any]) -> Answer | Awaitable[Answer]:
+    def call(
+        self, name: str, value: dict[str, Any], by: asyncio.BaseTransport | None = None
+    ) -> Answer | Awaitable[Answer]:
         """Do one operation; only ``wait`` answers later.
+
+        Args:
+            by: The connection over which it was asked for.
 
         Raises:
             ControlError: No such operation, wrong arguments, or it cannot be done now.
         """
+        if name == "step":
+            return self._step(args.convert(value, args.Step), by)
         found = self._table.get(name)
         if found is None:
-            raise ControlError(f"No operation {name!r}; there are: {', '.join(self._table)}.")
+            raise ControlError(f"No operation {name!r}; there are: {', '.join(self.names)}.")
         into, function = found
         return function(args.convert(value, into))
 
@@ -85,15 +91,19 @@ class Operations:
                 {"port": c.port, "frames": c.sent, "ready": c.ready} for c in core.hub.connections
             ],
             "requests_refused": core.pacing.refused,
+            "driven": drive.driven,
+            "pacing": {"strict": core.pacing.strict, "speed": core.settings.pacing_speed},
         }
 
-    def _step(self, given: args.Step) -> Answer:
+    def _step(self, given: args.Step, by: asyncio.BaseTransport | None) -> Answer:
         if self._drive.speed != "lockstep":
             raise ControlError(
                 f"The market moves by itself (speed {self._drive.speed}); steps need lockstep."
             )
         if given.max_events is not None and given.max_events < 1:
             raise ControlError("max_events must be 1 or more.")
+        if given.received and not self._drive.claim(by):
+            raise ControlError("Another client moves this market; a lockstep market has one driver.")
         return self._drive.step(until_ns=given.until_ns, max_events=given.max_events, received=given.received)
 
     def _clock(self, given: args.Clock) -> Answer:

@@ -103,6 +103,10 @@ class Exchange:
         """All orders ever accepted, in order of arrival."""
         return [w.order for w in self._working.values() if account is None or w.order.spec.account == account]
 
+    def working(self, order_id: int) -> Working | None:
+        """An order with what matching knows of it, whatever has become of it."""
+        return self._working.get(order_id)
+
     # ------------------------------------------------------------------ orders in
 
     def place(self, specs: Sequence[OrderSpec]) -> list[Placed]:
@@ -306,6 +310,37 @@ class Exchange:
             self._end(working, "")
         return None
 
+    def end(self, order_id: int, reason: str) -> bool:
+        """Let the system cancel an order, which says why; false if it is done or unknown."""
+        working = self._working.get(order_id)
+        if working is None or not working.alive:
+            return False
+        self._end(working, reason)
+        return True
+
+    def renumber(self, order_id: int) -> int:
+        """Give an order another id, as a change of it may; executions so far keep the former one.
+
+        Raises:
+            KeyError: There is no such order.
+        """
+        working = self._working.pop(order_id)
+        order, new_id = working.order, self._next_id
+        self._next_id += 1
+        order.order_id = new_id
+        self._working[new_id] = working
+        if self._live.pop(order_id, None) is not None:
+            self._live[new_id] = working
+        if order.spec.client_order_id:
+            self._by_client_id[(order.spec.account, order.spec.client_order_id)] = new_id
+        self._children[new_id] = self._children.pop(order_id, [])
+        for child_id in self._children[new_id]:
+            self._working[child_id].order.parent_id = new_id
+        for listed in (self._members.get(order.oca_group), self._children.get(order.parent_id)):
+            if listed is not None and order_id in listed:
+                listed[listed.index(order_id)] = new_id
+        return new_id
+
     # ------------------------------------------------------------------ what the market does
 
     def on_event(self, book: Book, event: MarketEvent) -> None:
@@ -380,8 +415,6 @@ class Exchange:
         after = working.progress.plus(quantity, value, adds_liquidity=adds_liquidity)
         commission = self._charges.charge(working, after)
         working.progress = after
-        account = self._accounts[spec.account]
-        position = account.execute(working.instrument, spec.side, quantity, price, commission)
         order.filled += quantity
         order.average_price = float(after.value / exact(contract.multiplier) / order.filled)
         order.commission = float(exact(order.commission) + commission)
@@ -390,6 +423,19 @@ class Exchange:
         enter(order, OrderStatus.FILLED if filled else OrderStatus.SUBMITTED, now_ns)
         if filled:
             self._leave_book(working)
+        execution = self.book(working, quantity, price, commission)
+        self._engine.tell_execution(execution, order)
+        self._engine.tell_order(order)
+        self._engine.tell_account(spec.account)
+        self._after_fill(working, quantity)
+
+    def book(
+        self, working: Working, quantity: Decimal, price: float, commission: Decimal
+    ) -> EmulatedExecution:
+        """Book an execution of an order in its account and write it down; nobody is told."""
+        order, spec, contract = working.order, working.order.spec, working.instrument.contract
+        account = self._accounts[spec.account]
+        position = account.execute(working.instrument, spec.side, quantity, price, commission)
         number = len(self.executions)
         execution = EmulatedExecution(
             execution_id=f"{self._execution_prefix:08x}.{_EXECUTION_COUNTER + number:08x}.01.01",
@@ -400,7 +446,7 @@ class Exchange:
             quantity=quantity,
             price=price,
             commission=float(commission),
-            time_ns=now_ns,
+            time_ns=self._engine.now_ns,
             exchange=contract.listing_exchange or contract.exchange
             if spec.exchange == "SMART"
             else spec.exchange,
@@ -409,10 +455,7 @@ class Exchange:
             sequence=self._count(),
         )
         self.executions.append(execution)
-        self._engine.tell_execution(execution, order)
-        self._engine.tell_order(order)
-        self._engine.tell_account(spec.account)
-        self._after_fill(working, quantity)
+        return execution
 
     def _after_fill(self, working: Working, quantity: Decimal) -> None:
         order = working.order

@@ -221,7 +221,7 @@ def trade_row(core: Core, execution: EmulatedExecution, *, commission: bool = Tr
         "position": text.plain(execution.position_after),
         "clearing_id": "IB",
         "clearing_name": "IB",
-        "liquidation_trade": "0",
+        "liquidation_trade": "1" if _liquidates(core, execution) else "0",
         "is_event_trading": "0",
         "order_id": execution.order_id,
     }
@@ -230,6 +230,11 @@ def trade_row(core: Core, execution: EmulatedExecution, *, commission: bool = Tr
     if commission:
         row["commission"] = repr(float(execution.commission))
     return row
+
+
+def _liquidates(core: Core, execution: EmulatedExecution) -> bool:
+    order = core.engine.order(execution.order_id)
+    return order is not None and order.spec.origin == "liquidation"
 
 
 def acknowledgement(order: EmulatedOrder, status: OrderStatus | None = None) -> Row:
