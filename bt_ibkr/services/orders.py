@@ -1,8 +1,8 @@
-"""Orders out: submission with its questions, modification, cancellation, and the look-up of lost answers.
+"""Conversations about orders: submission with its questions, modification, cancellation, and looking one up.
 
 A submission is one transaction per account: IBKR wants one order at a time until it is fully acknowledged,
-replies included. A POST is never repeated. If its answer is lost, the order is looked up by its ``cOID``;
-until it is found or proven absent its outcome is unknown.
+replies included. Nothing is repeated here. How far a conversation came when it broke off is told by its error,
+so that whoever keeps the record can look the order up and knows what may be sent again.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Callable
+from enum import StrEnum
 
 import msgspec
 
 from bt_ibkr.errors import (
+    AuthenticationError,
     BtIbkrError,
     OrderRefusedError,
     OutcomeUnknownError,
+    PacingPenaltyError,
     RequestTimeoutError,
+    SessionError,
+    TrustError,
+    UnreachableError,
     WireError,
 )
 from bt_ibkr.model.order import DONE, OrderReport, OrderTicket
-from bt_ibkr.services.portfolio import PortfolioService
+from bt_ibkr.services.matching import Placement, in_order, pair
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.http import HttpClient, Reply
@@ -31,16 +38,48 @@ _log = logging.getLogger(__name__)
 
 #: Longest chain of questions followed; chains of three were recorded.
 _MOST_QUESTIONS = 8
-#: Looks at the order list after a lost answer, each an order-list interval apart.
-_LOOK_UPS = 4
 _MARGIN_WORDS = ("cash needed", "insufficient", "margin", "available converted", "available funds")
+#: Words of the server that it has not even looked at the request, with any status.
+_STALE_REPLY = b"reply id not found"
+_NOT_LOOKED_AT = ("no bridge", "query /accounts first", "not authenticated")
 
 
-class Placement(msgspec.Struct, frozen=True):
-    """Where a ticket stands after its submission: IBKR's order id."""
+class Stage(StrEnum):
+    """How far a broken-off conversation had come."""
 
-    ticket: OrderTicket
-    order_id: str
+    #: Nothing reached IBKR's order handling: it may be sent again with the same ``cOID``.
+    UNSENT = "unsent"
+    #: A question was open and was never confirmed: once no list shows the order it may be sent again.
+    ASKED = "asked"
+    #: Sent or confirmed, and the answer was lost: it may stand. It is looked up, never sent again.
+    SENT = "sent"
+
+
+class BrokenOffError(OutcomeUnknownError):
+    """A conversation that ended without an outcome.
+
+    Args:
+        message: What happened.
+        stage: How far it had come.
+    """
+
+    def __init__(self, message: str, *, stage: Stage, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.stage = stage
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a submission.
+
+    Attributes:
+        placed: The orders that stand, in the order of the tickets.
+        refusal: Why the other ones do not stand; ``None`` if all do.
+        strays: IBKR's ids of orders of the same answer that belong to no ticket.
+    """
+
+    placed: tuple[Placement, ...]
+    refusal: OrderRefusedError | None = None
+    strays: tuple[str, ...] = ()
 
 
 def refusal(text: str) -> OrderRefusedError:
@@ -55,66 +94,101 @@ def _class_of(tickets: tuple[OrderTicket, ...]) -> RequestClass:
     return RequestClass.PROTECT if protects else RequestClass.ORDER
 
 
+def _no_step(name: str) -> None:
+    """Nobody counts the steps."""
+
+
 class OrderService:
-    """Orders of one session.
+    """Conversations of one session.
 
     Args:
         http: The session's REST client.
-        portfolio: For look-ups.
         policy: Answers to questions.
+        step: Told before and after each request that leaves; for tests that kill the process there.
     """
 
-    def __init__(self, http: HttpClient, portfolio: PortfolioService, policy: QuestionPolicy) -> None:
+    def __init__(
+        self, http: HttpClient, policy: QuestionPolicy, *, step: Callable[[str], None] = _no_step
+    ) -> None:
         self._http = http
-        self._portfolio = portfolio
         self._policy = policy
+        self._step = step
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def place(self, tickets: tuple[OrderTicket, ...]) -> tuple[Placement, ...]:
+    async def place(self, tickets: tuple[OrderTicket, ...]) -> Outcome:
         """Submit one order, a bracket (parent first) or an OCA group.
+
+        A submission is not atomic: of a bracket, some may stand and others not.
 
         Args:
             tickets: All of one account.
 
-        Returns:
-            One placement per ticket, in the order of the tickets.
-
         Raises:
             OrderRefusedError: IBKR refused, or a question was declined: nothing stands.
-            OutcomeUnknownError: The answer was lost and the look-up did not settle it.
+            BrokenOffError: The conversation ended without an outcome.
         """
         account = tickets[0].account
         standing: dict[str, wire.OrderAck] = {}
+        problem: OrderRefusedError | None = None
         async with self._locks[account]:
             try:
-                path = f"/iserver/account/{account}/orders"
-                await self._converse(path, wire.orders_request(tickets), standing, _class_of(tickets))
-                placements = await self._match(tickets, tuple(standing.values()))
-            except OrderRefusedError:
-                # A submission is not atomic: a part of it may stand although the rest was refused.
-                await self._withdraw(account, standing)
-                raise
-            except (RequestTimeoutError, WireError) as problem:
-                return await self._look_up(tickets, problem)
-            except BtIbkrError as problem:
+                await self._converse(
+                    f"/iserver/account/{account}/orders",
+                    wire.orders_request(tickets),
+                    standing,
+                    _class_of(tickets),
+                )
+            except OrderRefusedError as refused:
                 if not standing:
                     raise
-                return await self._look_up(tickets, problem)
-        if len(placements) < len(tickets):
-            await self._withdraw(account, standing)
-            raise OrderRefusedError(
-                f"IBKR accepted only {len(placements)} of {len(tickets)} orders of a bracket; those were cancelled."
+                problem = refused
+            placed = await self._match(tickets, tuple(standing.values()))
+        known = {one.order_id for one in placed}
+        if len(placed) < len(tickets) and problem is None:
+            problem = OrderRefusedError(
+                f"IBKR accepted only {len(placed)} of {len(tickets)} orders of one submission."
             )
-        return placements
+        return Outcome(
+            placed=placed,
+            refusal=problem if len(placed) < len(tickets) else None,
+            strays=tuple(order_id for order_id in standing if order_id not in known),
+        )
+
+    async def modify(self, order_id: str, ticket: OrderTicket) -> str:
+        """Replace a working order by ``ticket``, the whole order.
+
+        Returns:
+            The order's id from now on; IBKR may change it.
+
+        Raises:
+            OrderRefusedError: It stands as it was.
+            BrokenOffError: Whether it was changed is not known.
+        """
+        account = ticket.account
+        standing: dict[str, wire.OrderAck] = {}
+        async with self._locks[account]:
+            await self._converse(
+                f"/iserver/account/{account}/order/{order_id}",
+                wire.order_request(ticket),
+                standing,
+                _class_of((ticket,)),
+            )
+        return next(iter(standing), order_id)
 
     async def _converse(
         self, path: str, body: object, standing: dict[str, wire.OrderAck], klass: RequestClass
     ) -> None:
         """POST and answer questions until the order is accepted or refused; orders that an answer names go
         into ``standing`` by their id."""
-        reply = await self._post(path, body, klass)
+        stage = Stage.UNSENT
+        reply = await self._post(path, body, klass, stage)
         for _ in range(_MOST_QUESTIONS):
-            answer = wire.submission(reply.body, reply.status)
+            try:
+                answer = wire.submission(reply.body, reply.status)
+            except WireError as problem:
+                # The reply's id is gone: another conversation came in between, or it was answered before.
+                lost = Stage.ASKED if _STALE_REPLY in reply.body.lower() else Stage.SENT
+                raise BrokenOffError(str(problem), stage=lost) from None
             if isinstance(answer, wire.Accepted):
                 standing.update((ack.order_id, ack) for ack in answer.acks)
                 return
@@ -128,62 +202,48 @@ class OrderService:
             _log.info(
                 "order-question ids=%s answer=%s", ",".join(answer.message_ids), "yes" if accepts else "no"
             )
-            confirmed = await self._post(f"/iserver/reply/{answer.reply_id}", {"confirmed": accepts}, klass)
+            path = f"/iserver/reply/{answer.reply_id}"
             if not accepts:
+                await self._decline(path, klass)
                 raise OrderRefusedError(
                     f"IBKR asked {', '.join(answer.message_ids) or 'a question without an id'} "
                     f"({' '.join(answer.texts)[:300]}), which the question policy declines.",
                     remedy="Allow the id in the question policy if the order is meant.",
                 )
-            reply = confirmed
+            reply = await self._post(path, {"confirmed": True}, klass, Stage.ASKED)
         raise OrderRefusedError(f"IBKR asked more than {_MOST_QUESTIONS} questions about one order.")
 
-    async def _post(self, path: str, body: object, klass: RequestClass) -> Reply:
-        reply = await self._http.send("POST", path, body=body, klass=klass)
+    async def _decline(self, path: str, klass: RequestClass) -> None:
+        """Say no. The order does not stand whatever becomes of that: it was never confirmed."""
+        try:
+            await self._http.send("POST", path, body={"confirmed": False}, klass=klass)
+        except BtIbkrError as problem:
+            _log.warning("order-decline-unanswered problem=%s", problem)
+
+    async def _post(self, path: str, body: object, klass: RequestClass, stage: Stage) -> Reply:
+        """One request of a conversation; ``stage`` is how far it is if this one certainly does not arrive."""
+        used = self._http.generation
+        self._step(f"before POST {stage}")
+        try:
+            reply = await self._http.send("POST", path, body=body, klass=klass)
+        except (UnreachableError, TrustError, AuthenticationError, PacingPenaltyError) as problem:
+            raise BrokenOffError(f"POST {path} did not reach IBKR: {problem}", stage=stage) from problem
+        except SessionError as problem:
+            raise BrokenOffError(str(problem), stage=Stage.SENT) from problem
+        self._step(f"after POST {stage}")
+        if reply.status in (401, 410) or (
+            reply.status >= 400 and any(words in reply.text.lower() for words in _NOT_LOOKED_AT)
+        ):
+            repair = self._http.repair
+            if repair is not None:
+                await repair(reply, used)
+            raise BrokenOffError(f"POST {path} was not taken: HTTP {reply.status}: {reply.text}", stage=stage)
         if reply.status >= 500:
             # 503 to an order or a reply may come although the order was taken.
-            raise RequestTimeoutError(f"POST {path} was answered with HTTP {reply.status}: {reply.text}")
+            raise BrokenOffError(
+                f"POST {path} was answered with HTTP {reply.status}: {reply.text}", stage=Stage.SENT
+            )
         return reply
-
-    async def _look_up(self, tickets: tuple[OrderTicket, ...], problem: BtIbkrError) -> tuple[Placement, ...]:
-        """What became of a submission whose answer was lost."""
-        wanted = tickets[0].client_order_id
-        _log.warning("order-outcome-unknown coid=%s problem=%s", wanted, problem)
-        lists = 0
-        for _ in range(_LOOK_UPS):
-            try:
-                orders = await self._portfolio.live_orders()
-                trades = await self._portfolio.trades()
-            except BtIbkrError as trouble:
-                _log.warning("order-look-up-failed coid=%s problem=%s", wanted, trouble)
-                await asyncio.sleep(1.0)
-                continue
-            lists += 1
-            found = self._found(tickets, orders)
-            if found is not None:
-                return found
-            for trade in trades:
-                if wanted and trade.order_ref == wanted and trade.order_id and len(tickets) == 1:
-                    return (Placement(tickets[0], trade.order_id),)
-        raise OutcomeUnknownError(
-            f"Whether order {wanted} stands at IBKR is not known: {problem} It was not in {lists} lists read since.",
-            remedy="It was not sent again. Check the account before you do.",
-        )
-
-    def _found(
-        self, tickets: tuple[OrderTicket, ...], orders: tuple[OrderReport, ...]
-    ) -> tuple[Placement, ...] | None:
-        by_reference = {o.order_ref: o.order_id for o in orders if o.order_ref}
-        known = [
-            (ticket, by_reference[ticket.client_order_id])
-            for ticket in tickets
-            if ticket.client_order_id and ticket.client_order_id in by_reference
-        ]
-        if not known:
-            return None
-        children = [o for o in orders if o.parent_id == known[0][1]]
-        known.extend(_pair(tuple(t for t in tickets if not t.client_order_id), children))
-        return _in_order(tickets, known) if len(known) == len(tickets) else None
 
     async def _match(
         self, tickets: tuple[OrderTicket, ...], acks: tuple[wire.OrderAck, ...]
@@ -203,91 +263,63 @@ class OrderService:
                 open_tickets.append(ticket)
         taken = {order_id for _, order_id in known}
         rest = [ack for ack in acks if ack.order_id not in taken]
-        if len(open_tickets) == 1 and len(rest) == 1:
+        if len(tickets) == 1 and len(rest) == 1 and open_tickets:
             known.append((open_tickets[0], rest[0].order_id))
-        elif open_tickets and len(rest) >= len(open_tickets):
-            # A plain order without an echo of its cOID is alone and was matched above; these are children.
-            reports = [
-                wire.order_status(await self._http.get(f"/iserver/account/order/status/{ack.order_id}"))
-                for ack in rest
-            ]
-            known.extend(_pair(tuple(open_tickets), reports))
-        return _in_order(tickets, known)
+        elif len(open_tickets) == 1 and len(rest) == 1 and len(acks) == len(tickets):
+            known.append((open_tickets[0], rest[0].order_id))
+        elif open_tickets and rest:
+            reports = []
+            for ack in rest:
+                try:
+                    reports.append(await self.status(ack.order_id))
+                except BtIbkrError as problem:
+                    _log.warning("order-status-unread order_id=%s problem=%s", ack.order_id, problem)
+            known.extend(pair(tuple(open_tickets), reports))
+        return in_order(tickets, known)
 
-    async def _withdraw(self, account: str, standing: dict[str, wire.OrderAck]) -> None:
-        for order_id in standing:
-            try:
-                await self.cancel(account, order_id)
-            except BtIbkrError as problem:
-                _log.error("order-withdraw-failed order_id=%s problem=%s", order_id, problem)
-
-    async def cancel(self, account: str, order_id: str) -> None:
+    async def cancel(self, ticket: OrderTicket, order_id: str) -> None:
         """Ask for a cancellation. It has happened only when the order's status says so.
 
         Raises:
             OrderRefusedError: IBKR will not (done already, unknown …).
-            OutcomeUnknownError: The answer was lost.
+            BrokenOffError: The answer was lost, or the request did not leave.
         """
+        await self.cancel_by_id(ticket.account, order_id, wire.cancel_parameters(ticket))
+
+    async def cancel_by_id(
+        self, account: str, order_id: str, parameters: dict[str, str] | None = None
+    ) -> None:
+        """As ``cancel``, for an order of which only the id is known."""
+        self._step("before DELETE")
         try:
-            reply = await self._http.send("DELETE", f"/iserver/account/{account}/order/{order_id}")
+            reply = await self._http.send(
+                "DELETE", f"/iserver/account/{account}/order/{order_id}", params=parameters or None
+            )
+        except (UnreachableError, TrustError, AuthenticationError, PacingPenaltyError) as problem:
+            raise BrokenOffError(
+                f"The cancellation of order {order_id} did not reach IBKR: {problem}", stage=Stage.UNSENT
+            ) from problem
         except RequestTimeoutError as problem:
-            raise OutcomeUnknownError(
-                f"Whether order {order_id} is being cancelled is not known: {problem}"
-            ) from None
-        if reply.status >= 500:
-            raise OutcomeUnknownError(
-                f"The cancellation of order {order_id} was answered with HTTP {reply.status}."
+            raise BrokenOffError(
+                f"Whether order {order_id} is being cancelled is not known: {problem}", stage=Stage.SENT
+            ) from problem
+        self._step("after DELETE")
+        if reply.status >= 500 or reply.status in (401, 410):
+            raise BrokenOffError(
+                f"The cancellation of order {order_id} was answered with HTTP {reply.status}.",
+                stage=Stage.SENT,
             )
         answer = wire.cancel_answer(reply.body)
         if reply.status != 200 or answer.error:
             raise OrderRefusedError(f"Order {order_id} was not cancelled: {answer.error or reply.text}")
 
     async def status(self, order_id: str) -> OrderReport:
-        """What IBKR says of one order."""
+        """What IBKR says of one order.
+
+        Raises:
+            ResponseError: 503 also for an order that it does not know any more.
+        """
         return wire.order_status(await self._http.get(f"/iserver/account/order/status/{order_id}"))
-
-
-def _in_order(
-    tickets: tuple[OrderTicket, ...], pairs: list[tuple[OrderTicket, str]]
-) -> tuple[Placement, ...]:
-    """Placements in the order of the tickets."""
-    place = {id(ticket): index for index, ticket in enumerate(tickets)}
-    ordered = sorted(pairs, key=lambda pair: place[id(pair[0])])
-    return tuple(Placement(ticket, order_id) for ticket, order_id in ordered)
-
-
-_TYPE_WORDS = {
-    "MKT": "MKT", "MARKET": "MKT", "LMT": "LMT", "LIMIT": "LMT", "STP": "STP", "STOP": "STP",
-    "STOPLIMIT": "STOP_LIMIT", "STPLMT": "STOP_LIMIT", "STOPLMT": "STOP_LIMIT", "STOP_LIMIT": "STOP_LIMIT",
-    "TRAIL": "TRAIL", "TRAILINGSTOP": "TRAIL", "TRAILLMT": "TRAILLMT", "TRAILLIMIT": "TRAILLMT",
-    "TRAILINGSTOPLIMIT": "TRAILLMT",
-}  # fmt: skip
-
-
-def _type_word(text: str | None) -> str:
-    """IBKR's request word for the many ways it writes an order type (``Stop``, ``STOP_LIMIT`` …)."""
-    plain = (text or "").upper().replace(" ", "")
-    return _TYPE_WORDS.get(plain, _TYPE_WORDS.get(plain.replace("_", ""), plain))
-
-
-def _pair(tickets: tuple[OrderTicket, ...], reports: list[OrderReport]) -> list[tuple[OrderTicket, str]]:
-    """Tickets and reports of the same type and nearest price; both sides may stay incomplete."""
-    free = list(reports)
-    pairs = []
-    for ticket in tickets:
-        same = [r for r in free if _type_word(r.order_type) == ticket.order_type.value]
-        if not same:
-            continue
-        price = ticket.limit_price if ticket.limit_price is not None else ticket.stop_price
-
-        def distance(report: OrderReport, price: float | None = price) -> float:
-            other = report.limit_price if report.limit_price is not None else report.stop_price
-            return abs((other or 0.0) - (price or 0.0))
-
-        best = min(same, key=distance)
-        free.remove(best)
-        pairs.append((ticket, best.order_id))
-    return pairs
 
 
 def is_done(report: OrderReport) -> bool:

@@ -1,0 +1,347 @@
+"""Reading an account again and comparing it with the record.
+
+One pass: orders, executions, positions, cash are read whole or nothing is concluded. What IBKR says is believed over
+the record, and each difference is told with both sides. Nothing is ever sent from here: what is only in the record is
+not sent again, what is only at IBKR is adopted as somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from bt_ibkr.clock import NS_PER_S, Clock
+from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
+from bt_ibkr.desk.registry import ENDS, Registry, Sink, Tracked
+from bt_ibkr.desk.reports import ReportRouter
+from bt_ibkr.errors import BtIbkrError, ResponseError, SessionError
+from bt_ibkr.journal import Journal, JournalOrder, OrderState
+from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
+from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.services.matching import found
+from bt_ibkr.services.orders import OrderService
+from bt_ibkr.services.portfolio import PortfolioService
+
+_log = logging.getLogger(__name__)
+
+#: Positions are believed once they were the same twice while executions were read between.
+_SNAPSHOT_TRIES = 3
+#: IBKR's positions may lag its executions so long, market seconds (fault 50).
+GRACE_S = 15
+#: Days of executions that ``/trades`` reaches.
+TRADES_REACH_DAYS = 7
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as it was read: positions and executions belong together."""
+
+    positions: tuple[Position, ...]
+    executions: tuple[Execution, ...]
+    orders: tuple[OrderReport, ...]
+    ledger: dict[str, LedgerLine]
+
+
+class Reconciler:
+    """Compares the accounts with the journal.
+
+    Args:
+        portfolio, service: For reading.
+        journal, registry, router: The record, and where what is new goes.
+        clock: Market clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        portfolio: PortfolioService,
+        service: OrderService,
+        journal: Journal,
+        registry: Registry,
+        router: ReportRouter,
+        clock: Clock,
+    ) -> None:
+        self._portfolio = portfolio
+        self._service = service
+        self._journal = journal
+        self._registry = registry
+        self._router = router
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = {}
+        #: Positions by account and contract, as last believed plus executions since.
+        self.positions: dict[str, dict[int, Decimal]] = {}
+        self._last_fill_ns: dict[str, int] = {}
+        router.on_execution = self._count
+
+    def _count(self, execution: Execution, replaced: Execution | None) -> None:
+        held = self.positions.setdefault(execution.account, {})
+        change = execution.quantity * execution.side.sign
+        if replaced is not None:
+            change -= replaced.quantity * replaced.side.sign
+        held[execution.conid] = held.get(execution.conid, Decimal(0)) + change
+        self._last_fill_ns[execution.account] = self._clock.now_ns()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def _read(self, account: str, days: int) -> Reading:
+        """Everything of an account; positions stood still while executions were read.
+
+        Raises:
+            BtIbkrError: Something could not be read whole.
+        """
+        portfolio = self._portfolio
+        # The order list and the trades are each limited to one call in five seconds: ask side by side.
+        listing = asyncio.create_task(portfolio.live_orders(account), name="live-orders")
+        try:
+            positions = await portfolio.positions(account)
+            for _ in range(_SNAPSHOT_TRIES):
+                executions = await portfolio.trades(account, days)
+                again = await portfolio.positions(account)
+                still = _quantities(again) == _quantities(positions)
+                positions = again
+                if still:
+                    break
+            else:
+                raise SessionError(
+                    f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
+                    remedy="Start when no other client trades in the account.",
+                )
+            orders = await listing
+        finally:
+            listing.cancel()
+        return Reading(
+            positions=positions,
+            executions=tuple(e for e in executions if e.account == account),
+            orders=tuple(o for o in orders if o.account == account),
+            ledger=await portfolio.ledger(account),
+        )
+
+    # -- at start ----------------------------------------------------------------------------------
+
+    async def attach(self, account: str, sink: Sink) -> AccountSnapshot:
+        """Read the account, settle what earlier runs left, and tell ``sink`` of it from now on."""
+        since = [order.created_ns for order in self._journal.orders(open_only=True)]
+        now_ns = self._clock.now_ns()
+        day_ns = 86_400 * NS_PER_S
+        days = 1 if not since else min(TRADES_REACH_DAYS, max(1, (now_ns - min(since)) // day_ns + 2))
+        reading = await self._read(account, int(days))
+        known = {(one.execution.execution_id) for one in self._journal.executions(account=account)}
+        differences = self._compare_positions(account, reading, known, outage=True)
+        left = [one for one in self._journal.orders(open_only=True) if one.intent.ticket.account == account]
+        for order in left:
+            tracked = self._registry.add(order.intent, sink)
+            tracked.state = order.state
+            if order.order_id is not None:
+                self._registry.give_id(tracked, order.order_id)
+        self._find_ids(left, reading.orders)
+        rows: list[tuple[Execution, str | None, str]] = []
+        for execution in sorted(reading.executions, key=lambda one: one.time_ns):
+            owner = self._registry.find(execution.order_id, execution.order_ref)
+            if owner is not None and owner.order_id is None and execution.order_id:
+                self._registry.give_id(owner, execution.order_id)
+            if execution.execution_id not in known:
+                rows.append((execution, owner.key if owner is not None else None, "trades"))
+        if rows:
+            self._journal.add_executions(rows)
+        self._router.attach(account, sink, reading.executions)
+        standing = []
+        for order in left:
+            one, difference = await self._settle_left(order, reading)
+            standing.append(one)
+            if difference is not None:
+                differences.append(difference)
+        self._believe(account, reading.positions)
+        return AccountSnapshot(
+            positions=reading.positions,
+            executions=reading.executions,
+            orders=reading.orders,
+            ledger=reading.ledger,
+            standing=tuple(standing),
+            epoch=self._journal.epoch,
+            sequences=dict(self._journal.next_sequences()),
+            trading=self._journal.trading_state(),
+            differences=tuple(differences),
+        )
+
+    def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
+        """IBKR's ids of orders whose answers an earlier run did not see; it may have changed others."""
+        by_ticket = {id(one.intent.ticket): one.intent.key for one in left}
+        for placement in found([one.intent.ticket for one in left], orders):
+            tracked = self._registry.get(by_ticket[id(placement.ticket)])
+            if tracked is not None:
+                self._registry.give_id(tracked, placement.order_id)
+
+    async def _settle_left(
+        self, order: JournalOrder, reading: Reading
+    ) -> tuple[StandingOrder, Difference | None]:
+        """What became of one order that was open when an earlier run ended."""
+        key = order.intent.key
+        tracked = self._registry.get(key)
+        assert tracked is not None
+        executions = tuple(
+            row.execution for row in self._journal.executions(key=key) if not row.superseded
+        )
+        filled = sum((e.quantity for e in executions), Decimal(0))
+        report = await self._report_of(tracked, reading.orders)
+        status = report.status if report is not None else None
+        state = _state_of(status, filled, tracked)
+        difference = None
+        if state is None:
+            # Neither listed nor executed, and IBKR knows no status of it.
+            never = tracked.order_id is None
+            state = OrderState.ABSENT if never else tracked.state
+            difference = Difference(
+                kind="order",
+                subject=key,
+                recorded=str(order.state),
+                reported="not listed",
+                text=(
+                    f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not sent "
+                    "now."
+                    if never
+                    else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as open "
+                    "until its end is proven."
+                ),
+            )
+            _log.warning("reconcile-difference %s", difference.text)
+        if state is not tracked.state or tracked.order_id != order.order_id:
+            self._router.note(tracked, state, order_id=tracked.order_id)
+        return (
+            StandingOrder(
+                intent=msgspec.structs.replace(order.intent, ticket=tracked.ticket),
+                order_id=tracked.order_id,
+                status=status,
+                executions=executions,
+                open=state not in ENDS,
+                known=state is not OrderState.ABSENT,
+            ),
+            difference,
+        )
+
+    async def _report_of(self, tracked: Tracked, orders: tuple[OrderReport, ...]) -> OrderReport | None:
+        for report in orders:
+            if report.order_id == tracked.order_id or (report.order_ref and report.order_ref == tracked.key):
+                return report
+        if tracked.order_id is None:
+            return None
+        try:
+            return await self._service.status(tracked.order_id)
+        except ResponseError:
+            # 503 also for an order that it does not know any more.
+            return None
+
+    # -- while running -----------------------------------------------------------------------------
+
+    async def reconcile(self, account: str, cause: str) -> Reconciled:
+        """Read again and compare; what was missed is handed on before this returns. Tells everybody attached."""
+        lock = self._locks.setdefault(account, asyncio.Lock())
+        async with lock:
+            try:
+                result = await self._once(account, cause)
+            except BtIbkrError as problem:
+                _log.warning("reconcile-incomplete account=%s cause=%s problem=%s", account, cause, problem)
+                result = Reconciled(
+                    account=account,
+                    cause=cause,
+                    time_ns=self._clock.now_ns(),
+                    complete=False,
+                    problem=str(problem),
+                )
+        self._router.tell_all(account, result)
+        return result
+
+    async def _once(self, account: str, cause: str) -> Reconciled:
+        reading = await self._read(account, 1)
+        missed = [e for e in reading.executions if not self._router.knows(e)]
+        self._router.take_executions(reading.executions, "trades")
+        listed = set()
+        for report in reading.orders:
+            listed.add(report.order_id)
+            self._router.take_report(report)
+        for tracked in list(self._registry):
+            if tracked.account == account and tracked.open and tracked.order_id not in listed:
+                report_ = await self._report_of(tracked, ())
+                if report_ is not None:
+                    self._router.take_report(report_)
+        differences = [
+            Difference(
+                kind="execution",
+                subject=e.execution_id,
+                recorded="not reported by the stream",
+                reported=f"{e.side} {e.quantity} {e.symbol} at {e.price}",
+                text=f"The stream did not tell of execution {e.execution_id}.",
+            )
+            for e in missed
+        ]
+        settled = self._clock.now_ns() - self._last_fill_ns.get(account, 0) > GRACE_S * NS_PER_S
+        if settled:
+            differences += self._compare_positions(account, reading, None, outage=False)
+            self._believe(account, reading.positions)
+        return Reconciled(
+            account=account,
+            cause=cause,
+            time_ns=self._clock.now_ns(),
+            complete=True,
+            positions=reading.positions if settled else (),
+            differences=tuple(differences),
+        )
+
+    def _compare_positions(
+        self, account: str, reading: Reading, known: set[str] | None, *, outage: bool
+    ) -> list[Difference]:
+        """Where the positions are not what record and executions make of them."""
+        if outage:
+            baseline = self._journal.positions_baseline(account)
+            if baseline is None:
+                return []
+            expected = dict(baseline)
+            for execution in reading.executions:
+                if known is not None and execution.execution_id not in known:
+                    change = execution.quantity * execution.side.sign
+                    expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
+        else:
+            expected = self.positions.get(account, {})
+        reported = _quantities(reading.positions)
+        differences = []
+        for conid in sorted(expected.keys() | reported.keys()):
+            ours, theirs = expected.get(conid, Decimal(0)), reported.get(conid, Decimal(0))
+            if ours == theirs:
+                continue
+            differences.append(
+                Difference(
+                    kind="position",
+                    subject=str(conid),
+                    recorded=str(ours),
+                    reported=str(theirs),
+                    text=f"Position in contract {conid} of {account}: {ours} by our record, {theirs} at IBKR, which is "
+                    "believed. No order was made of the difference.",
+                )
+            )
+            _log.warning("reconcile-difference %s", differences[-1].text)
+        return differences
+
+    def _believe(self, account: str, positions: tuple[Position, ...]) -> None:
+        held = self.positions[account] = _quantities(positions)
+        self._journal.set_positions_baseline(account, held, self._clock.now_ns())
+
+
+def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
+    return {one.conid: one.quantity for one in positions if one.quantity}
+
+
+def _state_of(status: OrderStatus | None, filled: Decimal, tracked: Tracked) -> OrderState | None:
+    """Where an order stands by IBKR's word, or by its executions where IBKR has none."""
+    if filled >= tracked.ticket.quantity > 0:
+        return OrderState.FILLED
+    if status is OrderStatus.FILLED:
+        return OrderState.FILLED
+    if status is OrderStatus.CANCELLED:
+        return OrderState.CANCELLED
+    if status is OrderStatus.FAILED:
+        return OrderState.REJECTED
+    if status is not None:
+        return OrderState.WORKING
+    return OrderState.WORKING if filled else None

@@ -1,0 +1,95 @@
+"""The orders that this process knows, by key and by IBKR's id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.journal import OrderState
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.order import OrderTicket
+
+#: The order will not execute any more, as far as is known.
+ENDS = frozenset(
+    {
+        OrderState.FILLED,
+        OrderState.CANCELLED,
+        OrderState.EXPIRED,
+        OrderState.REJECTED,
+        OrderState.ABSENT,
+    }
+)
+
+
+class Sink(Protocol):
+    """Who is told of an order: a mailbox, or a strategy at the far end of the hub."""
+
+    def append(self, item: AccountEvent) -> None: ...
+
+
+class Tracked:
+    """One order.
+
+    Attributes:
+        intent: As it was placed; its ticket as it stands now.
+        sink: Who placed it; ``None`` while nobody of this process has taken it over.
+        order_id: IBKR's, once it is known.
+        cancel_wanted: To be cancelled as soon as it has an id.
+    """
+
+    __slots__ = ("cancel_wanted", "intent", "order_id", "sink", "state", "ticket")
+
+    def __init__(self, intent: OrderIntent, sink: Sink | None) -> None:
+        self.intent = intent
+        self.ticket: OrderTicket = intent.ticket
+        self.sink = sink
+        self.order_id: str | None = None
+        self.state = OrderState.INTENDED
+        self.cancel_wanted = False
+
+    @property
+    def key(self) -> str:
+        return self.intent.key
+
+    @property
+    def account(self) -> str:
+        return self.ticket.account
+
+    @property
+    def open(self) -> bool:
+        return self.state not in ENDS
+
+    def tell(self, event: AccountEvent) -> None:
+        if self.sink is not None:
+            self.sink.append(event)
+
+
+class Registry:
+    """All orders of the session, ended ones too: their executions may come late."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Tracked] = {}
+        self._by_id: dict[str, Tracked] = {}
+
+    def add(self, intent: OrderIntent, sink: Sink | None) -> Tracked:
+        tracked = self._by_key[intent.key] = Tracked(intent, sink)
+        return tracked
+
+    def give_id(self, tracked: Tracked, order_id: str) -> bool:
+        """Whether that is news. An order may get another id; the older one stays known."""
+        self._by_id[order_id] = tracked
+        changed = tracked.order_id != order_id
+        tracked.order_id = order_id
+        return changed
+
+    def get(self, key: str) -> Tracked | None:
+        return self._by_key.get(key)
+
+    def find(self, order_id: str | None, order_ref: str | None) -> Tracked | None:
+        """By IBKR's id, else by the ``cOID``, which is the key."""
+        tracked = self._by_id.get(order_id or "")
+        return tracked if tracked is not None or not order_ref else self._by_key.get(order_ref)
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return iter(self._by_key.values())

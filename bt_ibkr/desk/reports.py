@@ -1,0 +1,195 @@
+"""What IBKR reports, on its way to the journal and to whom it belongs.
+
+Executions are taken once each, whatever brings them, and are in the journal before anybody is told. While a
+conversation is under way, or an order's outcome is being looked up, reports on orders that nobody knows are kept:
+fills arrive before the answer that tells the order's id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from bt_ibkr.connection.interface import (
+    AccountEvent,
+    CommissionReported,
+    ExecutionReported,
+    OrderChanged,
+    OrderPlaced,
+)
+from bt_ibkr.desk.registry import Registry, Sink, Tracked
+from bt_ibkr.errors import JournalError
+from bt_ibkr.journal import Journal, OrderState
+from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
+from bt_ibkr.services.executions import ExecutionBook
+
+_log = logging.getLogger(__name__)
+
+_STATES = {
+    OrderStatus.FILLED: OrderState.FILLED,
+    OrderStatus.CANCELLED: OrderState.CANCELLED,
+    OrderStatus.FAILED: OrderState.REJECTED,
+}
+
+
+class ReportRouter:
+    """Takes reports in, once each, and hands them on.
+
+    Args:
+        registry: Whose order is which.
+        journal: Where executions and ends are kept.
+        tell: Alarms, by kind and text.
+    """
+
+    def __init__(self, registry: Registry, journal: Journal, tell: Callable[[str, str], None]) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._tell = tell
+        self._sinks: dict[str, list[Sink]] = {}
+        self._books: dict[str, ExecutionBook] = defaultdict(ExecutionBook)
+        self._under_way: dict[str, int] = defaultdict(int)
+        self._kept: dict[str, list[tuple[Execution, str] | OrderReport]] = defaultdict(list)
+        #: Executions that the journal could not take; tried again with the next.
+        self._unwritten: list[tuple[Execution, str | None, str]] = []
+        #: Told of each execution that is news: risk controls and positions.
+        self.on_execution: Callable[[Execution, Execution | None], None] = lambda execution, replaced: None
+        #: Told of an order that got its id by a report, and of one that ended.
+        self.on_placed: Callable[[Tracked], None] = lambda tracked: None
+        self.on_end: Callable[[Tracked], None] = lambda tracked: None
+
+    # -- who listens -------------------------------------------------------------------------------
+
+    def attach(self, account: str, sink: Sink, known: Iterable[Execution]) -> None:
+        """Tell ``sink`` of ``account`` from now on; ``known`` executions are no news."""
+        for execution in known:
+            self._books[account].add(execution)
+        sinks = self._sinks.setdefault(account, [])
+        if not any(one is sink for one in sinks):
+            sinks.append(sink)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return tuple(self._sinks)
+
+    def tell_all(self, account: str, event: AccountEvent) -> None:
+        for sink in self._sinks.get(account, ()):
+            sink.append(event)
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    def begin(self, account: str) -> None:
+        """A conversation begins: keep what belongs to nobody."""
+        self._under_way[account] += 1
+
+    def end(self, account: str) -> None:
+        """It ended: what was kept belongs to somebody now, or to another client."""
+        self._under_way[account] -= 1
+        if self._under_way[account]:
+            return
+        kept = self._kept.pop(account, ())
+        for one in kept:
+            if isinstance(one, OrderReport):
+                self.take_report(one)
+            else:
+                self.take_executions((one[0],), one[1])
+
+    # -- reports -----------------------------------------------------------------------------------
+
+    def take_report(self, report: OrderReport) -> None:
+        """One report on an order. Those of accounts that nobody trades in here are left alone."""
+        account = report.account or ""
+        tracked = self._registry.find(report.order_id, report.order_ref)
+        if tracked is None:
+            if account not in self._sinks:
+                return
+            if self._under_way[account]:
+                self._kept[account].append(report)
+                return
+            self.tell_all(account, OrderChanged(report))
+            return
+        self._adopt(tracked, report.order_id)
+        ended = _STATES.get(report.status) if report.status is not None else None
+        if ended is not None and tracked.state is not ended and tracked.open:
+            self.note(tracked, ended, text=report.reason or "")
+            tracked.tell(OrderChanged(report, tracked.key))
+            self.on_end(tracked)
+            return
+        tracked.tell(OrderChanged(report, tracked.key))
+
+    def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
+        """A report shows that the order stands, and under which id."""
+        if order_id is None or tracked.order_id == order_id:
+            return
+        news = tracked.order_id is None
+        self._registry.give_id(tracked, order_id)
+        if tracked.open or tracked.state is OrderState.ABSENT:
+            self.note(tracked, OrderState.WORKING, order_id=order_id)
+        tracked.tell(OrderPlaced(tracked.key, order_id))
+        if news:
+            self.on_placed(tracked)
+
+    def note(self, tracked: Tracked, state: OrderState, *, order_id: str | None = None, text: str = "") -> None:
+        """Move the order in the journal. What IBKR says is told on even if it cannot be written."""
+        tracked.state = state
+        try:
+            self._journal.note(tracked.key, state, order_id=order_id, text=text)
+        except JournalError as problem:
+            _log.error("journal-failed key=%s state=%s problem=%s", tracked.key, state, problem)
+            self._tell("journal-failed", str(problem))
+
+    def take_executions(self, executions: Sequence[Execution], source: str) -> int:
+        """Executions from ``str``, from ``/trades``, or replayed by either.
+
+        Returns:
+            How many were news.
+        """
+        told: list[tuple[Tracked | None, AccountEvent]] = []
+        rows: list[tuple[Execution, str | None, str]] = []
+        fresh = 0
+        for execution in sorted(executions, key=lambda one: one.time_ns):
+            account = execution.account
+            if account not in self._sinks:
+                continue
+            tracked = self._registry.find(execution.order_id, execution.order_ref)
+            if tracked is None and self._under_way[account]:
+                self._kept[account].append((execution, source))
+                continue
+            seen = self._books[account].add(execution)
+            if not (seen.new or seen.commission):
+                continue
+            key = None if tracked is None else tracked.key
+            if tracked is not None and seen.new:
+                self._adopt(tracked, execution.order_id)
+            rows.append((execution, key, source))
+            if seen.new:
+                fresh += 1
+                told.append((tracked, ExecutionReported(execution, key, seen.replaces)))
+            else:
+                told.append((tracked, CommissionReported(execution)))
+        self._write(rows)
+        for tracked, event in told:
+            if isinstance(event, ExecutionReported):
+                self.on_execution(event.execution, event.replaces)
+            if tracked is not None and tracked.sink is not None:
+                tracked.tell(event)
+            elif isinstance(event, ExecutionReported | CommissionReported):
+                self.tell_all(event.execution.account, event)
+        return fresh
+
+    def _write(self, rows: list[tuple[Execution, str | None, str]]) -> None:
+        if not rows and not self._unwritten:
+            return
+        rows = [*self._unwritten, *rows]
+        try:
+            self._journal.add_executions(rows)
+            self._unwritten.clear()
+        except JournalError as problem:
+            # They happened: whoever trades must know, whether they can be written or not.
+            self._unwritten = rows
+            _log.error("journal-failed executions=%d problem=%s", len(rows), problem)
+            self._tell("journal-failed", str(problem))
+
+    def knows(self, execution: Execution) -> bool:
+        """Whether it was taken in."""
+        return execution.execution_id in self._books[execution.account]
