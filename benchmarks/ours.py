@@ -17,7 +17,7 @@ def run(scenario: Scenario, url: str) -> Outcome:
     """One run."""
     cerebro = new_cerebro()
     timeframe = bt.TimeFrame.Minutes if scenario.kind == "bars" else bt.TimeFrame.Ticks
-    with IBKRStore(settings=SessionSettings(base_url=url, paced=False)) as store:
+    with IBKRStore(settings=SessionSettings(base_url=url, paced=False, tick_backlog=1_000_000)) as store:
         for index in range(scenario.feeds):
             cerebro.adddata(
                 store.getdata(dataname=f"B{index}-STK-SMART-USD", timeframe=timeframe, backfill_start=False)

@@ -10,6 +10,7 @@ rewind a feed, and ``exactbars=1`` works with several feeds.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from bt_ibkr.connection.interface import (
     SessionChanged,
     SessionNotice,
     StoreEvent,
+    TicksConflated,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
@@ -207,6 +209,7 @@ class IBKRStore:
             settings, self._wake, clock=clock or SystemClock(), policy=questions
         )
         self._grace_ns = int(bar_grace_s * NS_PER_S)
+        self._tick_backlog = settings.tick_backlog
         self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
         self._feeds: list[IBKRData] = []
         self._broker: IBKRBroker | None = None
@@ -274,6 +277,17 @@ class IBKRStore:
     def grace_ns(self) -> int:
         """See ``bar_grace_s``."""
         return self._grace_ns
+
+    @property
+    def tick_backlog(self) -> int:
+        """How many ticks may wait for a feed one by one; 0 for any number."""
+        # A market whose clock moves with its reader is never too fast for it, and must repeat exactly.
+        waits = math.isinf(self.connection.clock.wall_s(1))
+        return 0 if waits else self._tick_backlog
+
+    def tell_ticks(self, report: TicksConflated) -> None:
+        """A feed's reader fell behind, or caught up; from any thread."""
+        self._events.append(report)
 
     @property
     def account(self) -> str:
@@ -474,6 +488,9 @@ class IBKRStore:
                 continue
             if isinstance(event, GapReported):
                 self.put_notification("gap", event)
+                continue
+            if isinstance(event, TicksConflated):
+                self.put_notification("caught up" if event.over else "conflated", event)
                 continue
             self.put_notification(event.state, event)
             if event.connected is self._streaming:

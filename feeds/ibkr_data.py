@@ -13,11 +13,13 @@ import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import backtrader as bt
 
 from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import FeedEvent, HistoryArrived, SessionChanged
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import ContractError, UsageError
@@ -113,7 +115,9 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         #: What orders for this feed trade; another contract than the one followed if ``tradename`` says so.
         self.tradecontract: Contract | None = None
         self._state = FeedState.NEW
-        self._ticks: deque[Tick] = deque()
+        self._ticks = TickBacklog()
+        #: Strategies were told that ticks are conflated.
+        self._behind_told = False
         self._queue: deque[Bar] = deque()
         self._built: deque[Bar] = deque()
         self._answers: Mailbox[FeedEvent] = Mailbox(self._ibkr.wake)
@@ -251,6 +255,15 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         if self._bar_ns:
             self._join_ns = -(-now_ns // self._bar_ns) * self._bar_ns
             self._builder = BarBuilder(self._bar_ns, self._source, self._join_ns)
+        source = self._source
+        self._ticks = TickBacklog(
+            self._ibkr.tick_backlog,
+            span_ns=self._bar_ns,
+            price=partial(tick_price, source=source),
+            changes=source is not PriceSource.TRADES,
+            dataname=self._query.text,
+            told=self._ibkr.tell_ticks,
+        )
         self._ibkr.connection.subscribe_ticks(self.contract, self._ticks)
         if self._bar_ns and self.p.backfill_start and offered(self._bar_ns):
             self._state = FeedState.BACKFILLING
@@ -310,6 +323,21 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
     def _build(self, market_ns: int) -> None:
         builder = self._builder
         assert builder is not None
+        self._take_ticks(builder)
+        while self._ticks.behind and self._catch_up():
+            self._take_ticks(builder)
+        builder.close_until(market_ns, self._built)
+        if self._finishing:
+            builder.close_until(builder.open_end_ns, self._built)
+        if self._state is FeedState.LIVE:
+            if self._built:
+                self._queue.extend(self._built)
+                self._built.clear()
+        elif self._state is FeedState.JOINING and (market_ns >= self._join_ns or self._finishing):
+            self._state = FeedState.TOPPING_UP
+            self._request(self._covered_ns, self._join_ns, 0)
+
+    def _take_ticks(self, builder: BarBuilder) -> None:
         ticks = self._ticks
         if ticks:
             quality = ticks[-1].quality
@@ -323,16 +351,31 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                 if self._state is FeedState.LIVE:
                     self._live_due = True
             builder.drain(ticks, self._built)
-        builder.close_until(market_ns, self._built)
-        if self._finishing:
-            builder.close_until(builder.open_end_ns, self._built)
-        if self._state is FeedState.LIVE:
-            if self._built:
-                self._queue.extend(self._built)
-                self._built.clear()
-        elif self._state is FeedState.JOINING and (market_ns >= self._join_ns or self._finishing):
-            self._state = FeedState.TOPPING_UP
-            self._request(self._covered_ns, self._join_ns, 0)
+
+    def _catch_up(self) -> bool:
+        """All ticks are taken and others were conflated: bring those in; whether there were any."""
+        ticks = self._ticks
+        if not self._behind_told:
+            self._behind_told = True
+            self.put_notification(self.DELAYED, ticks.report())
+        if ticks.lost:
+            self._begin_anew()
+            return False
+        more = ticks.refill()
+        if not ticks.behind:
+            self._behind_told = False
+            if self._state is FeedState.LIVE:
+                self._live_due = True
+        return more
+
+    def _begin_anew(self) -> None:
+        """Too many ticks for what a reader this slow can be given: the stream has a hole, as after a break."""
+        self.put_notification(self.CONNBROKEN, "the strategy is too slow: ticks were dropped")
+        if self._builder is not None:
+            self._drain_before_break()
+        self._behind_told = False
+        self._ticks.restart()
+        self._rejoin()
 
     def _align(self, first_ns: int) -> None:
         """The stream's first frame shows the server's time: a bar that began before it is not whole."""
@@ -384,7 +427,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
     def _prepare_tick(self) -> int | None:
         ticks = self._ticks
         source = self._source
-        while ticks:
+        while ticks or (ticks.behind and self._catch_up()):
             tick = ticks[0]
             if source is _TRADES:
                 if tick.traded and tick.last is not None:
@@ -437,6 +480,8 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         """Keep the bars that were whole before the break; the one being built has a hole now."""
         assert self._builder is not None
         self._builder.drain(self._ticks, self._built)
+        if self._ticks.refill():
+            self._builder.drain(self._ticks, self._built)
         self._builder.drop_open()
         if self._built:
             self._covered_ns = max(self._covered_ns, self._built[-1].end_ns)

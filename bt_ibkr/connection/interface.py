@@ -63,6 +63,26 @@ class GapReported(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
 
 
+class TicksConflated(msgspec.Struct, frozen=True, kw_only=True):
+    """A feed's reader, cerebro's thread, was too slow for its ticks: told when that begins and when it is over.
+
+    Attributes:
+        dataname: The feed's.
+        start_ns, end_ns: Market time of the first and the newest tick that did not wait by itself.
+        count: Ticks merged into others so far, or dropped.
+        dropped: Those of them whose prices and volume are in nothing that was kept: the feed begins anew, and takes
+            the bars from history.
+        over: The reader has caught up.
+    """
+
+    dataname: str
+    start_ns: int
+    end_ns: int
+    count: int
+    dropped: int
+    over: bool
+
+
 class HistoryArrived(msgspec.Struct, frozen=True):
     """Answer to ``request_history``: the bars, or why there are none."""
 
@@ -240,7 +260,7 @@ AccountEvent = (
     | TradingChanged
 )
 FeedEvent = HistoryArrived
-StoreEvent = SessionChanged | SessionNotice | GapReported
+StoreEvent = SessionChanged | SessionNotice | GapReported | TicksConflated
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from decimal import Decimal
 from enum import StrEnum
+from hashlib import blake2b
 
 import msgspec
 
@@ -89,3 +93,31 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         if self.last_trade_date:
             parts.append(self.last_trade_date)
         return "-".join(parts)
+
+
+def combo_key(legs: Iterable[Leg]) -> int:
+    """The key of a combo: below 0, the same for the same legs in any order, in every session."""
+    text = ",".join(
+        f"{leg.conid}/{leg.ratio}" for leg in sorted(legs, key=lambda leg: (leg.conid, leg.ratio))
+    )
+    return -(int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) + 1)
+
+
+def combo_multiplier(parts: Iterable[tuple[int, float]]) -> float:
+    """Units of currency per point of a combo's price.
+
+    Args:
+        parts: Ratio and multiplier of each leg.
+
+    Returns:
+        The legs' multiplier where they share one: the price is then the sum of ratio times price. Else the
+        largest that divides each leg's ratio times multiplier: 100 shares against one option on 100 shares
+        are priced by the share.
+    """
+    found = [(abs(ratio), Decimal(repr(float(multiplier)))) for ratio, multiplier in parts]
+    multipliers = {multiplier for _, multiplier in found}
+    if len(multipliers) == 1:
+        return float(multipliers.pop())
+    scale = max(-int(size.normalize().as_tuple().exponent) for _, size in found)
+    whole = [int(ratio * size.scaleb(max(scale, 0))) for ratio, size in found]
+    return math.gcd(*whole) / 10 ** max(scale, 0)

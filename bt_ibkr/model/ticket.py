@@ -48,14 +48,15 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
         listing_exchange: Where the instrument is listed, if that must be said to tell it from others.
         legs, spread_id: Of a combo: its legs, and IBKR's spread conid for its currency.
         quantity: Above 0; the side carries the sign. 0 where ``cash_quantity`` or ``fx_quantity`` says it.
-        cash_quantity: Money to spend, in the contract's currency, instead of a number of units.
-        fx_quantity: Money to convert, with ``is_currency_conversion``.
+        cash_quantity: Money to spend, in the contract's currency (a pair's second), instead of a number of units.
+        fx_quantity: Money to convert, in the pair's second currency, with ``is_currency_conversion``.
         is_currency_conversion: A forex order that leaves no position of the pair behind.
         limit_price: For LIMIT, STOP_LIMIT, LIMIT_ON_CLOSE, LIMIT_IF_TOUCHED, TRAIL_LIMIT (the limit that goes
             with the initial stop); optional cap for MIDPRICE and RELATIVE.
         stop_price: Trigger of STOP, STOP_LIMIT, MARKET_IF_TOUCHED and LIMIT_IF_TOUCHED, and the initial stop of
             TRAIL and TRAIL_LIMIT.
         trail_amount, trail_percent: One of them for TRAIL and TRAIL_LIMIT; percent in hundredths (1.5 is 1.5 %).
+        offset: For RELATIVE: how much better than the best bid (offer) it bids (offers); 0 or above.
         all_or_none: Executes whole or not at all.
         algo, algo_parameters: IBKR algorithm by its id (``Adaptive``, ``Vwap`` …) and its parameters as pairs.
         price_management: Whether IBKR's price management algorithm may hold the price back; ``None`` leaves it
@@ -90,6 +91,7 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
     stop_price: float | None = None
     trail_amount: float | None = None
     trail_percent: float | None = None
+    offset: float | None = None
     time_in_force: TimeInForce = TimeInForce.GOOD_TILL_CANCELLED
     outside_regular_hours: bool = False
     all_or_none: bool = False
@@ -110,6 +112,7 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
         _check_contract(self)
         _check_size(self)
         _check_prices(self)
+        _check_offset(self)
         _check_trail(self)
         _check_time(self)
         _check_crypto(self)
@@ -137,6 +140,7 @@ CHANGEABLE = frozenset(
         "stop_price",
         "trail_amount",
         "trail_percent",
+        "offset",
         "time_in_force",
         "outside_regular_hours",
     }
@@ -303,6 +307,16 @@ def _check_prices(ticket: OrderTicket) -> None:
                 f"is not above 0, as prices of type {ticket.security_type} are",
                 "Give a price above 0.",
             )
+
+
+def _check_offset(ticket: OrderTicket) -> None:
+    offset = ticket.offset
+    if ticket.order_type is not OrderType.RELATIVE:
+        if offset is not None:
+            _refuse(ticket, "offset", offset, "has no meaning for this type", "Leave it out, or use REL.")
+        return
+    if offset is None or not math.isfinite(offset) or offset < 0:
+        _refuse(ticket, "offset", offset, "is not an offset", "Give a distance of 0 or above.")
 
 
 def _check_trail(ticket: OrderTicket) -> None:

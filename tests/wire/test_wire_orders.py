@@ -10,8 +10,11 @@ import pytest
 
 from bt_ibkr.errors import OrderRefusedError, WireError
 from bt_ibkr.model import Execution, OrderReport, OrderStatus, OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.contract import Leg, combo_key
 from bt_ibkr.wire import orders
+from bt_ibkr.wire.conidex import parse_conidex
 from bt_ibkr.wire.order_reports import ccp_status, type_word
+from bt_ibkr.wire.order_request import cancel_parameters
 from bt_ibkr.wire.orders import Accepted, OrderAck, Prompt, Question, Refused
 
 LIVE = (
@@ -110,6 +113,17 @@ def test_market_order_body() -> None:
             {"price": 8.0, "auxPrice": 9.0, "trailingType": "amt", "trailingAmt": 1.0},
         ),
         ({"order_type": OrderType.MIDPRICE, "limit_price": 7.0}, {"price": 7.0}),
+        ({"order_type": OrderType.MIDPRICE}, {}),
+        ({"order_type": OrderType.MARKET_IF_TOUCHED, "stop_price": 6.0}, {"price": 6.0, "auxPrice": 6.0}),
+        (
+            {"order_type": OrderType.LIMIT_IF_TOUCHED, "limit_price": 5.0, "stop_price": 6.0},
+            {"price": 5.0, "auxPrice": 6.0},
+        ),
+        ({"order_type": OrderType.RELATIVE, "offset": 0.02}, {"auxPrice": 0.02}),
+        (
+            {"order_type": OrderType.RELATIVE, "offset": 0.0, "limit_price": 9.0},
+            {"price": 9.0, "auxPrice": 0.0},
+        ),
         ({"order_type": OrderType.MARKET_ON_CLOSE, "time_in_force": TimeInForce.DAY}, {}),
     ],
 )
@@ -138,9 +152,110 @@ def test_bracket_and_group() -> None:
 
 def test_fraction_and_future() -> None:
     assert orders.order_request(ticket(quantity=Decimal("0.1")))["quantity"] == 0.1
-    body = orders.order_request(ticket(security_type="FUT", time_in_force=TimeInForce.DAY))
+    future = ticket(security_type="FUT", time_in_force=TimeInForce.DAY)
+    body = orders.order_request(future)
     assert body["manualIndicator"] is False
     assert body["extOperator"] == "DU1"
+    assert cancel_parameters(future) == {"manualIndicator": "false", "extOperator": "DU1"}
+    named = ticket(security_type="FOP", manual_indicator=True, ext_operator="desk 7")
+    assert cancel_parameters(named) == {"manualIndicator": "true", "extOperator": "desk 7"}
+    assert cancel_parameters(ticket()) == {}
+
+
+def test_money_instead_of_units() -> None:
+    body = orders.order_request(ticket(quantity=Decimal(0), cash_quantity=Decimal("250.5")))
+    assert body["cashQty"] == 250.5
+    assert "quantity" not in body
+    body = orders.order_request(
+        ticket(
+            quantity=Decimal(0), security_type="CASH", fx_quantity=Decimal(1000), is_currency_conversion=True
+        )
+    )
+    assert (body["fxQty"], body["isCcyConv"]) == (1000, True)
+
+
+def test_an_algorithm_and_its_parameters() -> None:
+    body = orders.order_request(
+        ticket(algo="Vwap", algo_parameters=(("maxPctVol", 0.1), ("noTakeLiq", True), ("startTime", "09:00")))
+    )
+    assert body["strategy"] == "Vwap"
+    assert body["strategyParameters"] == {"maxPctVol": 0.1, "noTakeLiq": True, "startTime": "09:00"}
+
+
+def test_the_rest_of_the_fields() -> None:
+    body = orders.order_request(
+        ticket(all_or_none=True, price_management=False, listing_exchange="NASDAQ", allocation_method="NetLiq",
+               allocation_group="everyone")
+    )  # fmt: skip
+    wanted = {
+        "allOrNone": True,
+        "useAdaptive": False,
+        "listingExchange": "NASDAQ",
+        "allocationMethod": "NetLiq",
+    }
+    assert {name: body[name] for name in wanted} == wanted
+    assert "acctId" not in body
+
+
+def test_a_combo_is_addressed_by_its_legs() -> None:
+    legs = (Leg(265598, 1), Leg(8314, -2))
+    combo = ticket(
+        contract_id=combo_key(legs), security_type="BAG", legs=legs, spread_id=28812380,
+        order_type=OrderType.LIMIT, limit_price=-1.25,
+    )  # fmt: skip
+    body = orders.order_request(combo)
+    assert body["conidex"] == "28812380;;;265598/1,8314/-2"
+    assert body["price"] == -1.25
+    assert not {"conid", "secType"} & set(body)
+    assert orders.order_request(msgspec.structs.replace(combo, exchange="SMFE", spread_id=61227069))[
+        "conidex"
+    ] == ("61227069@SMFE;;;265598/1,8314/-2")
+
+
+def test_conidex_forms() -> None:
+    for text in ("265598", "265598@NASDAQ", "28812380;;;265598/1,8314/-2", "61227069@OSE.JPN;;;1/1,2/1,3/-2"):
+        assert parse_conidex(text).text() == text
+    combo = parse_conidex("28812380;;;265598/1,8314/-2")
+    assert combo.stream_text() == "0;;;265598/1,8314/-2"
+    assert parse_conidex("265598@NASDAQ").stream_text() == "265598@NASDAQ"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "x",
+        "1@",
+        "1;;;",
+        "1;;;2/1",
+        "1;;;2/1,2/-1",
+        "1;;;2/0,3/1",
+        "1;;;2,3",
+        "1;;2/1,3/1",
+        "1;;;2/1,3/1;",
+    ],
+)
+def test_what_is_no_conidex(text: str) -> None:
+    with pytest.raises(WireError, match="conidex"):
+        parse_conidex(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ([], "holds no order"),
+        ([{"client_order_id": "a"}, {"client_order_id": "b"}], "unrelated"),
+        ([{"client_order_id": "a"}, {"client_order_id": "a", "account": "DU2"}], "several accounts"),
+        ([{"client_order_id": "a", "one_cancels_all": True}] * 2, "same id"),
+        ([{"client_order_id": "a"}, {"parent": "b"}], "not the children of one parent"),
+        ([{"client_order_id": "a"}, {"parent": "a"}, {"parent": "b"}], "not the children of one parent"),
+        ([{"client_order_id": "a", "one_cancels_all": True}, {"client_order_id": "b"}], "unrelated"),
+    ],
+)
+def test_what_is_no_submission(changes: list[dict[str, Any]], why: str) -> None:
+    with pytest.raises(OrderRefusedError, match=why):
+        orders.orders_request(ticket(**one) for one in changes)
 
 
 @pytest.mark.parametrize(
