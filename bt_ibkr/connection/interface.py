@@ -185,16 +185,16 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
     """The account was read again and compared with the record.
 
     Attributes:
-        complete: Whether every reading was whole. If not, nothing was concluded from what was missing and
-            ``positions`` is empty; ``problem`` tells why.
-        positions: As IBKR reports them, once they have stood still; believed over the record.
+        complete: Whether every reading was whole. If not, nothing was concluded; ``problem`` tells why.
+        positions: As IBKR reports them, believed over the record; ``None`` if the reading was not whole, or
+            executions are too fresh for IBKR's positions to have followed.
     """
 
     account: str
     cause: str
     time_ns: int
     complete: bool
-    positions: tuple[Position, ...] = ()
+    positions: tuple[Position, ...] | None = None
     differences: tuple[Difference, ...] = ()
     problem: str = ""
 

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
     CancelFailed,
@@ -23,11 +25,10 @@ from bt_ibkr.connection.interface import (
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, OutcomeUnknownError, ResponseError
-from bt_ibkr.journal import Journal, OrderState, steps
-from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, OutcomeUnknownError
+from bt_ibkr.journal import Journal, steps
+from bt_ibkr.model.intent import OrderIntent, OrderState
 from bt_ibkr.model.order import OrderReport, OrderTicket
-from bt_ibkr.services.matching import Placement
 from bt_ibkr.services.orders import BrokenOffError, OrderService, Outcome, Stage, is_done
 from bt_ibkr.services.portfolio import PortfolioService
 
@@ -422,8 +423,6 @@ def _unknown_error(one: Tracked, broken: BrokenOffError) -> OutcomeUnknownError:
 
 
 def _encoded(ticket: OrderTicket) -> str:
-    import msgspec
-
     return msgspec.json.encode(ticket).decode()
 
 
@@ -436,5 +435,3 @@ def _shows(report: OrderReport, ticket: OrderTicket) -> bool:
     )
     return all(told is None or wanted is None or abs(float(told) - float(wanted)) < 1e-9 for told, wanted in pairs)
 
-
-__all__ = ["OrderDesk", "Placement", "ResponseError", "RiskCheck"]

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
-from bt_ibkr.desk.registry import ENDS, Registry, Sink, Tracked
+from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, ResponseError, SessionError
-from bt_ibkr.journal import Journal, JournalOrder, OrderState
+from bt_ibkr.errors import BtIbkrError, JournalError, ResponseError, SessionError
+from bt_ibkr.journal import Journal, JournalOrder
+from bt_ibkr.model.intent import OPEN, OrderState
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.matching import found
@@ -52,6 +53,7 @@ class Reconciler:
         portfolio, service: For reading.
         journal, registry, router: The record, and where what is new goes.
         clock: Market clock.
+        tell: Alarms, by kind and text.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Reconciler:
         registry: Registry,
         router: ReportRouter,
         clock: Clock,
+        tell: Callable[[str, str], None],
     ) -> None:
+        self._tell = tell
         self._portfolio = portfolio
         self._service = service
         self._journal = journal
@@ -215,7 +219,7 @@ class Reconciler:
                 order_id=tracked.order_id,
                 status=status,
                 executions=executions,
-                open=state not in ENDS,
+                open=state in OPEN,
                 known=state is not OrderState.ABSENT,
             ),
             difference,
@@ -235,12 +239,17 @@ class Reconciler:
 
     # -- while running -----------------------------------------------------------------------------
 
-    async def reconcile(self, account: str, cause: str) -> Reconciled:
-        """Read again and compare; what was missed is handed on before this returns. Tells everybody attached."""
+    async def reconcile(self, account: str, cause: str) -> tuple[Reconciled, tuple[Execution, ...]]:
+        """Read again and compare; what was missed is handed on before this returns. Tells everybody attached.
+
+        Returns:
+            The result, and the executions that only this reading brought.
+        """
+        missed: tuple[Execution, ...] = ()
         lock = self._locks.setdefault(account, asyncio.Lock())
         async with lock:
             try:
-                result = await self._once(account, cause)
+                result, missed = await self._once(account, cause)
             except BtIbkrError as problem:
                 _log.warning("reconcile-incomplete account=%s cause=%s problem=%s", account, cause, problem)
                 result = Reconciled(
@@ -251,11 +260,15 @@ class Reconciler:
                     problem=str(problem),
                 )
         self._router.tell_all(account, result)
-        return result
+        return result, missed
 
-    async def _once(self, account: str, cause: str) -> Reconciled:
+    async def read_positions(self, account: str) -> tuple[Position, ...]:
+        """The account's positions as IBKR has them now."""
+        return await self._portfolio.positions(account)
+
+    async def _once(self, account: str, cause: str) -> tuple[Reconciled, tuple[Execution, ...]]:
         reading = await self._read(account, 1)
-        missed = [e for e in reading.executions if not self._router.knows(e)]
+        missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
         listed = set()
         for report in reading.orders:
@@ -280,14 +293,15 @@ class Reconciler:
         if settled:
             differences += self._compare_positions(account, reading, None, outage=False)
             self._believe(account, reading.positions)
-        return Reconciled(
+        result = Reconciled(
             account=account,
             cause=cause,
             time_ns=self._clock.now_ns(),
             complete=True,
-            positions=reading.positions if settled else (),
+            positions=reading.positions if settled else None,
             differences=tuple(differences),
         )
+        return result, missed
 
     def _compare_positions(
         self, account: str, reading: Reading, known: set[str] | None, *, outage: bool
@@ -325,7 +339,11 @@ class Reconciler:
 
     def _believe(self, account: str, positions: tuple[Position, ...]) -> None:
         held = self.positions[account] = _quantities(positions)
-        self._journal.set_positions_baseline(account, held, self._clock.now_ns())
+        try:
+            self._journal.set_positions_baseline(account, held, self._clock.now_ns())
+        except JournalError as problem:
+            _log.error("journal-failed positions of %s problem=%s", account, problem)
+            self._tell("journal-failed", str(problem))
 
 
 def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:

@@ -6,20 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from bt_ibkr.connection.interface import AccountEvent
-from bt_ibkr.journal import OrderState
-from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState
 from bt_ibkr.model.order import OrderTicket
-
-#: The order will not execute any more, as far as is known.
-ENDS = frozenset(
-    {
-        OrderState.FILLED,
-        OrderState.CANCELLED,
-        OrderState.EXPIRED,
-        OrderState.REJECTED,
-        OrderState.ABSENT,
-    }
-)
 
 
 class Sink(Protocol):
@@ -58,7 +46,7 @@ class Tracked:
 
     @property
     def open(self) -> bool:
-        return self.state not in ENDS
+        return self.state in OPEN
 
     def tell(self, event: AccountEvent) -> None:
         if self.sink is not None:

@@ -20,7 +20,8 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.errors import JournalError
-from bt_ibkr.journal import Journal, OrderState
+from bt_ibkr.journal import Journal
+from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
 from bt_ibkr.services.executions import ExecutionBook
 
@@ -54,9 +55,10 @@ class ReportRouter:
         self._unwritten: list[tuple[Execution, str | None, str]] = []
         #: Told of each execution that is news: risk controls and positions.
         self.on_execution: Callable[[Execution, Execution | None], None] = lambda execution, replaced: None
-        #: Told of an order that got its id by a report, and of one that ended.
+        #: Told of an order that got its id by a report.
         self.on_placed: Callable[[Tracked], None] = lambda tracked: None
-        self.on_end: Callable[[Tracked], None] = lambda tracked: None
+        #: Told of a trade by which IBKR closed a position by itself.
+        self.on_liquidation: Callable[[Execution], None] = lambda execution: None
 
     # -- who listens -------------------------------------------------------------------------------
 
@@ -112,9 +114,6 @@ class ReportRouter:
         ended = _STATES.get(report.status) if report.status is not None else None
         if ended is not None and tracked.state is not ended and tracked.open:
             self.note(tracked, ended, text=report.reason or "")
-            tracked.tell(OrderChanged(report, tracked.key))
-            self.on_end(tracked)
-            return
         tracked.tell(OrderChanged(report, tracked.key))
 
     def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
@@ -171,6 +170,8 @@ class ReportRouter:
         for tracked, event in told:
             if isinstance(event, ExecutionReported):
                 self.on_execution(event.execution, event.replaces)
+                if event.execution.liquidation:
+                    self.on_liquidation(event.execution)
             if tracked is not None and tracked.sink is not None:
                 tracked.tell(event)
             elif isinstance(event, ExecutionReported | CommissionReported):

@@ -1,0 +1,122 @@
+"""The kill switch: no order leaves any more, open ones are cancelled, positions closed on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from bt_ibkr.clock import Clock
+from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.desk.desk import OrderDesk
+from bt_ibkr.desk.reconcile import Reconciler
+from bt_ibkr.desk.registry import Registry
+from bt_ibkr.journal import Journal
+from bt_ibkr.model.intent import OrderIntent, make_key
+from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.portfolio import Position
+from bt_ibkr.model.trading import Trading, TradingState
+
+_log = logging.getLogger(__name__)
+
+#: Whose orders close positions, in keys and journal.
+FLATTEN = "flatten"
+#: Seconds that cancelled orders are given to end before positions are closed.
+_ENDS_S = 10.0
+
+
+class _Nobody:
+    """Nobody waits for these events: what matters of them is in the journal and in the accounts' own reports."""
+
+    def append(self, item: AccountEvent) -> None:
+        pass
+
+
+class KillSwitch:
+    """Moves the trading state, and does what goes with it.
+
+    Args:
+        journal: Holds the state, over restarts and for all processes.
+        registry, orders: Whose orders are cancelled.
+        reconciler: Reads what is to be closed.
+        clock: Market clock.
+        announce: Tells everybody of a state.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        registry: Registry,
+        orders: OrderDesk,
+        reconciler: Reconciler,
+        clock: Clock,
+        announce: Callable[[TradingState], None],
+    ) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._orders = orders
+        self._reconciler = reconciler
+        self._clock = clock
+        self._announce = announce
+
+    async def throw(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        """Enter ``state``. With ``flatten``, orders that close positions leave first.
+
+        Raises:
+            JournalError: The state could not be kept.
+        """
+        first = state
+        if flatten and state.mode is Trading.HALTED:
+            first = msgspec.structs.replace(state, mode=Trading.REDUCING)
+        self._enter(first)
+        if cancel_open or flatten:
+            await self._cancel_all()
+        if flatten:
+            for account in list(self._reconciler.positions):
+                await self._flatten(account)
+        if first != state:
+            self._enter(state)
+
+    def _enter(self, state: TradingState) -> None:
+        self._journal.set_trading_state(state)
+        self._announce(state)
+
+    async def _cancel_all(self) -> None:
+        standing = [one for one in self._registry if one.open]
+        await asyncio.gather(*(self._orders.cancel(one.key, None) for one in standing))
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + _ENDS_S
+        while any(one.open for one in standing) and loop.time() < latest:
+            # The ends come as reports; there is nothing else to wait on.
+            await asyncio.sleep(0.02)
+
+    async def _flatten(self, account: str) -> None:
+        reading = await self._reconciler.read_positions(account)
+        sequence = self._journal.next_sequences().get(FLATTEN, 1)
+        for position in reading:
+            intent = _closing(position, make_key(FLATTEN, self._journal.epoch, sequence))
+            sequence += 1
+            _log.warning("flatten account=%s conid=%d quantity=%s", account, position.conid, position.quantity)
+            await self._orders.submit((intent,), _Nobody())
+
+
+def _closing(position: Position, key: str) -> OrderIntent:
+    """The order that closes a position, at the market."""
+    return OrderIntent(
+        key=key,
+        strategy=FLATTEN,
+        ticket=OrderTicket(
+            account=position.account,
+            contract_id=position.conid,
+            security_type=position.security_type,
+            side=Side.SELL if position.quantity > 0 else Side.BUY,
+            order_type=OrderType.MARKET,
+            quantity=abs(position.quantity),
+            time_in_force=TimeInForce.DAY,
+            client_order_id=key,
+            protective=True,
+        ),
+    )

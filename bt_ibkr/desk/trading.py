@@ -1,0 +1,299 @@
+"""The order desk of one session, put together: commands in, reports in, events out, and the watch over both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from bt_ibkr.clock import NS_PER_S, Clock
+from bt_ibkr.connection.interface import AccountSnapshot, OrderFailed, Reconciled, TradingChanged
+from bt_ibkr.desk.desk import OrderDesk, RiskCheck
+from bt_ibkr.desk.reconcile import Reconciler
+from bt_ibkr.desk.registry import Registry, Sink
+from bt_ibkr.desk.reports import ReportRouter
+from bt_ibkr.desk.switch import KillSwitch
+from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError
+from bt_ibkr.journal import Journal, steps
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.order import Execution, OrderReport, OrderTicket
+from bt_ibkr.model.trading import Trading, TradingState
+from bt_ibkr.services.orders import OrderService
+from bt_ibkr.services.portfolio import PortfolioService
+from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.session.http import HttpClient
+
+_log = logging.getLogger(__name__)
+
+#: An execution that the stream has not brought after so long is not on its way any more.
+_LATE_NS = 5 * NS_PER_S
+#: Seconds until an account that could not be read whole is read again; the last goes on.
+_AGAIN_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+#: How long an order waits for the account to be read after a break, seconds, before it is refused.
+_READY_S = 30.0
+#: How often it is looked whether another process has changed the trading state, seconds.
+_LOOK_S = 0.5
+
+
+class TradingDesk:
+    """What strategies trade through. All methods run on the session's loop.
+
+    Args:
+        http: The session's REST client.
+        portfolio: Its reads.
+        journal: The record; closed with the desk.
+        policy: Answers to order questions.
+        risk: Raises for what may not leave.
+        clock: Market clock.
+        tell: Alarms for the store, by kind and text.
+        repair: Called with the times in a row that only asking brought executions: the stream is mute.
+        watch_s: Seconds between readings of the accounts.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: HttpClient,
+        portfolio: PortfolioService,
+        journal: Journal,
+        policy: QuestionPolicy,
+        risk: RiskCheck,
+        clock: Clock,
+        tell: Callable[[str, str], None],
+        repair: Callable[[int], Coroutine[Any, Any, None]],
+        watch_s: float,
+    ) -> None:
+        self.journal = journal
+        self._clock = clock
+        self._tell = tell
+        self._repair = repair
+        self._watch_s = watch_s
+        self.registry = Registry()
+        self._router = ReportRouter(self.registry, journal, tell)
+        self._service = OrderService(http, policy, step=steps.step)
+        self._reconciler = Reconciler(
+            portfolio=portfolio,
+            service=self._service,
+            journal=journal,
+            registry=self.registry,
+            router=self._router,
+            clock=clock,
+            tell=tell,
+        )
+        self._orders = OrderDesk(
+            service=self._service,
+            portfolio=portfolio,
+            journal=journal,
+            registry=self.registry,
+            router=self._router,
+            risk=risk,
+            clock=clock,
+            tell=tell,
+        )
+        self._switch = KillSwitch(
+            journal=journal,
+            registry=self.registry,
+            orders=self._orders,
+            reconciler=self._reconciler,
+            clock=clock,
+            announce=self._announce,
+        )
+        self._router.on_liquidation = self._liquidated
+        self._connected = True
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._told: TradingState = journal.trading_state()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._rereading: asyncio.Task[Any] | None = None
+        if tuple(journal.repaired):
+            tell("journal-repaired", "; ".join(journal.repaired))
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._spawn(self._watch(), "watch-accounts")
+        self._spawn(self._look_at_state(), "watch-trading-state")
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    async def attach(self, account: str, sink: Sink) -> AccountSnapshot:
+        """Read ``account``, settle what earlier runs left, and tell ``sink`` of it from now on.
+
+        Raises:
+            BtIbkrError: It could not be read whole.
+        """
+        return await self._reconciler.attach(account, sink)
+
+    async def submit(self, intents: Sequence[OrderIntent], sink: Sink) -> None:
+        """See ``OrderDesk.submit``. While the session is down, or the account is not read again after it was,
+        nothing is sent: what protects is refused at once, other orders after a while."""
+        if not self._ready.is_set() and not (self._connected and all(i.ticket.protective for i in intents)):
+            why = "is down" if not self._connected else "is back, but the account could not be read again"
+            try:
+                if self._connected:
+                    await asyncio.wait_for(self._ready.wait(), _READY_S)
+            except TimeoutError:
+                pass
+            if not self._ready.is_set():
+                for intent in intents:
+                    problem = OrderRefusedError(
+                        f"The session {why}: order {intent.key} was not sent.",
+                        remedy="Decide anew when it is back.",
+                    )
+                    sink.append(OrderFailed(intent.key, problem))
+                return
+        await self._orders.submit(intents, sink)
+
+    async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
+        await self._orders.modify(key, ticket, sink)
+
+    async def cancel(self, key: str, sink: Sink) -> None:
+        await self._orders.cancel(key, sink)
+
+    async def reconcile(self, account: str, cause: str) -> Reconciled:
+        """Read an account again; tells everybody attached."""
+        result, _ = await self._reconciler.reconcile(account, cause)
+        return result
+
+    async def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        """See ``Connection.halt``."""
+        await self._switch.throw(state, cancel_open=cancel_open, flatten=flatten)
+
+    def positions(self, account: str) -> dict[int, Any]:
+        """Signed quantities by contract, as believed now."""
+        return self._reconciler.positions.get(account, {})
+
+    # -- reports -----------------------------------------------------------------------------------
+
+    def take_reports(self, reports: Sequence[OrderReport]) -> None:
+        for report in reports:
+            self._router.take_report(report)
+
+    def take_executions(self, executions: Sequence[Execution]) -> None:
+        self._router.take_executions(executions, "stream")
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return self._router.accounts
+
+    # -- the session -------------------------------------------------------------------------------
+
+    def disconnected(self) -> None:
+        """The session is down: orders are refused until it is back and the accounts were read."""
+        self._connected = False
+        self._ready.clear()
+        if self._rereading is not None:
+            self._rereading.cancel()
+
+    def connected(self) -> asyncio.Task[Any] | None:
+        """The session is back: read every account again; the task ends when that is done."""
+        self._connected = True
+        if not self._router.accounts:
+            self._ready.set()
+            return None
+        if self._rereading is not None:
+            # It began before this break; what it would bring is no longer the latest.
+            self._rereading.cancel()
+        self._rereading = self._spawn(self._read_again(), "read-accounts-again")
+        return self._rereading
+
+    async def _read_again(self) -> None:
+        for account in self._router.accounts:
+            turn = 0
+            while True:
+                result, _ = await self._reconciler.reconcile(account, "the session came back")
+                if result.complete:
+                    break
+                await asyncio.sleep(_AGAIN_S[min(turn, len(_AGAIN_S) - 1)])
+                turn += 1
+        self._ready.set()
+
+    async def _watch(self) -> None:
+        """Find by asking what the stream lost while it looked healthy.
+
+        Orders and executions are rare: their silence proves nothing, and subscribing again is not answered where
+        nothing happened. Executions that only asking brings mean that the stream is mute.
+        """
+        in_vain = 0
+        while True:
+            await asyncio.sleep(self._watch_s)
+            if not self._ready.is_set():
+                continue
+            missed = 0
+            for account in self._router.accounts:
+                result, lost = await self._reconciler.reconcile(account, "timer")
+                if not result.complete:
+                    self._spawn_reading()
+                    break
+                missed += sum(self._clock.now_ns() - one.time_ns > _LATE_NS for one in lost)
+            if not missed:
+                in_vain = 0
+                continue
+            in_vain += 1
+            self._tell("mute", f"The stream did not tell of {missed} executions.")
+            _log.warning("reports-mute executions=%d times=%d", missed, in_vain)
+            try:
+                await self._repair(in_vain)
+            except BtIbkrError as problem:
+                _log.warning("reports-not-repaired problem=%s", problem)
+
+    def _spawn_reading(self) -> None:
+        if self._rereading is None or self._rereading.done():
+            self._rereading = self._spawn(self._read_again(), "read-accounts-again")
+
+    # -- the trading state -------------------------------------------------------------------------
+
+    async def _look_at_state(self) -> None:
+        """Another process (the command line) may have thrown the switch."""
+        version = self.journal.data_version()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                latest = self.journal.data_version()
+                if latest != version:
+                    version = latest
+                    self._announce(self.journal.trading_state())
+            except JournalError as problem:
+                _log.error("journal-failed problem=%s", problem)
+
+    def _announce(self, state: TradingState) -> None:
+        if state == self._told:
+            return
+        self._told = state
+        _log.warning("trading-state mode=%s by=%s reason=%s", state.mode, state.by, state.reason)
+        for account in self._router.accounts:
+            self._router.tell_all(account, TradingChanged(state))
+
+    def _liquidated(self, execution: Execution) -> None:
+        """IBKR closes positions by itself: whatever the strategy is, it is not to trade against that."""
+        state = TradingState(
+            mode=Trading.HALTED,
+            reason=f"IBKR liquidated {execution.quantity} {execution.symbol} (execution {execution.execution_id})",
+            by="liquidation",
+            since_ns=self._clock.now_ns(),
+        )
+        self._tell("liquidation", state.reason)
+        self._spawn(self._switch.throw(state, cancel_open=False, flatten=False), "halt")
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("%s-failed", task.get_name(), exc_info=task.exception())
+            self._tell("order-desk-failed", f"{task.get_name()}: {task.exception()!r}")
+
+    async def close(self) -> None:
+        """End; what is not settled is in the journal."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._orders.close()
+        self.journal.close()
