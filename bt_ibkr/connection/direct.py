@@ -7,23 +7,21 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
+from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
     CancelFailed,
-    CommissionReported,
-    ExecutionReported,
     FeedEvent,
     GapReported,
     HistoryArrived,
     LedgerChanged,
-    OrderChanged,
+    ModifyFailed,
     OrderFailed,
-    OrderPlaced,
     Progress,
     SessionChanged,
     SessionNotice,
@@ -31,52 +29,50 @@ from bt_ibkr.connection.interface import (
     Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
-from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, WireError
+from bt_ibkr.desk.trading import TradingDesk
+from bt_ibkr.desk.view import SessionView
+from bt_ibkr.errors import (
+    BtIbkrError,
+    OrderRefusedError,
+    RequestTimeoutError,
+    SessionError,
+    UsageError,
+    WireError,
+)
+from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.order import Execution
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.trading import TradingState
+from bt_ibkr.risk import RiskGate, RiskLimits
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
-from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.marketdata import MarketDataService, TickSink
-from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.services.whatif import WhatIfService
 from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import stream_events, topics
 from bt_ibkr.wire.frames import Frame
+from bt_ibkr.wire.order_answers import WhatIf
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+
+class JournalInMemory:
+    """The journal ends with the run: nothing of it is known to the next."""
+
+
+MEMORY = JournalInMemory()
 #: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
 _CALL_S = 60.0
-_SNAPSHOT_TRIES = 3
-#: An execution that the stream has not brought after so long is not on its way any more.
-_LATE_NS = 5 * NS_PER_S
-
-
-class _AccountStream:
-    """One account's events on their way to one mailbox."""
-
-    def __init__(self, account: str, events: Mailbox[AccountEvent]) -> None:
-        self.account = account
-        self.events = events
-        self.executions = ExecutionBook()
-
-    def add_execution(self, execution: Execution) -> bool:
-        """Whether it was new."""
-        new, commission = self.executions.add(execution)
-        if new:
-            self.events.append(ExecutionReported(execution))
-        elif commission:
-            self.events.append(CommissionReported(execution))
-        return new
 
 
 class DirectConnection:
@@ -87,6 +83,9 @@ class DirectConnection:
         wake: The store's flag; raised for every tick.
         clock: Market clock.
         policy: Answers to order questions.
+        journal: Where orders are written down before they leave: a file, or ``None`` for the account's own file in
+            the state directory; ``MEMORY`` for a run that nobody has to remember (a simulation).
+        risk: What may leave.
     """
 
     def __init__(
@@ -96,6 +95,8 @@ class DirectConnection:
         *,
         clock: Clock | None = None,
         policy: QuestionPolicy | None = None,
+        journal: Path | JournalInMemory | None = None,
+        risk: RiskLimits | None = None,
     ) -> None:
         self._settings = settings
         self._wake = wake
@@ -104,12 +105,13 @@ class DirectConnection:
         self._loop: LoopThread | None = None
         self._session: Session | None = None
         self._store_events: Mailbox[StoreEvent] | None = None
-        self._accounts: dict[str, _AccountStream] = {}
+        self._journal_place = journal
+        self._risk = risk or RiskLimits()
+        self._desk: TradingDesk | None = None
+        self._boxes: dict[str, list[Mailbox[AccountEvent]]] = {}
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._opened_once = False
-        self._watch: asyncio.Task[None] | None = None
-        self._rereading: concurrent.futures.Future[None] | None = None
         self._streams = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
@@ -117,7 +119,6 @@ class DirectConnection:
         self._history: HistoryService
         self._market_data: MarketDataService
         self._portfolio: PortfolioService
-        self._orders: OrderService
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "sor": self._on_orders,
             "str": self._on_executions,
@@ -160,11 +161,9 @@ class DirectConnection:
         http = session.http
         self._contracts = ContractService(http)
         self._history = HistoryService(http)
-        self._portfolio = PortfolioService(http)
-        self._orders = OrderService(http, self._portfolio, self._policy)
+        self._portfolio = PortfolioService(http, session.accounts.selected)
         self._market_data = MarketDataService(session.socket, self._settings, self._wake.set)
         self._opened_once = True
-        self._watch = asyncio.create_task(self._watch_reports(), name="watch-reports")
 
     def close(self) -> None:
         loop, session = self._loop, self._session
@@ -173,11 +172,17 @@ class DirectConnection:
             return
         if session is not None:
             try:
-                loop.call(session.close(), 5.0)
+                loop.call(self._end(session), 5.0)
             except (concurrent.futures.TimeoutError, BtIbkrError) as problem:
                 _log.warning("session-close-failed problem=%r", problem)
         loop.stop()
         self._session = None
+
+    async def _end(self, session: Session) -> None:
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            await desk.close()
+        await session.close()
 
     def _check_open(self) -> None:
         """Raises where the services were never made: before the first ``open``, or after one that failed."""
@@ -259,11 +264,10 @@ class DirectConnection:
         if was_connected and not connected and self._opened_once:
             self._market_data.broken()
             self._broken = event
+            if self._desk is not None:
+                self._desk.disconnected()
         if connected and not was_connected and self._opened_once and self._loop is not None:
-            if self._rereading is not None:
-                # It began before this break; what it would bring is no longer the latest.
-                self._rereading.cancel()
-            self._rereading = self._command(self._reread_orders())
+            self._command(self._read_again())
         if self._store_events is not None:
             self._store_events.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
@@ -283,69 +287,35 @@ class DirectConnection:
             _log.warning("stream-gap start_ns=%d end_ns=%d cause=%s", gap.start_ns, gap.end_ns, gap.cause)
             self._store_events.append(gap)
 
-    async def _reread_orders(self) -> None:
-        """After a break: what changed meanwhile. Executions are replayed by the stream itself."""
-        reports = await self._portfolio.live_orders()
-        for report in reports:
-            self._route_report(OrderChanged(report))
+    async def _read_again(self) -> None:
+        """After a break: what changed meanwhile. Executions are replayed by the stream, too."""
+        if self._desk is not None and (reading := self._desk.connected()) is not None:
+            # Cancelled when the stream breaks again: the next reading takes over.
+            await asyncio.wait((reading,))
 
-    async def _watch_reports(self) -> None:
-        """Find by asking what the stream lost while it looked healthy.
-
-        Orders and executions are rare: their silence proves nothing, and subscribing again is not answered where
-        nothing happened. Executions that only asking brings mean that the stream is mute: its topics are
-        subscribed again, and if that was in vain the WebSocket is opened anew.
-        """
+    async def _repair(self, times: int) -> None:
+        """The stream is mute: subscribe again; if that was in vain, open the WebSocket anew."""
         assert self._session is not None
-        socket, in_vain = self._session.socket, 0
-        while True:
-            await asyncio.sleep(self._settings.mute_s)
-            if not self._streams or not self._accounts:
-                continue
-            try:
-                await self._reread_orders()
-                missed = [one for one in await self._portfolio.trades() if self._missed(one)]
-                if not missed:
-                    in_vain = 0
-                    continue
-                in_vain += 1
-                self._tell("mute", f"The stream did not tell of {len(missed)} executions.")
-                _log.warning("reports-mute executions=%d times=%d", len(missed), in_vain)
-                if in_vain > 1:
-                    await socket.reopen()
-                else:
-                    await socket.ask_again("sor", "str")
-            except BtIbkrError as problem:
-                _log.warning("reports-unread problem=%s", problem)
-
-    def _missed(self, execution: Execution) -> bool:
-        """Take an execution in; whether the stream should have brought it long ago."""
-        stream = self._accounts.get(execution.account)
-        new = stream is not None and stream.add_execution(execution)
-        return new and self._clock.now_ns() - execution.time_ns > _LATE_NS
-
-    def _route_report(self, event: OrderChanged) -> None:
-        stream = self._accounts.get(event.report.account or "")
-        if stream is not None:
-            stream.events.append(event)
+        if times > 1:
+            await self._session.socket.reopen()
+        else:
+            await self._session.socket.ask_again("sor", "str")
 
     def _on_orders(self, frame: Frame) -> None:
-        for report in stream_events.order_reports(bytes(frame.args)):
-            self._route_report(OrderChanged(report))
+        if self._desk is not None:
+            self._desk.take_reports(stream_events.order_reports(bytes(frame.args)))
 
     def _on_executions(self, frame: Frame) -> None:
-        for execution in stream_events.executions(bytes(frame.args)):
-            stream = self._accounts.get(execution.account)
-            if stream is not None:
-                stream.add_execution(execution)
+        if self._desk is not None:
+            self._desk.take_executions(stream_events.executions(bytes(frame.args)))
 
     def _on_ledger(self, frame: Frame) -> None:
         account = (frame.topic or "").partition("+")[2]
-        stream = self._accounts.get(account)
-        if stream is not None:
+        boxes = self._boxes.get(account)
+        if boxes:
             lines = stream_events.ledger_lines(bytes(frame.result))
-            if lines:
-                stream.events.append(LedgerChanged(account, tuple(lines)))
+            for box in boxes if lines else ():
+                box.append(LedgerChanged(account, tuple(lines)))
 
     def _on_notices(self, frame: Frame) -> None:
         self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
@@ -407,20 +377,11 @@ class DirectConnection:
 
     async def _attach(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
         assert self._session is not None
-        stream = _AccountStream(account, events)
-        portfolio = self._portfolio
-        # The order list and the trades are each limited to one call in five seconds: ask side by side.
-        listing = asyncio.create_task(portfolio.live_orders(), name="live-orders")
-        try:
-            positions, executions = await self._settled(account)
-            orders = await listing
-        finally:
-            listing.cancel()
-        mine = tuple(e for e in executions if e.account == account)
-        for execution in mine:
-            stream.executions.add(execution)
-        ledger = await portfolio.ledger(account)
-        self._accounts[account] = stream
+        desk = self._desk or self._open_desk(account)
+        snapshot = await desk.attach(account, events)
+        boxes = self._boxes.setdefault(account, [])
+        if not any(box is events for box in boxes):
+            boxes.append(events)
         socket = self._session.socket
         for key, text, undo in (
             ("sor", topics.subscribe_orders(), topics.unsubscribe_orders()),
@@ -428,48 +389,85 @@ class DirectConnection:
             (f"sld+{account}", topics.subscribe_ledger(account), topics.unsubscribe_ledger(account)),
         ):
             await socket.subscribe(Subscription(key=key, text=text, undo=undo))
-        return AccountSnapshot(
-            positions=positions,
-            executions=mine,
-            orders=tuple(o for o in orders if o.account == account),
-            ledger=ledger,
-        )
+        return snapshot
 
-    async def _settled(self, account: str) -> tuple[tuple[Position, ...], tuple[Execution, ...]]:
-        """Positions and executions that belong together: positions stood still while executions were read."""
-        portfolio = self._portfolio
-        positions = await portfolio.positions(account)
-        for _ in range(_SNAPSHOT_TRIES):
-            executions = await portfolio.trades()
-            again = await portfolio.positions(account)
-            if {p.conid: p.quantity for p in again} == {p.conid: p.quantity for p in positions}:
-                return again, executions
-            positions = again
-        raise SessionError(
-            f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
-            remedy="Start when no other client trades in the account.",
+    def _open_desk(self, account: str) -> TradingDesk:
+        """The desk comes with the first account: its journal lies under that account's name."""
+        assert self._session is not None
+        place = self._journal_place
+        path = None if isinstance(place, JournalInMemory) else place or journal_path(account)
+        journal = Journal.open(path, clock=self._clock)
+        self._view = SessionView(
+            journal=journal, clock=self._clock, market_data=self._market_data, contracts=self._contracts
         )
+        gate = RiskGate(self._risk, self._clock)
+        desk = self._desk = TradingDesk(
+            http=self._session.http,
+            portfolio=self._portfolio,
+            journal=journal,
+            policy=self._policy,
+            risk=lambda intents: gate.check(intents, self._view),
+            clock=self._clock,
+            tell=self._tell,
+            repair=self._repair,
+            watch_s=self._settings.mute_s,
+        )
+        self._view.desk = desk
+        desk.start()
+        return desk
 
     # -- commands ----------------------------------------------------------------------------------
 
-    def place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
-        self._command(self._place(submissions, events))
+    def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+        self._command(self._place(intents, events))
 
-    async def _place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
-        try:
-            placements = await self._orders.place(tuple(s.ticket for s in submissions))
-        except BtIbkrError as problem:
-            for submission in submissions:
-                events.append(OrderFailed(submission.ref, problem))
+    async def _place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+        if self._desk is None:
+            for intent in intents:
+                events.append(OrderFailed(intent.key, _no_account(intent.ticket.account)))
             return
-        for submission, placement in zip(submissions, placements, strict=True):
-            events.append(OrderPlaced(submission.ref, placement.order_id))
+        await self._desk.submit(intents, events)
 
-    def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
-        self._command(self._cancel(account, order_id, ref, events))
+    def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
+        self._command(self._modify(key, ticket, events))
 
-    async def _cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
-        try:
-            await self._orders.cancel(account, order_id)
-        except BtIbkrError as problem:
-            events.append(CancelFailed(ref, problem))
+    async def _modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
+        if self._desk is None:
+            events.append(ModifyFailed(key, _no_account(ticket.account)))
+            return
+        await self._desk.modify(key, ticket, events)
+
+    def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
+        self._command(self._cancel(key, events))
+
+    async def _cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
+        if self._desk is None:
+            events.append(CancelFailed(key, OrderRefusedError(f"There is no order {key}.")))
+            return
+        await self._desk.cancel(key, events)
+
+    def reconcile(self, account: str) -> None:
+        self._command(self._reconcile(account))
+
+    async def _reconcile(self, account: str) -> None:
+        if self._desk is not None:
+            await self._desk.reconcile(account, "asked for")
+
+    def what_if(self, ticket: OrderTicket) -> WhatIf:
+        self._check_open()
+        assert self._session is not None
+        return self._call(WhatIfService(self._session.http).preview(ticket))
+
+    def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        self._command(self._halt(state, cancel_open, flatten))
+
+    async def _halt(self, state: TradingState, cancel_open: bool, flatten: bool) -> None:
+        if self._desk is None:
+            raise UsageError(
+                "Trading was to be halted, but nothing trades here.", remedy="Attach an account first."
+            )
+        await self._desk.halt(state, cancel_open=cancel_open, flatten=flatten)
+
+
+def _no_account(account: str) -> OrderRefusedError:
+    return OrderRefusedError(f"Account {account} was not attached: nothing was sent.")

@@ -117,7 +117,9 @@ class OrderDesk:
             try:
                 outcome = await self._service.place(tickets)
             except BrokenOffError as broken:
-                _log.warning("order-broken-off keys=%s stage=%s problem=%s", _keys(tracked), broken.stage, broken)
+                _log.warning(
+                    "order-broken-off keys=%s stage=%s problem=%s", _keys(tracked), broken.stage, broken
+                )
                 if broken.stage is Stage.UNSENT:
                     if sendings < _SENDINGS and self._open(tracked):
                         await asyncio.sleep(_LOOK_PAUSES_S[sendings - 1])
@@ -353,9 +355,7 @@ class OrderDesk:
             self._tell("journal-failed", str(problem))
         tracked.tell(OrderModified(tracked.key, ticket))
 
-    async def _after_lost_change(
-        self, tracked: Tracked, ticket: OrderTicket, broken: BrokenOffError
-    ) -> None:
+    async def _after_lost_change(self, tracked: Tracked, ticket: OrderTicket, broken: BrokenOffError) -> None:
         """Whether a change whose answer was lost was made: the order's own figures tell."""
         key = tracked.key
         if broken.stage is Stage.SENT:
@@ -372,7 +372,9 @@ class OrderDesk:
             else:
                 self._event(key, "modify-unknown", broken.message)
                 tracked.tell(
-                    ModifyFailed(key, OutcomeUnknownError(f"Whether order {key} was changed is not known: {broken}"))
+                    ModifyFailed(
+                        key, OutcomeUnknownError(f"Whether order {key} was changed is not known: {broken}")
+                    )
                 )
                 return
         self._event(key, "modify-refused", broken.message)
@@ -433,5 +435,6 @@ def _shows(report: OrderReport, ticket: OrderTicket) -> bool:
         (report.limit_price, ticket.limit_price),
         (report.stop_price, ticket.stop_price),
     )
-    return all(told is None or wanted is None or abs(float(told) - float(wanted)) < 1e-9 for told, wanted in pairs)
-
+    return all(
+        told is None or wanted is None or abs(float(told) - float(wanted)) < 1e-9 for told, wanted in pairs
+    )

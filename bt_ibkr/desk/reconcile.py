@@ -116,11 +116,18 @@ class Reconciler:
             orders = await listing
         finally:
             listing.cancel()
+        ledger = await portfolio.ledger(account)
+        worth = ledger["BASE"].stock_value if "BASE" in ledger else None
+        if worth and not positions:
+            raise SessionError(
+                f"IBKR lists no position of {account}, but values its stocks at {worth}: the list is not whole.",
+                remedy="It is read again.",
+            )
         return Reading(
             positions=positions,
             executions=tuple(e for e in executions if e.account == account),
             orders=tuple(o for o in orders if o.account == account),
-            ledger=await portfolio.ledger(account),
+            ledger=ledger,
         )
 
     # -- at start ----------------------------------------------------------------------------------
@@ -185,9 +192,7 @@ class Reconciler:
         key = order.intent.key
         tracked = self._registry.get(key)
         assert tracked is not None
-        executions = tuple(
-            row.execution for row in self._journal.executions(key=key) if not row.superseded
-        )
+        executions = tuple(row.execution for row in self._journal.executions(key=key) if not row.superseded)
         filled = sum((e.quantity for e in executions), Decimal(0))
         report = await self._report_of(tracked, reading.orders)
         status = report.status if report is not None else None

@@ -128,7 +128,9 @@ class ReportRouter:
         if news:
             self.on_placed(tracked)
 
-    def note(self, tracked: Tracked, state: OrderState, *, order_id: str | None = None, text: str = "") -> None:
+    def note(
+        self, tracked: Tracked, state: OrderState, *, order_id: str | None = None, text: str = ""
+    ) -> None:
         """Move the order in the journal. What IBKR says is told on even if it cannot be written."""
         tracked.state = state
         try:

@@ -99,7 +99,9 @@ class KillSwitch:
         for position in reading:
             intent = _closing(position, make_key(FLATTEN, self._journal.epoch, sequence))
             sequence += 1
-            _log.warning("flatten account=%s conid=%d quantity=%s", account, position.conid, position.quantity)
+            _log.warning(
+                "flatten account=%s conid=%d quantity=%s", account, position.conid, position.quantity
+            )
             await self._orders.submit((intent,), _Nobody())
 
 

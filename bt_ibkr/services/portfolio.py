@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from bt_ibkr.errors import SessionError
 from bt_ibkr.model.order import Execution, OrderReport
@@ -20,10 +22,15 @@ class PortfolioService:
 
     Args:
         http: The session's REST client.
+        selected: The account that the login has selected; ``None`` if it has but one.
     """
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, selected: str | None = None) -> None:
         self._http = http
+        self._selected = selected
+        self._readers = 0
+        self._turn = asyncio.Lock()
+        self._idle = asyncio.Event()
 
     async def positions(self, account: str) -> tuple[Position, ...]:
         """All positions of ``account`` that are not flat.
@@ -45,28 +52,57 @@ class PortfolioService:
         """Cash and values by currency, with the line ``BASE``."""
         return wire.ledger(await self._http.get(f"/portfolio/{account}/ledger"))
 
-    async def trades(self, days: int = 1) -> tuple[Execution, ...]:
+    async def trades(self, account: str, days: int = 1) -> tuple[Execution, ...]:
         """Executions of the last ``days`` days, of all clients.
 
         The first call of a session answers an empty list, whatever there is; an empty answer is asked again
         once before it is believed.
         """
-        rows = wire_orders.trades(await self._http.get("/iserver/account/trades", {"days": str(days)}))
-        if not rows:
+        async with self._of(account):
             rows = wire_orders.trades(await self._http.get("/iserver/account/trades", {"days": str(days)}))
+            if not rows:
+                rows = wire_orders.trades(
+                    await self._http.get("/iserver/account/trades", {"days": str(days)})
+                )
         return rows
 
-    async def live_orders(self) -> tuple[OrderReport, ...]:
-        """The day's orders of the selected account.
+    async def live_orders(self, account: str) -> tuple[OrderReport, ...]:
+        """The day's orders of ``account``, which becomes the selected one.
 
         The first call only primes the server's cache (``snapshot`` is false then).
 
         Raises:
             SessionError: The server did not give a whole list; nothing may be concluded.
         """
-        for _ in range(4):
-            answer = wire_orders.live_orders(await self._http.get("/iserver/account/orders"))
-            if answer.snapshot:
-                return answer.orders
-            await asyncio.sleep(0.05)
-        raise SessionError("IBKR did not give a whole list of live orders in four attempts.")
+        async with self._of(account):
+            for _ in range(4):
+                answer = wire_orders.live_orders(await self._http.get("/iserver/account/orders"))
+                if answer.snapshot:
+                    return answer.orders
+                await asyncio.sleep(0.05)
+        raise SessionError(
+            "IBKR did not give a whole list of live orders in four attempts.",
+            remedy="Nothing was concluded from it; it is read again.",
+        )
+
+    @asynccontextmanager
+    async def _of(self, account: str) -> AsyncIterator[None]:
+        """IBKR lists orders and executions of the selected account only.
+
+        Readers of the same account go side by side; another account waits until they are through.
+        """
+        async with self._turn:
+            if self._selected != account:
+                while self._readers:
+                    await self._idle.wait()
+                if self._selected is not None:
+                    await self._http.post("/iserver/account", {"acctId": account})
+                self._selected = account
+            self._readers += 1
+            self._idle.clear()
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._idle.set()
