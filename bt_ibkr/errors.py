@@ -23,7 +23,10 @@
     ├── HistoryError               historical bars could not be had                     exit 6
     ├── OrderError
     │   ├── OrderRefusedError      refused before anything was sent, or by IBKR         exit 9
+    │   │   └── TradingHaltedError trading is halted, or only positions may be reduced  exit 9
     │   └── OutcomeUnknownError    sent, but the outcome is not known                   exit 9
+    ├── JournalError               the journal of orders cannot be read or written      exit 11
+    │   └── JournalLockedError     another process keeps it                             exit 11
     └── RunFailedError             a strategy raised                                    exit 1
 
 Every error says what was asked, of whom, and (in ``remedy``) what to do about it.
@@ -175,8 +178,26 @@ class OrderRefusedError(OrderError):
         self.margin = margin
 
 
+class TradingHaltedError(OrderRefusedError):
+    """Trading is halted, or only orders that protect a position may be sent."""
+
+
 class OutcomeUnknownError(OrderError):
     """Sent, but whether it stands at IBKR is not known. It is never sent again on a guess."""
+
+
+class JournalError(BtIbkrError):
+    """The journal of orders cannot be read or written. Nothing is sent that is not in it."""
+
+    exit_code = 11
+
+
+class JournalLockedError(JournalError):
+    """Another process keeps the journal. ``pid`` is that process, where it is known."""
+
+    def __init__(self, message: str, *, pid: int | None = None, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.pid = pid
 
 
 class RunFailedError(BtIbkrError):

@@ -16,6 +16,8 @@ from bt_ibkr.errors import (
     ContractError,
     ContractNotFoundError,
     HistoryError,
+    JournalError,
+    JournalLockedError,
     MarketFileError,
     NotArmedError,
     OrderError,
@@ -28,6 +30,7 @@ from bt_ibkr.errors import (
     RunFailedError,
     SessionError,
     StrategyError,
+    TradingHaltedError,
     TrustError,
     UnreachableError,
     UsageError,
@@ -39,7 +42,7 @@ EXIT_CODES = {
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
     HistoryError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,
-    OutcomeUnknownError: 9,
+    OutcomeUnknownError: 9, TradingHaltedError: 9, JournalError: 11, JournalLockedError: 11,
 }  # fmt: skip
 ALL = [
     kind
@@ -95,6 +98,8 @@ def test_extras() -> None:
     assert (answer.status, answer.body) == (503, "busy")
     assert OrderRefusedError("x", margin=True).margin
     assert not OrderRefusedError("x").margin
+    assert JournalLockedError("x", pid=42).pid == 42
+    assert JournalLockedError("x").pid is None
 
 
 @pytest.mark.parametrize("kind", [BtIbkrError, UsageError, OutcomeUnknownError])

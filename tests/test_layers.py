@@ -48,19 +48,21 @@ LAYERS = (
     # uvloop is the loop itself, where it is installed.
     Layer("2", ("session",), ("0", "1"), ("msgspec", "aiohttp", "uvloop", "cryptography", "jwt", "keyring")),
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
-    Layer("4", ("connection",), ("0", "1", "2", "3"), ("msgspec", "aiohttp")),
-    Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "4"), ("msgspec", "backtrader")),
+    # Beside the services: what keeps and judges orders knows no server.
+    Layer("3b", ("journal",), ("0", "1"), ("msgspec",)),
+    Layer("4", ("connection",), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp")),
+    Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "4"), ("msgspec", "backtrader")),
     Layer("6", ("strategies",), ("5",), ("backtrader",)),
     Layer(
         "7",
         ("app",),
-        ("0", "1", "2", "3", "4", "5", "6", "‖"),
+        ("0", "1", "2", "3", "3b", "4", "5", "6", "‖"),
         ("msgspec", "backtrader", "aiohttp", "uvloop", "numpy", "pandas", "pyarrow"),
     ),
     Layer(
         "8",
         ("cli",),
-        ("0", "1", "2", "3", "4", "5", "6", "7", "‖"),
+        ("0", "1", "2", "3", "3b", "4", "5", "6", "7", "‖"),
         ("msgspec", "backtrader", "rich", "typer"),
     ),
     # Tapes are Parquet files read into arrays; cryptography makes the certificate of --tls, and it checks
@@ -172,6 +174,10 @@ def test_table_of_the_document_is_the_one_checked() -> None:
         ("bt_ibkr.services.orders", "bt_ibkr.session.http", True),
         ("bt_ibkr.services.orders", "bt_ibkr.connection.direct", False),
         ("bt_ibkr.connection.direct", "backtrader", False),
+        ("bt_ibkr.connection.direct", "bt_ibkr.journal.journal", True),
+        ("bt_ibkr.journal.journal", "bt_ibkr.model.intent", True),
+        ("bt_ibkr.journal.journal", "bt_ibkr.services.orders", False),
+        ("bt_ibkr.journal.journal", "bt_ibkr.session.http", False),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.feeds", True),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.session.http", False),
         ("bt_ibkr.emulator.server", "bt_ibkr.wire.values", True),

@@ -6,10 +6,8 @@ executions and the same ids.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -22,8 +20,11 @@ from bt_ibkr.emulator.accounts.valuation import Valuation
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.exchange.exchange import Exchange
 from bt_ibkr.emulator.exchange.matching import MODEL_NAMES, fill_model
-from bt_ibkr.emulator.listing import Listing, Silent, update_quote
+from bt_ibkr.emulator.exchange.preview import WhatIf
+from bt_ibkr.emulator.listing import Silent
+from bt_ibkr.emulator.market.board import Board
 from bt_ibkr.emulator.market.tape import TapeLike
+from bt_ibkr.emulator.timers import Timers
 from bt_ibkr.emulator.types import (
     Advance,
     EmulatedExecution,
@@ -37,7 +38,7 @@ from bt_ibkr.emulator.types import (
     TimerCallback,
 )
 from bt_ibkr.emulator.universe import Universe
-from bt_ibkr.errors import ContractNotFoundError, UsageError
+from bt_ibkr.errors import UsageError
 from bt_ibkr.model.commission import commission_schedule
 from bt_ibkr.model.market import Bar
 
@@ -63,22 +64,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     commission: str = "fixed"
     margin: str = "reg_t"
     regular_hours_enforced: bool = False
-
-
-class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order would change, were it to fill at once.
-
-    ``error`` is the refusal that placing it would meet; without figures if the order's form is wrong.
-    """
-
-    error: str | None
-    price: Decimal | None = None
-    value: Decimal | None = None
-    commission: Decimal | None = None
-    before: MarginFigures | None = None
-    after: MarginFigures | None = None
-    position_before: Decimal | None = None
-    position_after: Decimal | None = None
 
 
 @runtime_checkable
@@ -138,17 +123,14 @@ class Engine:
 
     def _start(self) -> None:
         self.now_ns = self.tape.start_ns // MINUTE_NS * MINUTE_NS
-        self._timers: list[tuple[int, int, TimerCallback]] = []
-        self._handles = count(1)
-        self._pending: set[int] = set()
+        self._timers = Timers()
         self._order_events = 0
-        self._listings: dict[int, Listing] = {}
-        self._quotes: dict[int, QuoteState] = {}
+        self._board = Board(self.universe, self, lambda: self.now_ns)
         for conid in self.tape.conids:
-            self._list(conid)
+            self._board.listing(conid)
         for conid, bars in self.tape.prior_bars().items():
             self.preload(conid, bars)
-        self._valuation = Valuation(self.universe, self._quotes)
+        self._valuation = Valuation(self.universe, self._board.quotes)
         self._accounts = {
             account.account_id: Account(account, self._valuation) for account in self.config.accounts
         }
@@ -193,7 +175,7 @@ class Engine:
 
     def next_event_ns(self) -> int | None:
         """Time of the next event of the tape or timer; ``None`` if there is none."""
-        timer = self._next_timer_ns()
+        timer = self._timers.next_ns()
         event = self.tape.next_ns()
         if timer is None or event is None:
             return event if timer is None else timer
@@ -207,19 +189,11 @@ class Engine:
         Returns:
             A handle for ``cancel_timer``.
         """
-        handle = next(self._handles)
-        self._pending.add(handle)
-        heapq.heappush(self._timers, (max(at_ns, self.now_ns), handle, callback))
-        return handle
+        return self._timers.add(max(at_ns, self.now_ns), callback)
 
     def cancel_timer(self, handle: int) -> None:
         """Forget a timer; one that has fired is ignored."""
-        self._pending.discard(handle)
-
-    def _next_timer_ns(self) -> int | None:
-        while self._timers and self._timers[0][1] not in self._pending:
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        self._timers.cancel(handle)
 
     def advance(
         self,
@@ -239,7 +213,7 @@ class Engine:
         events, before = 0, self._order_events
         tape, stopped = self.tape, False
         while not (stopped := max_events is not None and events >= max_events):
-            event_ns, timer_ns = tape.next_ns(), self._next_timer_ns()
+            event_ns, timer_ns = tape.next_ns(), self._timers.next_ns()
             if event_ns is None and until_ns is None:
                 break
             if timer_ns is not None and (event_ns is None or timer_ns <= event_ns):
@@ -263,14 +237,13 @@ class Engine:
         )
 
     def _fire(self) -> None:
-        at_ns, handle, callback = heapq.heappop(self._timers)
-        self._pending.discard(handle)
+        at_ns, callback = self._timers.pop()
         self.now_ns = max(self.now_ns, at_ns)
         callback(at_ns)
 
     def _close_all(self) -> None:
         """The tape is over: what waits for the close executes at the last prices."""
-        for listing in self._listings.values():
+        for listing in self._board:
             self._exchange.on_close(listing.book)
 
     # ------------------------------------------------------------------ market
@@ -283,7 +256,7 @@ class Engine:
         Raises:
             ContractNotFoundError: Its conid is not in the universe.
         """
-        self._list(event.conid)
+        self._board.listing(event.conid)
         if event.time_ns > self.now_ns:
             self.advance(until_ns=event.time_ns)
         elif event.time_ns < self.now_ns:
@@ -296,18 +269,13 @@ class Engine:
         Raises:
             ContractNotFoundError: The conid is not in the universe.
         """
-        listing = self._list(conid)
-        if listing.quote.halted is on:
-            return
-        listing.quote.halted = on
-        listing.quote.version += 1
-        self._listener.on_quote(listing.instrument, listing.quote, MarketEvent(self.now_ns, conid))
-        if not on:
+        listing = self._board.set_halted(conid, on)
+        if listing is not None and not on:
             self._exchange.on_reopening(listing.book)
 
     def quote(self, conid: int) -> QuoteState | None:
         """The present quote; ``None`` for an instrument that is not in the market."""
-        return self._quotes.get(conid)
+        return self._board.quotes.get(conid)
 
     def preload(self, conid: int, bars: Sequence[Bar]) -> None:
         """Give history of the time before the tape: minutes or days, see ``BarStore.preload``.
@@ -316,10 +284,7 @@ class Engine:
             ContractNotFoundError: The conid is not in the universe.
             UsageError: The bars are of another length, or the market has started.
         """
-        listing = self._list(conid)
-        listing.bars.preload(bars)
-        if bars and listing.quote.prior_close is None and bars[-1].end_ns <= self.now_ns:
-            listing.quote.prior_close = bars[-1].close
+        self._board.preload(conid, bars)
 
     def history(
         self,
@@ -335,38 +300,22 @@ class Engine:
         Raises:
             UsageError: The source or the length cannot be served.
         """
-        listing = self._listings.get(conid)
-        if listing is None:
-            return []
-        return listing.bars.bars(start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only)
-
-    def _list(self, conid: int) -> Listing:
-        listing = self._listings.get(conid)
-        if listing is None:
-            instrument = self.universe.by_conid(conid)
-            if instrument is None:
-                raise ContractNotFoundError(f"Conid {conid} is not in the emulator's universe.")
-            listing = self._listings[conid] = Listing(instrument, self.now_ns)
-            self._quotes[conid] = listing.quote
-        return listing
+        return self._board.history(
+            conid, start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only
+        )
 
     def _apply(self, event: MarketEvent) -> None:
-        listing = self._listings[event.conid]
-        time_ns = event.time_ns
-        if time_ns > self.now_ns:
-            self.now_ns = time_ns
-        if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
-            listing.roll(time_ns)
-        quote = listing.quote
-        if listing.instrument.quote_only and event.bid is not None and event.bid == quote.bid:
-            # A bid said again is no change: a client never hears of it, so it is no print either.
-            event = msgspec.structs.replace(event, bid=None)
-        update_quote(quote, event, quote_only=listing.instrument.quote_only)
-        listing.bars.apply(event, quote)
-        listing.book.take_in(event)
-        self._listener.on_quote(listing.instrument, quote, event)
-        if listing.book.orders:
-            self._exchange.on_event(listing.book, event)
+        if event.time_ns > self.now_ns:
+            self.now_ns = event.time_ns
+        self._board.apply(event)
+
+    def on_quote(self, instrument: Instrument, quote: QuoteState, event: MarketEvent) -> None:
+        """Pass on that a quote changed."""
+        self._listener.on_quote(instrument, quote, event)
+
+    def on_event(self, book: Book, event: MarketEvent) -> None:
+        """Match the orders of an instrument against an event."""
+        self._exchange.on_event(book, event)
 
     # ------------------------------------------------------------------ orders
 
@@ -389,7 +338,7 @@ class Engine:
             return WhatIf(error=error)
         account = self._accounts[spec.account]
         held = account.quantity(spec.conid)
-        multiplier = self._list(spec.conid).instrument.contract.multiplier
+        multiplier = self._board.listing(spec.conid).instrument.contract.multiplier
         value = None
         if intended.price is not None:
             value = intended.price * spec.quantity * Decimal(repr(multiplier))
@@ -466,7 +415,7 @@ class Engine:
 
     def book(self, conid: int) -> Book:
         """The working orders of an instrument."""
-        return self._list(conid).book
+        return self._board.listing(conid).book
 
     def instrument(self, conid: int) -> Instrument | None:
         """The instrument of a conid; ``None`` if the universe has none."""

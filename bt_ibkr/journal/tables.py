@@ -1,0 +1,231 @@
+"""How each kind of entry changes the tables. The journal writes an entry and calls these; so does the repair of a
+damaged file, entry by entry, which is why they know neither clock nor policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from bt_ibkr.journal.records import JournalExecution, JournalOrder
+from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState, parse_key
+from bt_ibkr.model.order import Execution, OrderTicket
+from bt_ibkr.model.trading import TradingState
+
+Execute = Callable[..., Any]
+
+
+class StateNote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Payload of a state's entry."""
+
+    state: OrderState
+    order_id: str | None = None
+
+
+class ExecutionNote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Payload of an execution's entry."""
+
+    execution: Execution
+    source: str
+    seen_ns: int
+
+
+class BaselineNote(msgspec.Struct, frozen=True):
+    """Payload of a baseline's entry; conids are text, as JSON has it."""
+
+    account: str
+    time_ns: int
+    positions: dict[str, Decimal]
+
+
+_encoder: Final = msgspec.json.Encoder()
+decode_intent: Final = msgspec.json.Decoder(OrderIntent).decode
+decode_ticket: Final = msgspec.json.Decoder(OrderTicket).decode
+decode_execution: Final = msgspec.json.Decoder(Execution).decode
+decode_state: Final = msgspec.json.Decoder(StateNote).decode
+decode_execution_note: Final = msgspec.json.Decoder(ExecutionNote).decode
+decode_trading: Final = msgspec.json.Decoder(TradingState).decode
+decode_baseline: Final = msgspec.json.Decoder(BaselineNote).decode
+decode_positions: Final = msgspec.json.Decoder(dict[str, Decimal]).decode
+
+
+def encode(value: object) -> str:
+    """JSON text."""
+    return _encoder.encode(value).decode()
+
+
+ORDER_COLUMNS: Final = "number, intent, state, order_id, created_ns, changed_ns, text"
+EXECUTION_COLUMNS: Final = "number, execution, key, source, superseded, seen_ns"
+
+
+def order_of(row: tuple[Any, ...], filled: Decimal) -> JournalOrder:
+    """From ``ORDER_COLUMNS``."""
+    number, intent, state, order_id, created_ns, changed_ns, text = row
+    return JournalOrder(
+        number=number,
+        intent=decode_intent(intent),
+        state=OrderState(state),
+        order_id=order_id,
+        filled=filled,
+        created_ns=created_ns,
+        changed_ns=changed_ns,
+        text=text,
+    )
+
+
+def execution_of(row: tuple[Any, ...]) -> JournalExecution:
+    """From ``EXECUTION_COLUMNS``."""
+    number, execution, key, source, superseded, seen_ns = row
+    return JournalExecution(
+        number=number,
+        execution=decode_execution(execution),
+        key=key,
+        source=source,
+        superseded=bool(superseded),
+        seen_ns=seen_ns,
+    )
+
+
+def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: str, payload: str) -> None:
+    """Append to the log."""
+    execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?)", (time_ns, key, kind, text, payload))
+
+
+def add_order(execute: Execute, time_ns: int, intent: OrderIntent, body: str) -> None:
+    """An intent is committed; ``body`` is it as JSON."""
+    execute(
+        "INSERT INTO orders VALUES (NULL, ?, ?, ?, 1, 'intended', NULL, ?, ?, '', ?)",
+        (intent.key, intent.strategy, intent.ticket.account, time_ns, time_ns, body),
+    )
+    parts = parse_key(intent.key)
+    if parts is not None:
+        execute(
+            "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
+            " SET next = max(next, excluded.next)",
+            (parts.name, parts.number + 1),
+        )
+
+
+def set_state(
+    execute: Execute, time_ns: int, key: str, account: str, state: OrderState, order_id: str | None, text: str
+) -> None:
+    """An order's state; no ``order_id`` or an empty ``text`` leaves the one there is."""
+    execute(
+        "UPDATE orders SET state = ?, open = ?, order_id = coalesce(?, order_id), changed_ns = ?,"
+        " text = CASE ? WHEN '' THEN text ELSE ? END WHERE key = ?",
+        (state.value, int(state in OPEN), order_id, time_ns, text, text, key),
+    )
+    if order_id is not None:
+        execute("INSERT OR REPLACE INTO order_ids VALUES (?, ?, ?)", (account, order_id, key))
+
+
+def set_ticket(execute: Execute, time_ns: int, key: str, ticket: OrderTicket) -> None:
+    """An order's ticket after a modification."""
+    (body,) = execute("SELECT intent FROM orders WHERE key = ?", (key,)).fetchone()
+    intent = msgspec.structs.replace(decode_intent(body), ticket=ticket)
+    execute("UPDATE orders SET intent = ?, changed_ns = ? WHERE key = ?", (encode(intent), time_ns, key))
+
+
+def set_trading(execute: Execute, state: TradingState) -> None:
+    """The trading state."""
+    execute(
+        "INSERT OR REPLACE INTO trading VALUES (1, ?, ?, ?, ?)",
+        (state.mode.value, state.reason, state.by, state.since_ns),
+    )
+
+
+def set_baseline(execute: Execute, note: BaselineNote) -> None:
+    """An account's positions to count from."""
+    execute(
+        "INSERT OR REPLACE INTO baselines VALUES (?, ?, ?)",
+        (note.account, note.time_ns, encode(note.positions)),
+    )
+
+
+def stem_and_revision(execution_id: str) -> tuple[str, int] | None:
+    """What IBKR's corrections share, and their count: ``0000e0d5.6596c9c6.01.02`` corrects ``….01.01``. ``None`` for
+    an id of another form, which nothing corrects."""
+    stem, _, revision = execution_id.rpartition(".")
+    if stem.count(".") < 2 or not (revision.isascii() and revision.isdigit()):
+        return None
+    return stem, int(revision)
+
+
+def add_execution(execute: Execute, seen_ns: int, execution: Execution, key: str | None, source: str) -> bool:
+    """An execution not known before.
+
+    Returns:
+        Whether it counts: not if a correction of it was here first.
+    """
+    account, identity = execution.account, execution.execution_id
+    counts = True
+    if (own := stem_and_revision(identity)) is not None:
+        stem, revision = own
+        rows = execute(
+            "SELECT number, execution_id, key FROM executions WHERE account = ? AND execution_id > ?"
+            " AND execution_id < ?",
+            (account, f"{stem}.", f"{stem}/"),
+        ).fetchall()
+        # In this range stand also longer ids that begin alike.
+        family = [row for row in rows if same_trade(row[1], identity)]
+        key = key or next((other_key for _, _, other_key in family if other_key is not None), None)
+        for number, other_id, other_key in family:
+            _, other_revision = stem_and_revision(other_id) or own
+            if other_revision > revision:
+                counts = False
+            else:
+                execute("UPDATE executions SET superseded = 1 WHERE number = ?", (number,))
+            if other_key is None and key is not None:
+                execute("UPDATE executions SET key = ? WHERE number = ?", (key, number))
+    execute(
+        "INSERT INTO executions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            account,
+            identity,
+            key,
+            source,
+            int(not counts),
+            seen_ns,
+            execution.time_ns,
+            str(execution.quantity),
+            encode(execution),
+        ),
+    )
+    if key is not None:
+        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (seen_ns, key))
+    return counts
+
+
+def complete_execution(
+    execute: Execute, seen_ns: int, number: int, execution: Execution, key: str | None
+) -> None:
+    """More is known of an execution than before."""
+    execute("UPDATE executions SET execution = ?, key = ? WHERE number = ?", (encode(execution), key, number))
+    if key is not None:
+        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (seen_ns, key))
+
+
+def same_trade(one: str, other: str) -> bool:
+    """Whether two execution ids are of one trade and its corrections."""
+    first, second = stem_and_revision(one), stem_and_revision(other)
+    return one == other or (first is not None and second is not None and first[0] == second[0])
+
+
+def conflict(old: Execution, new: Execution) -> bool:
+    """Whether two reports under one id cannot both be true."""
+    return (old.conid, old.side, old.quantity, old.price) != (new.conid, new.side, new.quantity, new.price)
+
+
+def merge(old: Execution, new: Execution) -> Execution:
+    """What both reports tell: the newer commission, and whatever the older one left out."""
+    return msgspec.structs.replace(
+        old,
+        commission=old.commission if new.commission is None else new.commission,
+        order_id=old.order_id or new.order_id,
+        order_ref=old.order_ref or new.order_ref,
+        exchange=old.exchange or new.exchange,
+        symbol=old.symbol or new.symbol,
+    )
