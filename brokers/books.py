@@ -1,0 +1,350 @@
+"""Positions, exact to the last decimal, cash and values, by account. Only executions change positions.
+
+backtrader counts in floats; beside each of its positions stands the exact size, so that 0.1 three times is 0.3.
+Every execution is kept: one that IBKR corrects later is replaced in its place, and the position's price is counted
+again from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import backtrader as bt
+
+from bt_ibkr.clock import NS_PER_S, Clock
+from bt_ibkr.connection.interface import Difference
+from bt_ibkr.feeds.ibkr_data import contract_of
+from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.model.order import Execution
+from bt_ibkr.model.portfolio import LedgerLine, Position
+
+#: After an execution, the account's own cash figure is believed again once it is this old, market seconds.
+LEDGER_SETTLES_S = 15
+#: Whose cash moves by profit and loss, not by what they cost.
+_MARGINED = frozenset({SecurityType.FUTURE, SecurityType.CFD})
+#: Options are by the hundred, where no feed tells the multiplier.
+_BY_THE_HUNDRED = frozenset({SecurityType.OPTION, SecurityType.FUTURE_OPTION})
+
+
+class Instruments:
+    """What is known of instruments, by conid: from feeds, and from positions that no feed follows."""
+
+    def __init__(self) -> None:
+        #: The first feed that trades the instrument.
+        self.datas: dict[int, Any] = {}
+        self._positions: dict[int, Position] = {}
+
+    def add(self, data: Any) -> int:
+        """Take in a feed; the conid it trades."""
+        conid = contract_of(data).conid
+        self.datas.setdefault(conid, data)
+        return conid
+
+    def note(self, position: Position) -> None:
+        """Remember what IBKR tells with a position."""
+        self._positions[position.conid] = position
+
+    def security_type(self, conid: int) -> SecurityType:
+        if (data := self.datas.get(conid)) is not None:
+            return contract_of(data).security_type
+        told = self._positions.get(conid)
+        return SecurityType.from_wire(told.security_type if told is not None else None)
+
+    def margined(self, conid: int) -> bool:
+        return self.security_type(conid) in _MARGINED
+
+    def multiplier(self, conid: int) -> float:
+        if (data := self.datas.get(conid)) is not None:
+            return contract_of(data).multiplier
+        return 100.0 if self.security_type(conid) in _BY_THE_HUNDRED else 1.0
+
+    def currency(self, conid: int) -> str:
+        if (data := self.datas.get(conid)) is not None:
+            return contract_of(data).currency
+        told = self._positions.get(conid)
+        return told.currency if told is not None else ""
+
+    def price(self, conid: int, otherwise: float) -> float:
+        """The last bar's close, else the price that came with the position."""
+        data = self.datas.get(conid)
+        if data is not None and len(data):
+            return float(data.close[0])
+        told = self._positions.get(conid)
+        mark = None if told is None else told.market_price
+        return otherwise if mark is None else mark
+
+    def name(self, conid: int) -> str:
+        """For people."""
+        if (data := self.datas.get(conid)) is not None:
+            return contract_of(data).symbol
+        told = self._positions.get(conid)
+        return told.symbol if told is not None and told.symbol else f"contract {conid}"
+
+
+class Applied(NamedTuple):
+    """What an execution did to a position; sizes are signed.
+
+    Attributes:
+        opened, closed: The parts of its size that opened or added, and that closed.
+        price_before: Of the position.
+        size, price: Of the position now.
+    """
+
+    opened: float
+    closed: float
+    price_before: float
+    size: float
+    price: float
+
+
+class _History:
+    """An instrument's executions on top of the position that was there before them."""
+
+    __slots__ = ("base_price", "base_size", "executions")
+
+    def __init__(self, size: Decimal, price: float) -> None:
+        self.base_size = size
+        self.base_price = price
+        self.executions: list[Execution] = []
+
+    def replay(self) -> tuple[Decimal, float, float]:
+        """Size, average price, and profit in points times units."""
+        total, realised = self.base_size, 0.0
+        position = bt.Position(_plain(total), self.base_price)
+        for execution in self.executions:
+            before = position.price
+            total += signed(execution)
+            _, _, _, closed = position.update(float(signed(execution)), execution.price)
+            realised -= closed * (execution.price - before)
+            _settle(position, total)
+        return total, position.price, realised
+
+    def put(self, old: Execution, new: Execution) -> None:
+        """``new`` in the place of ``old``; of what was executed before, size and cost are all that is known."""
+        for index, execution in enumerate(self.executions):
+            if execution.execution_id == old.execution_id:
+                self.executions[index : index + 1] = [new] if new.quantity else []
+                return
+        size = self.base_size + signed(new) - signed(old)
+        cost = float(self.base_size) * self.base_price + _cost(new) - _cost(old)
+        if size and cost / float(size) > 0:
+            self.base_price = cost / float(size)
+        self.base_size = size
+
+
+class AccountBook:
+    """One account. Cash is in its base currency.
+
+    Args:
+        account: IBKR's id.
+        instruments: Shared by all accounts.
+        clock: Market clock.
+    """
+
+    def __init__(self, account: str, instruments: Instruments, clock: Clock) -> None:
+        self.account = account
+        self.cash = 0.0
+        self._instruments = instruments
+        self._clock = clock
+        self._positions: dict[int, Any] = {}
+        self._exact: dict[int, Decimal] = {}
+        self._history: dict[int, _History] = {}
+        self._rates: dict[str, float] = {}
+        self._last_fill_ns = 0
+
+    def seed(self, positions: Iterable[Position], lines: Iterable[LedgerLine]) -> None:
+        """As the account stood when it was attached."""
+        for position in positions:
+            self._set(position)
+        self.take_ledger(tuple(lines), at_once=True)
+
+    # -- positions ---------------------------------------------------------------------------------
+
+    def position(self, conid: int) -> Any:
+        """backtrader's position; ``None`` if there never was one."""
+        return self._positions.get(conid)
+
+    def exact(self, conid: int) -> Decimal:
+        """Its size; 0 if there is none."""
+        return self._exact.get(conid, Decimal(0))
+
+    @property
+    def positions(self) -> dict[int, Any]:
+        return self._positions
+
+    def apply(self, execution: Execution, commission: float) -> Applied:
+        """Position and cash after one execution."""
+        conid = execution.conid
+        self._last_fill_ns = max(self._last_fill_ns, self._clock.now_ns())
+        self._history_of(conid).executions.append(execution)
+        position = self._positions.setdefault(conid, bt.Position(0, 0.0))
+        before = position.price
+        size, price, opened, closed = position.update(float(signed(execution)), execution.price)
+        total = self._exact[conid] = self.exact(conid) + signed(execution)
+        _settle(position, total)
+        points = -closed * (execution.price - before) if self._instruments.margined(conid) else None
+        self._move_cash(execution, points, commission)
+        return Applied(opened, closed, before, size, price)
+
+    def correct(self, old: Execution, new: Execution, commission: float) -> None:
+        """``new`` in the place of ``old``; a ``new`` of quantity 0 takes it back altogether.
+
+        Args:
+            old, new: The execution as it was applied, and as it is now.
+            commission: What the commission changes by.
+        """
+        conid = old.conid
+        self._last_fill_ns = max(self._last_fill_ns, self._clock.now_ns())
+        history = self._history_of(conid)
+        _, _, realised = history.replay()
+        history.put(old, new)
+        total, price, corrected = history.replay()
+        self._exact[conid] = total
+        position = self._positions.setdefault(conid, bt.Position(0, 0.0))
+        position.set(_plain(total), price)
+        margined = self._instruments.margined(conid)
+        moved = corrected - realised if margined else _cost(old) - _cost(new)
+        self._add_cash(conid, moved * self._instruments.multiplier(conid) - commission)
+
+    def _history_of(self, conid: int) -> _History:
+        history = self._history.get(conid)
+        if history is None:
+            held = self._positions.get(conid)
+            price = held.price if held is not None else 0.0
+            history = self._history[conid] = _History(self.exact(conid), price)
+        return history
+
+    def adopt(self, positions: Sequence[Position]) -> list[Difference]:
+        """Believe IBKR's positions; what differed from the book."""
+        reported = {position.conid: position for position in positions}
+        found = []
+        for conid in sorted({*reported, *self._exact}):
+            told = reported.get(conid)
+            theirs = Decimal(0) if told is None else told.quantity
+            ours = self.exact(conid)
+            if told is not None:
+                self._instruments.note(told)
+            if ours == theirs:
+                continue
+            if told is not None:
+                self._set(told)
+            else:
+                self._exact[conid] = Decimal(0)
+                self._positions[conid].set(0, 0.0)
+            self._history.pop(conid, None)
+            found.append(self._difference(conid, ours, theirs))
+        return found
+
+    def _difference(self, conid: int, ours: Decimal, theirs: Decimal) -> Difference:
+        name = self._instruments.name(conid)
+        return Difference(
+            kind="position",
+            subject=name,
+            recorded=f"{ours:f}",
+            reported=f"{theirs:f}",
+            text=f"{name} in {self.account}: the book had {ours:f}, IBKR reports {theirs:f}. IBKR is believed; "
+            "nothing was traded.",
+        )
+
+    def _set(self, told: Position) -> None:
+        self._instruments.note(told)
+        self._exact[told.conid] = told.quantity
+        position = self._positions.setdefault(told.conid, bt.Position(0, 0.0))
+        position.set(_plain(told.quantity), told.average_price)
+        _settle(position, told.quantity)
+
+    # -- cash and values ---------------------------------------------------------------------------
+
+    def add_commission(self, conid: int, amount: float) -> None:
+        """Commission that came after its execution; in the instrument's currency."""
+        self._add_cash(conid, -amount)
+
+    def _move_cash(self, execution: Execution, points: float | None, commission: float) -> None:
+        conid = execution.conid
+        moved = -_cost(execution) if points is None else points
+        self._add_cash(conid, moved * self._instruments.multiplier(conid) - commission)
+
+    def _add_cash(self, conid: int, amount: float) -> None:
+        self.cash += amount * self._rate(conid)
+
+    def _rate(self, conid: int) -> float:
+        """Units of base currency per unit of the instrument's."""
+        return self._rates.get(self._instruments.currency(conid), 1.0)
+
+    def value(self, conids: Iterable[int] | None = None) -> float:
+        """Cash and all positions, or the positions of ``conids`` alone."""
+        if conids is not None:
+            return float(sum(self._worth(conid) for conid in conids))
+        return self.cash + sum(self._worth(conid) for conid in self._positions)
+
+    def _worth(self, conid: int) -> float:
+        position = self._positions.get(conid)
+        if position is None or not position.size:
+            return 0.0
+        price = self._instruments.price(conid, position.price)
+        if self._instruments.margined(conid):
+            price -= position.price
+        return float(position.size * price * self._instruments.multiplier(conid) * self._rate(conid))
+
+    def take_ledger(self, lines: tuple[LedgerLine, ...], *, at_once: bool = False) -> None:
+        """Cash in the account's base currency: the line at rate 1, or the line that sums all.
+
+        A figure that may be from before the last execution is not believed.
+        """
+        settled = self._clock.now_ns() - self._last_fill_ns > LEDGER_SETTLES_S * NS_PER_S
+        if not at_once and not settled:
+            return
+        named = [line for line in lines if line.currency != "BASE"]
+        for line in named:
+            self._rates[line.currency] = line.exchange_rate
+        base = next((line for line in named if line.exchange_rate == 1.0), None)
+        chosen = base or next((line for line in lines if line.currency == "BASE"), None)
+        if chosen is not None:
+            self.cash = chosen.cash
+
+
+class Books:
+    """All accounts that the broker trades in; the first is the store's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.instruments = Instruments()
+        self._clock = clock
+        self._accounts: dict[str, AccountBook] = {}
+
+    def open(self, account: str) -> AccountBook:
+        book = self._accounts[account] = AccountBook(account, self.instruments, self._clock)
+        return book
+
+    def of(self, account: str) -> AccountBook | None:
+        """``None`` for an account that is not attached."""
+        return self._accounts.get(account)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return tuple(self._accounts)
+
+    def __iter__(self) -> Any:
+        return iter(self._accounts.values())
+
+
+def signed(execution: Execution) -> Decimal:
+    """Its quantity, below 0 for a sale."""
+    return execution.quantity * execution.side.sign
+
+
+def _cost(execution: Execution) -> float:
+    return float(signed(execution)) * execution.price
+
+
+def _plain(size: Decimal) -> int | float:
+    """As people write it: whole numbers without a point."""
+    return int(size) if size == size.to_integral_value() else float(size)
+
+
+def _settle(position: Any, total: Decimal) -> None:
+    """The exact size into backtrader's position."""
+    position.size = _plain(total)
+    if not total:
+        position.price = 0.0
