@@ -1,17 +1,28 @@
-"""From backtrader's orders to tickets: pure, checked, refused in words before anything is sent."""
+"""From backtrader's orders to tickets: pure, checked, refused in words before anything is sent.
+
+What backtrader has no word for is passed to ``buy()`` and ``sell()`` by keyword (see ``Wishes``) or as a value of
+``ExecType``. ``docs/orders.md`` holds the whole table.
+"""
 
 from __future__ import annotations
 
 import math
-from datetime import date, datetime, timedelta
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import backtrader as bt
+import msgspec
 
+from bt_ibkr.brokers.exec_types import ExecType
+from bt_ibkr.brokers.validity import time_in_force
 from bt_ibkr.errors import OrderRefusedError
-from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.order import AlgoValue, OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.order_words import AT_CLOSE, MAY_LIMIT, MAY_STOP, TRAILING
+
+__all__ = ["ORDER_TYPES", "Wishes", "check_size", "exact", "make_ticket", "order_type_of", "round_to_tick",
+           "time_in_force", "wishes_of"]  # fmt: skip
 
 #: backtrader's execution types and IBKR's order types.
 ORDER_TYPES: dict[int, OrderType] = {
@@ -26,10 +37,6 @@ ORDER_TYPES: dict[int, OrderType] = {
 
 #: The largest size taken: beyond it a float no longer tells one share from the next.
 MOST = 2.0**53
-
-#: Types whose ``price`` is a limit, a stop, or both with ``pricelimit``.
-_NEEDS_PRICE = {bt.Order.Limit, bt.Order.Stop, bt.Order.StopLimit}
-_TRAILS = {bt.Order.StopTrail, bt.Order.StopTrailLimit}
 
 
 def check_size(size: Any, what: str) -> float:
@@ -70,31 +77,192 @@ def round_to_tick(price: float, tick: float) -> float:
         return price
 
 
-def time_in_force(valid: Any) -> TimeInForce:
-    """IBKR's time in force for what the user passed as ``valid``.
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """Keywords of ``buy()`` and ``sell()`` that backtrader passes on, as far as they mean something to IBKR.
 
-    A moment (date, datetime, timedelta) becomes good-till-cancelled; the broker cancels it at that moment,
-    as the wire has no good-till-date.
+    Capitals and underscores do not matter (``outsideRth``, ``outside_rth``), and IBKR's own names are understood
+    too (``cashQty``, ``useAdaptive`` …). Other keywords are the strategy's own and stay in ``order.info``.
+
+    Attributes:
+        order_type: IBKR's word for a type that backtrader has no name for; ``exectype=ExecType.MIT`` says the same,
+            also to a backtest.
+        tif: IBKR's time in force, or ``GTD`` with ``valid``.
+        outside_rth: May trade in extended hours.
+        cash_qty: Money to spend instead of a size.
+        fx_qty: Money to convert, with ``currency_conversion``.
+        currency_conversion: Convert, leave no position in the pair.
+        offset: Of a REL order.
+        algo, algo_params: IBKR algorithm by its id, and its parameters by their ids.
+        all_or_none, price_management: See ``OrderTicket``.
+        route: Exchange to route this order to.
+        listing_exchange: Where the instrument is listed.
+        allocation_group, allocation_method: An adviser's group.
+        manual_indicator, ext_operator: Who entered an order on futures.
     """
-    if valid is None:
-        return TimeInForce.GOOD_TILL_CANCELLED
-    if isinstance(valid, (date, datetime)):
-        return TimeInForce.GOOD_TILL_CANCELLED
-    if isinstance(valid, timedelta):
-        return TimeInForce.DAY if valid == timedelta() else TimeInForce.GOOD_TILL_CANCELLED
-    # A number counts days: one below 0 or NaN would otherwise stand until it is cancelled.
-    if isinstance(valid, (int, float)) and not isinstance(valid, bool) and 0 <= valid < math.inf:
-        return TimeInForce.DAY if valid == 0 else TimeInForce.GOOD_TILL_CANCELLED
-    raise OrderRefusedError(
-        f"valid={valid!r} is no validity.",
-        remedy="Give None, Order.DAY, a date, a datetime, a timedelta, or a number of days from 0.",
-    )
+
+    order_type: str | None = None
+    tif: str | None = None
+    outside_rth: bool | None = None
+    cash_qty: float | int | Decimal | None = None
+    fx_qty: float | int | Decimal | None = None
+    currency_conversion: bool = False
+    offset: float | int | None = None
+    algo: str | None = None
+    algo_params: Mapping[str, AlgoValue] | None = None
+    all_or_none: bool = False
+    price_management: bool | None = None
+    route: str | None = None
+    listing_exchange: str | None = None
+    allocation_group: str | None = None
+    allocation_method: str | None = None
+    manual_indicator: bool | None = None
+    ext_operator: str | None = None
+
+
+_PLAIN = {name.replace("_", ""): name for name in Wishes.__struct_fields__} | {
+    "cashquantity": "cash_qty",
+    "fxquantity": "fx_qty",
+    "isccyconv": "currency_conversion",
+    "outsideregularhours": "outside_rth",
+    "algoparameters": "algo_params",
+    "useadaptive": "price_management",
+    "timeinforce": "tif",
+}
+
+
+def wishes_of(info: Mapping[str, Any], what: str) -> Wishes:
+    """The keywords of one order that mean something to IBKR.
+
+    Args:
+        info: ``order.info``, or the keywords themselves.
+        what: The order, for messages.
+
+    Raises:
+        OrderRefusedError: A keyword has a value of the wrong kind, or is given twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in info.items():
+        name = _PLAIN.get(str(key).replace("_", "").lower())
+        if name is None:
+            continue
+        if name in found:
+            raise OrderRefusedError(
+                f"{what}: {key}={value!r} says {name} a second time.", remedy="Say it once."
+            )
+        found[name] = value
+    for name in ("cash_qty", "fx_qty"):
+        if found.get(name) is not None:
+            found[name] = exact(check_size(found[name], f"{what}: {name}"))
+    if isinstance(found.get("order_type"), (ExecType, OrderType)):
+        found["order_type"] = _word(found["order_type"])
+    if isinstance(found.get("tif"), TimeInForce):
+        found["tif"] = found["tif"].value
+    try:
+        return msgspec.convert(found, Wishes)
+    except msgspec.ValidationError as problem:
+        raise OrderRefusedError(
+            f"{what}: a keyword has a value of the wrong kind: {problem}.",
+            remedy="See docs/orders.md for the keywords of orders.",
+        ) from None
+
+
+def _word(kind: ExecType | OrderType) -> str:
+    return kind.order_type.value if isinstance(kind, ExecType) else kind.value
+
+
+def order_type_of(exectype: Any, wishes: Wishes, what: str) -> OrderType:
+    """IBKR's type for an execution type and the keyword ``order_type``.
+
+    Raises:
+        OrderRefusedError: Neither is known, or both say different things.
+    """
+    if isinstance(exectype, ExecType):
+        kind: OrderType | None = exectype.order_type
+    else:
+        number = bt.Order.Market if exectype is None else exectype
+        kind = ORDER_TYPES.get(number) if type(number) is int else None
+    if kind is None:
+        raise OrderRefusedError(
+            f"{what}: the execution type {exectype!r} is not offered.",
+            remedy=f"Use backtrader's, or one of ExecType: {', '.join(sorted(t.value for t in OrderType))}.",
+        )
+    if wishes.order_type is None:
+        return kind
+    try:
+        named = OrderType(wishes.order_type.upper())
+    except ValueError:
+        raise OrderRefusedError(
+            f"{what}: order_type={wishes.order_type!r} is no order type.",
+            remedy=f"Use one of {', '.join(sorted(one.value for one in OrderType))}.",
+        ) from None
+    if kind is not OrderType.MARKET and kind is not named:
+        raise OrderRefusedError(
+            f"{what}: exectype says {kind.value} and order_type says {named.value}.",
+            remedy="Give one of them.",
+        )
+    return named
 
 
 def _price(value: Any, name: str, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
         raise OrderRefusedError(f"{what}: {name}={value!r} is not a price.", remedy="Give a finite number.")
     return float(value)
+
+
+class _Prices(msgspec.Struct, frozen=True, kw_only=True):
+    limit: float | None = None
+    stop: float | None = None
+    amount: float | None = None
+    percent: float | None = None
+
+
+def _prices(order: Any, kind: OrderType, what: str) -> _Prices:
+    """Where backtrader's ``price``, ``plimit``, ``trailamount`` and ``trailpercent`` belong."""
+    if kind in TRAILING:
+        return _trailing(order, kind, what)
+    price, second = order.price, order.pricelimit
+    if kind not in MAY_STOP:
+        if kind not in MAY_LIMIT:
+            # backtrader ignores the price of a market order, and strategies pass one.
+            return _Prices()
+        _unused(second, kind, what)
+        capped = price is not None or kind not in (OrderType.MIDPRICE, OrderType.RELATIVE)
+        return _Prices(limit=_price(price, "price", what) if capped else None)
+    stop = _price(price, "price", what)
+    if kind in MAY_LIMIT:
+        return _Prices(stop=stop, limit=_price(second, "plimit", what))
+    _unused(second, kind, what)
+    return _Prices(stop=stop)
+
+
+def _unused(plimit: Any, kind: OrderType, what: str) -> None:
+    """backtrader ignores ``plimit`` for its own types; for IBKR's it was meant for another type."""
+    if plimit is not None and kind not in ORDER_TYPES.values():
+        raise OrderRefusedError(
+            f"{what}: plimit={plimit!r} has no meaning for type {kind.value}.", remedy="Leave it out."
+        )
+
+
+def _trailing(order: Any, kind: OrderType, what: str) -> _Prices:
+    amount, percent = order.trailamount, order.trailpercent
+    if not amount and not percent:
+        raise OrderRefusedError(
+            f"{what}: a trailing stop needs trailamount or trailpercent.", remedy="Give one of them, above 0."
+        )
+    if amount and percent:
+        raise OrderRefusedError(
+            f"{what}: trailamount={amount!r} and trailpercent={percent!r} are both given.", remedy="Give one."
+        )
+    # backtrader's own reference (the price given or the last close), already moved by the trail.
+    stop = _price(order.created.price, "price", what)
+    limit = None
+    if kind is OrderType.TRAIL_LIMIT:
+        limit = _price(order.created.pricelimit, "plimit", what)
+    if amount:
+        return _Prices(stop=stop, limit=limit, amount=_price(amount, "trailamount", what))
+    # backtrader counts percent as a fraction, IBKR in hundredths.
+    hundredths = float(Decimal(repr(_price(percent, "trailpercent", what))) * 100)
+    return _Prices(stop=stop, limit=limit, percent=hundredths)
 
 
 def make_ticket(
@@ -111,66 +279,78 @@ def make_ticket(
     """The ticket for one backtrader order.
 
     Args:
-        order: A backtrader order, just created.
+        order: A backtrader order, just created, with the keywords of its ``buy()`` in ``info``.
         account, contract: Where and what.
         client_order_id: ``None`` for a bracket's child.
         parent: The parent's ``client_order_id`` for a bracket's child.
-        outside_regular_hours: Whether it may trade in extended hours.
+        outside_regular_hours: Whether it may trade in extended hours, unless a keyword says.
         protective: Whether it closes or protects a position.
         round_prices: Whether prices are rounded to the contract's tick.
 
     Raises:
         OrderRefusedError: The order cannot be said to IBKR.
     """
-    kind = order.exectype
     what = f"{'buy' if order.isbuy() else 'sell'} {contract.symbol}"
-    order_type = ORDER_TYPES.get(kind)
-    if order_type is None:
-        raise OrderRefusedError(f"{what}: the execution type {kind!r} is not offered.")
-    size = check_size(order.created.size, what)
-    limit: float | None = None
-    stop: float | None = None
-    if kind in _NEEDS_PRICE:
-        price = _price(order.price, "price", what)
-        if kind == bt.Order.Limit:
-            limit = price
-        else:
-            stop = price
-        if kind == bt.Order.StopLimit:
-            limit = _price(order.pricelimit, "plimit", what)
-    amount = percent = None
-    if kind in _TRAILS:
-        amount, percent = order.trailamount, order.trailpercent
-        if not amount and not percent:
-            raise OrderRefusedError(f"{what}: a trailing stop needs trailamount or trailpercent.")
-        # backtrader's own reference (the price given or the last close), already moved by the trail.
-        stop = _price(order.created.price, "price", what)
-        if amount:
-            amount = _price(amount, "trailamount", what)
-        else:
-            # backtrader counts percent as a fraction, IBKR in hundredths.
-            amount, percent = None, _price(percent, "trailpercent", what) * 100.0
-        if kind == bt.Order.StopTrailLimit:
-            limit = _price(order.created.pricelimit, "plimit", what)
+    wishes = wishes_of(order.info, what)
+    kind = order_type_of(order.exectype, wishes, what)
+    prices = _prices(order, kind, what)
+    limit, stop, amount = prices.limit, prices.stop, prices.amount
     if round_prices:
-        limit = None if limit is None else round_to_tick(limit, contract.tick_size)
-        stop = None if stop is None else round_to_tick(stop, contract.tick_size)
+        # IBKR wants a distance to trail by in ticks, too.
+        limit, stop, amount = (
+            None if one is None else round_to_tick(one, contract.tick_size) for one in (limit, stop, amount)
+        )
+    by_money = wishes.cash_qty is not None or wishes.fx_qty is not None
+    offset = None if wishes.offset is None else _price(wishes.offset, "offset", what)
+    if kind is OrderType.RELATIVE and offset is None:
+        offset = 0.0
+    outside = outside_regular_hours if wishes.outside_rth is None else wishes.outside_rth
     return OrderTicket(
         account=account,
         contract_id=contract.conid,
         security_type=contract.security_type.value,
-        exchange=contract.exchange,
+        exchange=wishes.route or contract.exchange,
+        listing_exchange=wishes.listing_exchange,
+        legs=contract.legs,
+        spread_id=contract.spread_id,
         side=Side.BUY if order.isbuy() else Side.SELL,
-        order_type=order_type,
-        quantity=exact(size),
+        order_type=kind,
+        quantity=Decimal(0) if by_money else exact(check_size(order.created.size, what)),
+        cash_quantity=_money(wishes.cash_qty),
+        fx_quantity=_money(wishes.fx_qty),
+        is_currency_conversion=wishes.currency_conversion,
         limit_price=limit,
         stop_price=stop,
-        trail_amount=amount or None,
-        trail_percent=percent if not amount else None,
-        # An order at the close is of one day by its nature; IBKR takes no other word for it.
-        time_in_force=TimeInForce.DAY if kind == bt.Order.Close else time_in_force(order.p.valid),
-        outside_regular_hours=outside_regular_hours,
+        trail_amount=amount,
+        trail_percent=prices.percent,
+        offset=offset,
+        time_in_force=_time(order, kind, contract, wishes),
+        outside_regular_hours=outside,
+        all_or_none=wishes.all_or_none,
+        algo=wishes.algo,
+        algo_parameters=tuple((wishes.algo_params or {}).items()),
+        price_management=wishes.price_management,
+        allocation_group=wishes.allocation_group,
+        allocation_method=wishes.allocation_method,
+        manual_indicator=wishes.manual_indicator,
+        ext_operator=wishes.ext_operator,
         client_order_id=client_order_id,
         parent=parent,
         protective=protective,
     )
+
+
+def _money(value: Any) -> Decimal | None:
+    return None if value is None else exact(value)
+
+
+def _time(order: Any, kind: OrderType, contract: Contract, wishes: Wishes) -> TimeInForce:
+    """An order at the close is of one day by its nature, and a market order for cryptocurrency immediate: IBKR
+    takes no other word for either, so neither needs to be said."""
+    valid = order.p.valid
+    if kind in AT_CLOSE:
+        stated = time_in_force(valid, wishes.tif, default=TimeInForce.DAY)
+        return stated if wishes.tif is not None else TimeInForce.DAY
+    immediate = kind is OrderType.MARKET and contract.security_type is SecurityType.CRYPTO
+    default = TimeInForce.IMMEDIATE_OR_CANCEL if immediate else TimeInForce.GOOD_TILL_CANCELLED
+    return time_in_force(valid, wishes.tif, default=default)

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from bt_ibkr.emulator.faults import specs
+from bt_ibkr.emulator.faults import order_specs, specs
 from bt_ibkr.emulator.faults.active import Active
+from bt_ibkr.emulator.faults.base import Spec
 from bt_ibkr.emulator.faults.frames import FrameFaults
 from bt_ibkr.emulator.faults.http import HttpFaults
+from bt_ibkr.emulator.faults.listings import ListingFaults
 from bt_ibkr.emulator.faults.market import MarketFaults
+from bt_ibkr.emulator.faults.positions import PositionFaults
 from bt_ibkr.emulator.faults.session import SessionFaults
 from bt_ibkr.emulator.faults.sockets import SocketFaults
 from bt_ibkr.emulator.faults.specs import AnySpec, Restart
+from bt_ibkr.emulator.faults.submissions import SubmissionFaults
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -48,9 +52,12 @@ class Faults:
         self.sockets = SocketFaults(core, self)
         self.session = SessionFaults(core, self)
         self.market = MarketFaults(core, self)
+        self.submissions = SubmissionFaults(core, self)
+        self.listings = ListingFaults(core, self)
+        self.positions = PositionFaults(core, self)
         self._begin = self._table()
 
-    def _table(self) -> dict[type[specs.Spec], Begin]:
+    def _table(self) -> dict[type[Spec], Begin]:
         http, frames, sockets = self.http, self.frames, self.sockets
         session, market = self.session, self.market
         return {
@@ -78,6 +85,27 @@ class Faults:
             specs.Skew: market.skew,
             specs.Quality: market.change_quality,
             specs.NotEntitled: market.bar,
+            **dict.fromkeys(
+                (
+                    order_specs.Questions,
+                    order_specs.Replies,
+                    order_specs.QuestionEnds,
+                    order_specs.Bracket,
+                    order_specs.Answers,
+                    order_specs.NewOrderId,
+                ),
+                self.submissions.begin,
+            ),
+            **dict.fromkeys(
+                (
+                    order_specs.OrderList,
+                    order_specs.OrderStatusFails,
+                    order_specs.Trades,
+                    order_specs.Commissions,
+                ),
+                self.listings.begin,
+            ),
+            order_specs.Positions: self.positions.begin,
         }
 
     def begin(self, spec: AnySpec) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bt_ibkr.emulator.faults.active import Active, Registry
+from bt_ibkr.emulator.faults.base import Spec
 from bt_ibkr.emulator.faults.specs import (
     Compete,
     Expire,
@@ -14,7 +15,6 @@ from bt_ibkr.emulator.faults.specs import (
     Maintenance,
     NightlyReset,
     NoBridge,
-    Spec,
     StatusFalse,
     TwoFactor,
 )

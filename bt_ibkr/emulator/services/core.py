@@ -120,6 +120,7 @@ class Core:
         """The engine began anew: forget orders and streams, keep the session and the sockets."""
         self.orders = OrdersState(seed)
         self.faults.reseed(seed)
+        self.faults.listings.forget()
         self.hub.reset()
         self._calendar.arm()
 

@@ -124,10 +124,16 @@ class Hub:
         self._orders.on_order(order)
 
     def on_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None:
+        self._core.faults.listings.executed(execution)
         self._executions.on_execution(execution)
 
     def on_account(self, account: str) -> None:
-        """Nothing at once: account topics are sent by the market's clock."""
+        """Sockets hear nothing at once: account topics are sent by the market's clock."""
+        self._core.faults.positions.changed(account)
+
+    def tell_commission(self, execution: EmulatedExecution) -> None:
+        """The commission of an execution that was told without it."""
+        self._executions.on_commission(execution)
 
     # --- the session -------------------------------------------------------------------------------
 

@@ -107,7 +107,14 @@ class ExecutionStreams:
         for connection in self._connections:
             self._tell(connection, execution)
 
+    def on_commission(self, execution: EmulatedExecution) -> None:
+        """A commission became known late."""
+        row = rows.trade_row(self._core, execution)
+        for connection in self._connections:
+            connection.send({"topic": "str", "args": [row]})
+
     def _tell(self, connection: Connection, execution: EmulatedExecution) -> None:
-        for commission in (False, True):
+        known = self._core.faults.listings.priced(execution)
+        for commission in (False, True) if known else (False,):
             row = rows.trade_row(self._core, execution, commission=commission)
             connection.send({"topic": "str", "args": [row]})

@@ -28,9 +28,8 @@ async def place(core: Core, call: Call) -> object:
             raise tickets.business(
                 f"Order couldn't be submitted: Local order ID={spec.client_order_id} is already registered."
             )
-    return _ask_or_submit(
-        core, Submission(account=account, specs=specs, questions=questions.for_orders(core, specs))
-    )
+    asked = core.faults.submissions.questions(questions.for_orders(core, specs), modify=False)
+    return _ask_or_submit(core, Submission(account=account, specs=specs, questions=asked))
 
 
 def _specs(core: Core, account: str, call: Call) -> tuple[OrderSpec, ...]:
@@ -56,16 +55,23 @@ def _specs(core: Core, account: str, call: Call) -> tuple[OrderSpec, ...]:
 
 
 def _ask_or_submit(core: Core, submission: Submission) -> object:
+    faults = core.faults.submissions
     if submission.questions:
-        return submission.questions[0].body(core.orders.ask(submission))
+        body = submission.questions[0].body(core.orders.ask(submission))
+        faults.asked()
+        return body
     if submission.order_id:
-        return _answer([core.engine.modify(submission.order_id, submission.specs[0])])
+        changed = core.engine.modify(submission.order_id, submission.specs[0])
+        if changed.order is not None and changed.error is None:
+            faults.modified(changed.order)
+        return _answer([changed])
+    half = faults.half_bracket(submission.specs)
+    if half is not None:
+        return half
     placed = core.engine.place(list(submission.specs))
-    for one in placed:
-        if one.order is not None and one.order.spec.client_order_id:
-            core.orders.client_ids.add(one.order.spec.client_order_id)
+    core.orders.register(placed)
     # Children come before their parent, as recorded: clients must not go by the index.
-    return _answer(sorted(placed, key=lambda one: one.order is None or not one.order.parent_id))
+    return _answer(faults.arranged(placed))
 
 
 def _answer(placed: list[Placed]) -> object:
@@ -88,8 +94,16 @@ async def reply(core: Core, call: Call) -> object:
     reply_id = call.path["reply"]
     confirmed = call.object().get("confirmed")
     submission = core.orders.answer(reply_id)
+    if submission is not None and (fault := core.faults.submissions.reply()) is not None:
+        if fault.taken:
+            _confirm(core, submission, confirmed)
+        await core.faults.submissions.fail(fault, reply_id)
     if submission is None:
         raise errors.error(400, f"reply id not found: '{reply_id}'")
+    return _confirm(core, submission, confirmed)
+
+
+def _confirm(core: Core, submission: Submission, confirmed: object) -> object:
     if confirmed is not True:
         return {"error": "Order not confirmed "}
     rest = tuple(q for q in submission.questions[1:] if q.message_id not in core.session.suppressed)
@@ -113,7 +127,7 @@ async def modify(core: Core, call: Call) -> object:
     if order.status in DONE:
         raise errors.error(400, "Order is inactive")
     spec = tickets.parse(core, account, call.json())
-    asked = questions.for_orders(core, (spec,))
+    asked = core.faults.submissions.questions(questions.for_orders(core, (spec,)), modify=True)
     return _ask_or_submit(
         core, Submission(account=account, specs=(spec,), questions=asked, order_id=order.order_id)
     )
@@ -144,6 +158,7 @@ async def live_orders(core: Core, call: Call) -> object:
     if call.flag("force"):
         core.orders.primed_orders = True
         core.orders.filtered = False
+        core.faults.listings.forced()
         return {"orders": [], "snapshot": False}
     filters = {one.strip() for one in call.query.get("filters", "").lower().split(",") if one.strip()}
     core.orders.filtered = core.orders.filtered or bool(filters)
@@ -151,13 +166,15 @@ async def live_orders(core: Core, call: Call) -> object:
         core.orders.primed_orders = True
         return {"orders": [], "snapshot": False}
     account = core.account(call.query.get("accountId") or core.session.selected)
-    listed = [rows.live_row(core, order) for order in core.engine.orders(account)]
     wanted = filters - {"sort_by_time"}
+    orders = core.engine.orders(account)
+    listed = [rows.live_row(core, order) for order in (orders if wanted else orders[-MAX_ROWS:])]
     if wanted:
         listed = [row for row in listed if _snake(str(row["status"])) in wanted]
     if "sort_by_time" in filters:
         listed.sort(key=lambda row: str(row["lastExecutionTime"]), reverse=True)
-    return {"orders": listed[-MAX_ROWS:], "snapshot": True}
+    told, snapshot = core.faults.listings.live_orders(account, listed[-MAX_ROWS:])
+    return {"orders": told, "snapshot": snapshot}
 
 
 def _snake(status: str) -> str:
@@ -167,7 +184,8 @@ def _snake(status: str) -> str:
 async def status(core: Core, call: Call) -> object:
     """One order of the selected account; 503 for any other, after a while."""
     order = _order(core, call)
-    if order is None or order.spec.account != core.session.selected:
+    other = order is None or order.spec.account != core.session.selected
+    if order is None or other or core.faults.listings.status_fails(order):
         await asyncio.sleep(core.settings.status_delay_s)
         raise errors.error(503, f"Order {call.path['order']} is not found", with_code=True)
     return rows.status_body(core, order)
@@ -184,4 +202,6 @@ async def trades(core: Core, call: Call) -> object:
     if not core.orders.primed_trades:
         core.orders.primed_trades = True
         return []
-    return [rows.trade_row(core, one) for one in recent_executions(core, account, days)]
+    listings = core.faults.listings
+    told = listings.trades(recent_executions(core, account, days))
+    return [rows.trade_row(core, one, commission=listings.priced(one)) for one in told]

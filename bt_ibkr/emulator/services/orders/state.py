@@ -7,7 +7,7 @@ import random
 import msgspec
 
 from bt_ibkr.emulator.services.orders.questions import Question
-from bt_ibkr.emulator.types import OrderSpec
+from bt_ibkr.emulator.types import OrderSpec, Placed
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +58,12 @@ class OrdersState:
     def answer(self, reply_id: str) -> Submission | None:
         """The submission that waits under ``reply_id``; an id is good for one answer."""
         return self._waiting.pop(reply_id, None)
+
+    def register(self, placed: list[Placed]) -> None:
+        """Note the client ids of orders that were taken."""
+        for one in placed:
+            if one.order is not None and one.order.spec.client_order_id:
+                self.client_ids.add(one.order.spec.client_order_id)
 
     def forget_session(self) -> None:
         """The brokerage session ended."""

@@ -12,6 +12,7 @@ from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call
 from bt_ibkr.emulator.services.portfolio import rows, summary
 from bt_ibkr.emulator.services.portfolio.figures import Figures, figures
+from bt_ibkr.model.portfolio import Position
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -33,6 +34,11 @@ def _asked(core: Core, call: Call) -> Figures | None:
     return figures(core, account) if core.session.portfolio_asked else None
 
 
+def _positions(core: Core, found: Figures) -> tuple[Position, ...]:
+    """What is told of an account's positions, which may be wrong if a fault wants it."""
+    return core.faults.positions.told(found.account, found.positions)
+
+
 async def meta(core: Core, call: Call) -> object:
     found = _asked(core, call)
     return {} if found is None else rows.account(core, found.account, brokerage=False)
@@ -44,7 +50,7 @@ async def positions(core: Core, call: Call) -> object:
     found = _asked(core, call)
     if found is None or page < 0:
         return []
-    part = found.positions[page * rows.PAGE : (page + 1) * rows.PAGE]
+    part = _positions(core, found)[page * rows.PAGE : (page + 1) * rows.PAGE]
     if found.account not in core.session.positions_read:
         core.session.positions_read.add(found.account)
         return [rows.position(one) for one in part]
@@ -53,7 +59,7 @@ async def positions(core: Core, call: Call) -> object:
 
 async def positions2(core: Core, call: Call) -> object:
     found = _asked(core, call)
-    return [] if found is None else [rows.position2(one, found.time_ns) for one in found.positions]
+    return [] if found is None else [rows.position2(one, found.time_ns) for one in _positions(core, found)]
 
 
 async def position(core: Core, call: Call) -> object:
@@ -61,7 +67,7 @@ async def position(core: Core, call: Call) -> object:
     found = _asked(core, call)
     if found is None:
         return []
-    return [rows.named_position(core, one) for one in found.positions if one.conid == conid]
+    return [rows.named_position(core, one) for one in _positions(core, found) if one.conid == conid]
 
 
 async def positions_of_conid(core: Core, call: Call) -> object:
@@ -71,7 +77,7 @@ async def positions_of_conid(core: Core, call: Call) -> object:
         return {}
     answer: dict[str, object] = {}
     for account in core.session.accounts:
-        held = [one for one in figures(core, account).positions if one.conid == conid]
+        held = [one for one in _positions(core, figures(core, account)) if one.conid == conid]
         if held:
             answer[account] = [rows.position(one) | {"multiplier": 0.0, "strike": "0"} for one in held]
     return answer
@@ -83,7 +89,7 @@ async def combo_positions(core: Core, call: Call) -> object:
 
 
 async def invalidate(core: Core, call: Call) -> object:
-    core.account(call.path["account"])
+    core.faults.positions.invalidated(core.account(call.path["account"]))
     return {"message": "success"}
 
 
