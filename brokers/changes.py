@@ -14,8 +14,6 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import msgspec
-
 from bt_ibkr.brokers.outgoing import Outgoing
 from bt_ibkr.brokers.records import Change, Records, Working
 from bt_ibkr.brokers.tickets import check_size, exact, round_to_tick, wishes_of
@@ -25,7 +23,7 @@ from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError, OutcomeUnknownError
 from bt_ibkr.feeds.ibkr_data import contract_of
 from bt_ibkr.feeds.times import day_number
-from bt_ibkr.model.order import OrderTicket, OrderType, modified
+from bt_ibkr.model.order import OrderTicket, modified
 from bt_ibkr.model.order_words import MAY_LIMIT, MAY_STOP, TRAILING
 
 _log = logging.getLogger(__name__)
@@ -92,7 +90,7 @@ class Changes:
         expires_ns = self._expires_ns(working, wanted) if expiry else None
         if expiry and all(getattr(base, name) == value for name, value in fields.items()):
             # Nothing that IBKR knows of changes, only the moment at which the adapter cancels.
-            self._set_expiry(working, wanted.valid, expires_ns)
+            self._set_expiry(working, expires_ns)
             self._records.notify(working.order)
             return
         ticket = modified(base, **fields)
@@ -100,10 +98,9 @@ class Changes:
             working.ticket = ticket
             self._show(working, ticket)
             if expiry:
-                self._set_expiry(working, wanted.valid, expires_ns)
+                self._set_expiry(working, expires_ns)
             return
         change = Change(ticket, fields, expiry=expiry, expires_ns=expires_ns)
-        change.valid = wanted.valid
         working.changes.append(change)
         self.send(working)
 
@@ -126,7 +123,7 @@ class Changes:
         working.ticket = event.ticket
         self._show(working, event.ticket)
         if change is not None and change.expiry:
-            self._set_expiry(working, change.valid, change.expires_ns)
+            self._set_expiry(working, change.expires_ns)
         if working.done:
             return
         self._records.notify(working.order)
@@ -215,7 +212,7 @@ class Changes:
             extended=working.ticket.outside_regular_hours,
         )
 
-    def _set_expiry(self, working: Working, valid: Any, expires_ns: int | None) -> None:
+    def _set_expiry(self, working: Working, expires_ns: int | None) -> None:
         working.expires_ns = expires_ns
         working.order.valid = None if expires_ns is None else day_number(expires_ns)
         self._outgoing.watch(working)

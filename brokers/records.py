@@ -27,7 +27,7 @@ class Change:
     __slots__ = ("changes", "expires_ns", "expiry", "sent", "ticket")
 
     def __init__(
-        self, ticket: OrderTicket, changes: dict[str, object], *, expiry: bool, expires_ns: int | None
+        self, ticket: OrderTicket, changes: dict[str, Any], *, expiry: bool, expires_ns: int | None
     ) -> None:
         self.ticket = ticket
         self.changes = changes

@@ -26,7 +26,6 @@ from bt_ibkr.connection.interface import (
     SessionChanged,
     SessionNotice,
     StoreEvent,
-    Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.desk.trading import TradingDesk
@@ -108,6 +107,7 @@ class DirectConnection:
         self._journal_place = journal
         self._risk = risk or RiskLimits()
         self._desk: TradingDesk | None = None
+        self._view: SessionView | None = None
         self._boxes: dict[str, list[Mailbox[AccountEvent]]] = {}
         self._pending = 0
         self._pending_lock = threading.Lock()
@@ -124,6 +124,7 @@ class DirectConnection:
             "str": self._on_executions,
             "ntf": self._on_notices,
             "blt": self._on_notices,
+            "spl": self._on_pnl,
         }
 
     @property
@@ -314,8 +315,15 @@ class DirectConnection:
         boxes = self._boxes.get(account)
         if boxes:
             lines = stream_events.ledger_lines(bytes(frame.result))
+            if lines and self._view is not None:
+                self._view.take_ledger(account, lines)
             for box in boxes if lines else ():
                 box.append(LedgerChanged(account, tuple(lines)))
+
+    def _on_pnl(self, frame: Frame) -> None:
+        for line in stream_events.account_pnl(bytes(frame.args)):
+            if self._view is not None and line.daily is not None:
+                self._view.take_pnl(line.account, line.daily)
 
     def _on_notices(self, frame: Frame) -> None:
         self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
@@ -379,11 +387,14 @@ class DirectConnection:
         assert self._session is not None
         desk = self._desk or self._open_desk(account)
         snapshot = await desk.attach(account, events)
+        if self._view is not None:
+            self._view.take_ledger(account, tuple(snapshot.ledger.values()))
         boxes = self._boxes.setdefault(account, [])
         if not any(box is events for box in boxes):
             boxes.append(events)
         socket = self._session.socket
         for key, text, undo in (
+            ("spl", topics.subscribe_pnl(), topics.unsubscribe_pnl()),
             ("sor", topics.subscribe_orders(), topics.unsubscribe_orders()),
             ("str", topics.subscribe_executions(), topics.unsubscribe_executions()),
             (f"sld+{account}", topics.subscribe_ledger(account), topics.unsubscribe_ledger(account)),
@@ -397,8 +408,11 @@ class DirectConnection:
         place = self._journal_place
         path = None if isinstance(place, JournalInMemory) else place or journal_path(account)
         journal = Journal.open(path, clock=self._clock)
-        self._view = SessionView(
-            journal=journal, clock=self._clock, market_data=self._market_data, contracts=self._contracts
+        view = self._view = SessionView(
+            journal=journal,
+            clock=self._clock,
+            latest=self._market_data.latest,
+            contract=self._contracts.known,
         )
         gate = RiskGate(self._risk, self._clock)
         desk = self._desk = TradingDesk(
@@ -406,13 +420,13 @@ class DirectConnection:
             portfolio=self._portfolio,
             journal=journal,
             policy=self._policy,
-            risk=lambda intents: gate.check(intents, self._view),
+            risk=lambda intents: gate.check(intents, view),
             clock=self._clock,
             tell=self._tell,
             repair=self._repair,
             watch_s=self._settings.mute_s,
         )
-        self._view.desk = desk
+        view.desk = desk
         desk.start()
         return desk
 

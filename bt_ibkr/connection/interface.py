@@ -14,8 +14,8 @@ from bt_ibkr.clock import Clock
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.market import Bar
 from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.market import Bar
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.trading import TradingState

@@ -139,10 +139,9 @@ class OrderDesk:
             except OrderRefusedError as problem:
                 if "already registered" in problem.message.lower():
                     # Proof that it stands: its key is of nobody else.
-                    broken = BrokenOffError(problem.message, stage=Stage.SENT)
-                    self._unknown(tracked, broken)
-                    settled = await self._first_looks(tracked, broken)
-                    return broken if settled is None else None
+                    stands = BrokenOffError(problem.message, stage=Stage.SENT)
+                    self._unknown(tracked, stands)
+                    return stands if await self._first_looks(tracked, stands) is None else None
                 self._fail(tracked, problem)
                 return None
             else:

@@ -193,7 +193,7 @@ class Reconciler:
         tracked = self._registry.get(key)
         assert tracked is not None
         executions = tuple(row.execution for row in self._journal.executions(key=key) if not row.superseded)
-        filled = sum((e.quantity for e in executions), Decimal(0))
+        filled = tracked.filled = sum((e.quantity for e in executions), Decimal(0))
         report = await self._report_of(tracked, reading.orders)
         status = report.status if report is not None else None
         state = _state_of(status, filled, tracked)
@@ -208,8 +208,8 @@ class Reconciler:
                 recorded=str(order.state),
                 reported="not listed",
                 text=(
-                    f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not sent "
-                    "now."
+                    f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not "
+                    "sent now."
                     if never
                     else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as open "
                     "until its end is proven."
@@ -316,11 +316,16 @@ class Reconciler:
             baseline = self._journal.positions_baseline(account)
             if baseline is None:
                 return []
-            expected = dict(baseline)
-            for execution in reading.executions:
-                if known is not None and execution.execution_id not in known:
-                    change = execution.quantity * execution.side.sign
-                    expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
+            expected = dict(baseline.positions)
+            since = [
+                row.execution
+                for row in self._journal.executions(account=account)
+                if row.seen_ns > baseline.time_ns and not row.superseded
+            ]
+            since += [e for e in reading.executions if known is not None and e.execution_id not in known]
+            for execution in since:
+                change = execution.quantity * execution.side.sign
+                expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
         else:
             expected = self.positions.get(account, {})
         reported = _quantities(reading.positions)

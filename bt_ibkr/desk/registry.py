@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Protocol
 
 from bt_ibkr.connection.interface import AccountEvent
@@ -23,10 +24,11 @@ class Tracked:
         intent: As it was placed; its ticket as it stands now.
         sink: Who placed it; ``None`` while nobody of this process has taken it over.
         order_id: IBKR's, once it is known.
+        filled: What has executed of it, corrections considered.
         cancel_wanted: To be cancelled as soon as it has an id.
     """
 
-    __slots__ = ("cancel_wanted", "intent", "order_id", "sink", "state", "ticket")
+    __slots__ = ("cancel_wanted", "filled", "intent", "order_id", "sink", "state", "ticket")
 
     def __init__(self, intent: OrderIntent, sink: Sink | None) -> None:
         self.intent = intent
@@ -34,6 +36,7 @@ class Tracked:
         self.sink = sink
         self.order_id: str | None = None
         self.state = OrderState.INTENDED
+        self.filled = Decimal(0)
         self.cancel_wanted = False
 
     @property

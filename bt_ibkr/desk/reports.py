@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 
 from bt_ibkr.connection.interface import (
     AccountEvent,
@@ -22,7 +23,7 @@ from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.errors import JournalError
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.intent import OrderState
-from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
+from bt_ibkr.model.order import DONE, Execution, OrderReport, OrderStatus
 from bt_ibkr.services.executions import ExecutionBook
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class ReportRouter:
         self._books: dict[str, ExecutionBook] = defaultdict(ExecutionBook)
         self._under_way: dict[str, int] = defaultdict(int)
         self._kept: dict[str, list[tuple[Execution, str] | OrderReport]] = defaultdict(list)
+        #: Open orders of other clients, by account and id.
+        self.external: dict[str, dict[str, OrderReport]] = defaultdict(dict)
         #: Executions that the journal could not take; tried again with the next.
         self._unwritten: list[tuple[Execution, str | None, str]] = []
         #: Told of each execution that is news: risk controls and positions.
@@ -108,6 +111,10 @@ class ReportRouter:
             if self._under_way[account]:
                 self._kept[account].append(report)
                 return
+            if report.status in DONE:
+                self.external[account].pop(report.order_id, None)
+            else:
+                self.external[account][report.order_id] = report
             self.tell_all(account, OrderChanged(report))
             return
         self._adopt(tracked, report.order_id)
@@ -172,6 +179,9 @@ class ReportRouter:
         for tracked, event in told:
             if isinstance(event, ExecutionReported):
                 self.on_execution(event.execution, event.replaces)
+                if tracked is not None:
+                    taken = Decimal(0) if event.replaces is None else event.replaces.quantity
+                    tracked.filled += event.execution.quantity - taken
                 if event.execution.liquidation:
                     self.on_liquidation(event.execution)
             if tracked is not None and tracked.sink is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from decimal import Decimal
 from typing import Any
 
 from bt_ibkr.clock import NS_PER_S, Clock
@@ -106,8 +107,8 @@ class TradingDesk:
         self._told: TradingState = journal.trading_state()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rereading: asyncio.Task[Any] | None = None
-        if tuple(journal.repaired):
-            tell("journal-repaired", "; ".join(journal.repaired))
+        if journal.repaired is not None:
+            tell("journal-repaired", journal.repaired.describe())
 
     def start(self) -> None:
         """Begin to watch."""
@@ -159,9 +160,13 @@ class TradingDesk:
         """See ``Connection.halt``."""
         await self._switch.throw(state, cancel_open=cancel_open, flatten=flatten)
 
-    def positions(self, account: str) -> dict[int, Any]:
-        """Signed quantities by contract, as believed now."""
-        return self._reconciler.positions.get(account, {})
+    def positions(self, account: str) -> dict[int, Decimal] | None:
+        """Signed quantities by contract, as believed now; ``None`` for an account that was not attached."""
+        return self._reconciler.positions.get(account)
+
+    def external_orders(self, account: str) -> tuple[OrderReport, ...]:
+        """Open orders of other clients."""
+        return tuple(self._router.external[account].values())
 
     # -- reports -----------------------------------------------------------------------------------
 

@@ -69,11 +69,12 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """One execution. ``execution_id`` is its key, whatever message brought it.
 
     Attributes:
-        quantity: Above 0.
+        quantity: Above 0; 0 in a correction that takes a trade back.
         price: Per unit.
         commission: In the contract's currency; ``None`` until IBKR reports it.
         order_id: IBKR's order id as text; ``None`` if the message had none.
         order_ref: The ``cOID`` of the order, if it had one.
+        liquidation: IBKR closed the position by itself.
     """
 
     execution_id: str
@@ -88,3 +89,4 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     commission: float | None = None
     order_id: str | None = None
     order_ref: str | None = None
+    liquidation: bool = False

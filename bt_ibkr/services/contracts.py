@@ -32,6 +32,7 @@ class ContractService:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
         self._known: dict[ContractQuery, Contract] = {}
+        self._by_conid: dict[int, Contract] = {}
 
     async def resolve(self, query: ContractQuery) -> Contract:
         """The one contract that ``query`` names.
@@ -57,8 +58,12 @@ class ContractService:
         if symbol:
             changes["symbol"] = symbol
         contract = msgspec.structs.replace(contract, **changes)
-        self._known[query] = contract
+        self._known[query] = self._by_conid[contract.conid] = contract
         return contract
+
+    def known(self, conid: int) -> Contract | None:
+        """A contract that was resolved in this session."""
+        return self._by_conid.get(conid)
 
     async def _details(self, query: ContractQuery, conid: int) -> Contract:
         path = f"/iserver/contract/{conid}/info-and-rules"

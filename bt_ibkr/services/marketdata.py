@@ -108,6 +108,13 @@ class MarketDataService:
                     self._socket.routes.pop(topic, None)
                     await self._socket.unsubscribe(topic)
 
+    def latest(self, conid: int) -> Tick | None:
+        """The last tick of a contract that streams, whichever its exchange."""
+        for topic, stream in self._by_topic.items():
+            if stream.seen is not None and topic.removeprefix("smd+").partition("@")[0] == str(conid):
+                return stream.seen
+        return None
+
     def broken(self) -> None:
         """The WebSocket was lost: what traded meanwhile is not in the stream."""
         for stream in self._by_topic.values():

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 #: Longest chain of questions followed; chains of three were recorded.
 _MOST_QUESTIONS = 8
+_FUTURES = frozenset({"FUT", "FOP"})
 _MARGIN_WORDS = ("cash needed", "insufficient", "margin", "available converted", "available funds")
 #: Words of the server that it has not even looked at the request, with any status.
 _STALE_REPLY = b"reply id not found"
@@ -133,7 +134,7 @@ class OrderService:
         async with self._locks[account]:
             try:
                 await self._converse(
-                    f"/iserver/account/{account}/orders",
+                    f"/iserver/account/{tickets[0].routed_account}/orders",
                     wire.orders_request(tickets),
                     standing,
                     _class_of(tickets),
@@ -263,9 +264,7 @@ class OrderService:
                 open_tickets.append(ticket)
         taken = {order_id for _, order_id in known}
         rest = [ack for ack in acks if ack.order_id not in taken]
-        if len(tickets) == 1 and len(rest) == 1 and open_tickets:
-            known.append((open_tickets[0], rest[0].order_id))
-        elif len(open_tickets) == 1 and len(rest) == 1 and len(acks) == len(tickets):
+        if len(open_tickets) == len(rest) == 1 and len(acks) == len(tickets):
             known.append((open_tickets[0], rest[0].order_id))
         elif open_tickets and rest:
             reports = []
@@ -284,7 +283,7 @@ class OrderService:
             OrderRefusedError: IBKR will not (done already, unknown …).
             BrokenOffError: The answer was lost, or the request did not leave.
         """
-        await self.cancel_by_id(ticket.account, order_id, wire.cancel_parameters(ticket))
+        await self.cancel_by_id(ticket.account, order_id, _cancel_parameters(ticket))
 
     async def cancel_by_id(
         self, account: str, order_id: str, parameters: dict[str, str] | None = None
@@ -320,6 +319,17 @@ class OrderService:
             ResponseError: 503 also for an order that it does not know any more.
         """
         return wire.order_status(await self._http.get(f"/iserver/account/order/status/{order_id}"))
+
+
+def _cancel_parameters(ticket: OrderTicket) -> dict[str, str]:
+    """CME rule 536-B wants to know of a cancellation, too, who asked for it."""
+    if ticket.security_type not in _FUTURES:
+        return {}
+    manual = bool(ticket.manual_indicator)
+    return {
+        "manualIndicator": str(manual).lower(),
+        "extOperator": ticket.ext_operator or ticket.account,
+    }
 
 
 def is_done(report: OrderReport) -> bool:

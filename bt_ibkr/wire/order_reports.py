@@ -128,6 +128,7 @@ class _Execution(msgspec.Struct):
     trade_time_r: object = None  # epoch ms
     order_id: object = None
     order_ref: object = None  # cOID
+    liquidation_trade: object = None  # "1" where IBKR closed the position
 
 
 def status_word(value: object, what: str = "order status") -> OrderStatus | None:
@@ -299,7 +300,7 @@ def execution(item: object) -> Execution:
     what = f"execution {key[:60]}"
     conid = fields.conid(row.conid, f"{what}: conid") or fields.conid(row.conid_ex, f"{what}: conidEx")
     quantity = fields.required(fields.quantity(row.size, f"{what}: size"), f"{what}: size")
-    if quantity <= 0:
+    if quantity < 0 or (not quantity and not _corrects(key)):
         raise WireError(f"{what}: a size of {quantity} is not above 0.")
     return Execution(
         execution_id=key,
@@ -316,7 +317,14 @@ def execution(item: object) -> Execution:
         commission=fields.amount(row.commission, f"{what}: commission"),
         order_id=fields.order_id(row.order_id, f"{what}: order_id"),
         order_ref=fields.text(row.order_ref),
+        liquidation=fields.text(row.liquidation_trade) == "1",
     )
+
+
+def _corrects(execution_id: str) -> bool:
+    """Whether the id is that of a correction: its last part counts the reports of one trade."""
+    last = execution_id.rpartition(".")[2]
+    return last.isdigit() and int(last) > 1
 
 
 def _trade_time(row: _Execution, what: str) -> int | None:
