@@ -14,11 +14,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
-from bt_ibkr.connection.direct import DirectConnection
+from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
     Connection,
@@ -31,6 +32,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import SessionError, UsageError
+from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.questions import QuestionPolicy
 
 if TYPE_CHECKING:
@@ -134,6 +136,13 @@ def _gateway_at(gateway: str, host: str | None, port: int | None) -> str:
     return f"https://{host or 'localhost'}:{port or 5000}/v1/api"
 
 
+def _journal_place(journal: str | Path | None, mode: str | None) -> Path | JournalInMemory | None:
+    """A simulation's account is gone with its emulator, and so may its journal be."""
+    if journal == ":memory:" or (journal is None and mode == "sim"):
+        return MEMORY
+    return None if journal is None else Path(journal)
+
+
 class IBKRStore:
     """Session, feeds and broker of one IBKR login.
 
@@ -155,6 +164,9 @@ class IBKRStore:
         bar_grace_s: Market seconds after a bar's edge at which it is closed by the clock, if no tick has
             shown before that the market has passed the edge.
         connection: The way to the session; by default one in this process.
+        journal: File of the order journal; by default one of the account's own in the state directory (mode
+            ``sim``: none). ``":memory:"`` for a run that nobody has to remember.
+        risk: What may leave; by default ``RiskLimits()``.
         ibstore: Other parameters of backtrader's ``IBStore`` (``clientId``, ``notifyall``, ``reconnect`` …)
             are taken and have no effect: the Web API has no such things.
 
@@ -184,6 +196,8 @@ class IBKRStore:
         questions: QuestionPolicy | None = None,
         bar_grace_s: float = 1.5,
         connection: Connection | None = None,
+        journal: str | Path | None = None,
+        risk: RiskLimits | None = None,
         **ibstore: Any,
     ) -> None:
         _check_ibstore(ibstore)
@@ -206,7 +220,12 @@ class IBKRStore:
         self._guard = guard
         self._wake = WakeUp()
         self.connection: Connection = connection or DirectConnection(
-            settings, self._wake, clock=clock or SystemClock(), policy=questions
+            settings,
+            self._wake,
+            clock=clock or SystemClock(),
+            policy=questions,
+            journal=_journal_place(journal, guard.mode),
+            risk=risk,
         )
         self._grace_ns = int(bar_grace_s * NS_PER_S)
         self._tick_backlog = settings.tick_backlog

@@ -316,7 +316,8 @@ class Connection(Protocol):
         """
 
     def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
-        """Ask for the order of ``key`` to become ``ticket``, the whole order; ``OrderModified`` or ``ModifyFailed``."""
+        """Ask for the order of ``key`` to become ``ticket``, the whole order; answered by ``OrderModified`` or
+        ``ModifyFailed``."""
 
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         """Ask for a cancellation; of an order that has no id yet, as soon as it has one."""

@@ -211,8 +211,8 @@ class Reconciler:
                     f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not "
                     "sent now."
                     if never
-                    else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as open "
-                    "until its end is proven."
+                    else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as "
+                    "open until its end is proven."
                 ),
             )
             _log.warning("reconcile-difference %s", difference.text)
@@ -340,8 +340,8 @@ class Reconciler:
                     subject=str(conid),
                     recorded=str(ours),
                     reported=str(theirs),
-                    text=f"Position in contract {conid} of {account}: {ours} by our record, {theirs} at IBKR, which is "
-                    "believed. No order was made of the difference.",
+                    text=f"Position in contract {conid} of {account}: {ours} by our record, {theirs} at IBKR, which "
+                    "is believed. No order was made of the difference.",
                 )
             )
             _log.warning("reconcile-difference %s", differences[-1].text)

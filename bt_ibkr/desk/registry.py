@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Protocol
@@ -26,18 +27,32 @@ class Tracked:
         order_id: IBKR's, once it is known.
         filled: What has executed of it, corrections considered.
         cancel_wanted: To be cancelled as soon as it has an id.
+        ended: Set once it will not execute any more.
     """
 
-    __slots__ = ("cancel_wanted", "filled", "intent", "order_id", "sink", "state", "ticket")
+    __slots__ = ("_state", "cancel_wanted", "ended", "filled", "intent", "order_id", "sink", "ticket")
 
     def __init__(self, intent: OrderIntent, sink: Sink | None) -> None:
         self.intent = intent
         self.ticket: OrderTicket = intent.ticket
         self.sink = sink
         self.order_id: str | None = None
-        self.state = OrderState.INTENDED
+        self._state = OrderState.INTENDED
         self.filled = Decimal(0)
         self.cancel_wanted = False
+        self.ended = asyncio.Event()
+
+    @property
+    def state(self) -> OrderState:
+        return self._state
+
+    @state.setter
+    def state(self, state: OrderState) -> None:
+        self._state = state
+        if state in OPEN:
+            self.ended.clear()
+        else:
+            self.ended.set()
 
     @property
     def key(self) -> str:

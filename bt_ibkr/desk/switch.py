@@ -87,11 +87,12 @@ class KillSwitch:
     async def _cancel_all(self) -> None:
         standing = [one for one in self._registry if one.open]
         await asyncio.gather(*(self._orders.cancel(one.key, None) for one in standing))
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + _ENDS_S
-        while any(one.open for one in standing) and loop.time() < latest:
-            # The ends come as reports; there is nothing else to wait on.
-            await asyncio.sleep(0.02)
+        if standing:
+            # Their ends come as reports.
+            ends = [asyncio.ensure_future(one.ended.wait()) for one in standing]
+            _, left = await asyncio.wait(ends, timeout=_ENDS_S)
+            for one in left:
+                one.cancel()
 
     async def _flatten(self, account: str) -> None:
         reading = await self._reconciler.read_positions(account)
