@@ -45,16 +45,21 @@ def _hooks(listener: RunListener) -> dict[str, Any]:
 
 
 def execute(cerebro: Any, result: RunResult) -> Any | None:
-    """Run; a strategy's own exception becomes a line of ``errors`` with its traceback."""
+    """Run; a strategy's own exception, ``sys.exit()`` included, becomes a line of ``errors`` with its traceback."""
     try:
         strategies = cerebro.run()
     except (BtIbkrError, KeyboardInterrupt):
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         result.errors.append("".join(traceback.format_exception(problem)))
         raise RunFailedError(
             f"The strategy {result.strategy} raised {type(problem).__name__}: {problem}.",
-            remedy="The session was closed. The traceback tells where.",
+            remedy="The session was closed. "
+            + (
+                "A strategy ends a run with self.env.runstop()."
+                if isinstance(problem, SystemExit)
+                else "The traceback tells where."
+            ),
         ) from problem
     return strategies[0] if strategies else None
 

@@ -58,10 +58,11 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         del sys.modules[module_name]
         raise StrategyError(
-            f"The strategy file {str(path)!r} could not be run: {type(problem).__name__}: {problem}."
+            f"The strategy file {str(path)!r} could not be run: {type(problem).__name__}: {problem}.",
+            remedy=f"Try it by itself: python {path}",
         ) from problem
     return module
 
@@ -71,9 +72,10 @@ def _from_module(where: str) -> ModuleType:
         return importlib.import_module(where)
     except ModuleNotFoundError as problem:
         raise StrategyError(f"There is no module {problem.name!r} (for {where!r}).", remedy=_FORMS) from None
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise StrategyError(
-            f"The module {where!r} could not be imported: {type(problem).__name__}: {problem}."
+            f"The module {where!r} could not be imported: {type(problem).__name__}: {problem}.",
+            remedy=f"Try it by itself: python -c 'import {where}'",
         ) from problem
 
 
@@ -171,7 +173,9 @@ def _value(assignment: str, text: str, default: Any) -> Any:
         if kind is float:
             return _finite(text)
     except (KeyError, ValueError):
-        raise UsageError(f"--set {assignment!r}: {text!r} is no {kind.__name__}.") from None
+        raise UsageError(
+            f"--set {assignment!r}: {text!r} is no {kind.__name__}.", remedy=f"Its default is {default!r}."
+        ) from None
     return text
 
 

@@ -116,12 +116,14 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
     if not 0 < request.cash < math.inf:
         raise UsageError(f"--cash {request.cash!r} cannot be traded with.", remedy="Give an amount above 0.")
     if request.start_ns and request.end_ns and request.start_ns >= request.end_ns:
-        raise UsageError("--from is not before --to.")
+        raise UsageError("--from is not before --to.", remedy="Give an earlier --from or a later --to.")
     synthetic: tuple[str, ...] = ()
     if not request.market:
         universe = open_universe(request.universe)
+        named = request.data or DEFAULT_SYMBOLS
+        # What is named twice is told by ``instruments_of``, in the words of the request.
         synthetic = tuple(
-            f"conid:{choose_instrument(universe, d).contract.conid}" for d in request.data or DEFAULT_SYMBOLS
+            dict.fromkeys(f"conid:{choose_instrument(universe, d).contract.conid}" for d in named)
         )
     return EmulatorSettings(
         port=0,

@@ -7,13 +7,14 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import TextIO, cast
 
 from rich.console import Console
 
 from bt_ibkr.app.result import RunResult
 from bt_ibkr.app.run import RunRequest, Stopper, run_backtest, run_sim, run_trade
 from bt_ibkr.app.trade import Banner
-from bt_ibkr.cli.output import Teller, show_banner, show_summary, to_json
+from bt_ibkr.cli.output import EXIT_PIPE, Pipe, Teller, show_banner, show_summary, to_json
 from bt_ibkr.errors import RunFailedError
 
 #: What the broker's book and the emulator's ledger disagreed about is worse than a failed strategy.
@@ -77,16 +78,17 @@ def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:
     """Run, tell, summarize.
 
     Returns:
-        0, 130 or 143 after a signal, 10 if something must be looked at.
+        0, 130 or 143 after a signal, 141 if nobody read the output to its end, 10 if something must be looked at.
 
     Raises:
         BtIbkrError: What ended the run; the command line shows it.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    teller = None if as_json else Teller(console)
     stopper = Stopper()
+    pipe = Pipe(sys.stdout, stopper)
+    console = Console(file=cast("TextIO", pipe), soft_wrap=True, highlight=False)
+    teller = None if as_json else Teller(console)
     # What a strategy prints must not mix with the one object of --json.
-    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    aside = contextlib.redirect_stdout(sys.stderr if as_json else pipe)
     with _Signals(stopper) as signals:
         try:
             with aside:
@@ -105,6 +107,9 @@ def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:
         sys.stdout.write(to_json(result) + "\n")
     else:
         show_summary(console, result)
+    if pipe.broken:
+        sys.stderr.write("Nobody reads the output any more: the run was ended in order.\n")
+        return EXIT_PIPE
     if signals.received:
         return 128 + signals.received
     return EXIT_DIFFERENCE if result.errors else 0

@@ -68,6 +68,10 @@ def _synthetic(settings: EmulatorSettings, universe: Universe) -> TapeLike:
                 f"Synthetic market: {name!r} is not a symbol of the universe.",
                 remedy="Add it with a universe table, or name another.",
             )
+        if found[0] in instruments:
+            raise UsageError(
+                f"Synthetic market: {name!r} is named a second time.", remedy="Name each instrument once."
+            )
         instruments.append(found[0])
     try:
         day = date.fromisoformat(settings.synthetic_day) if settings.synthetic_day else DEFAULT_DAY

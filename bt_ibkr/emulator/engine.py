@@ -243,7 +243,7 @@ class Engine:
 
     def _close_all(self) -> None:
         """The tape is over: what waits for the close executes at the last prices."""
-        for listing in self._board:
+        for listing in list(self._board):
             self._exchange.on_close(listing.book)
 
     # ------------------------------------------------------------------ market
@@ -269,9 +269,7 @@ class Engine:
         Raises:
             ContractNotFoundError: The conid is not in the universe.
         """
-        listing = self._board.set_halted(conid, on)
-        if listing is not None and not on:
-            self._exchange.on_reopening(listing.book)
+        self._board.set_halted(conid, on)
 
     def quote(self, conid: int) -> QuoteState | None:
         """The present quote; ``None`` for an instrument that is not in the market."""
@@ -316,6 +314,10 @@ class Engine:
     def on_event(self, book: Book, event: MarketEvent) -> None:
         """Match the orders of an instrument against an event."""
         self._exchange.on_event(book, event)
+
+    def on_reopening(self, book: Book) -> None:
+        """Match what waited for the end of a halt."""
+        self._exchange.on_reopening(book)
 
     # ------------------------------------------------------------------ orders
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bt_ibkr.emulator.exchange.book import Book
+from bt_ibkr.emulator.market.derived import Derivation
 from bt_ibkr.emulator.market.history import BarStore
 from bt_ibkr.emulator.market.sessions import next_close_ns, next_midnight_ns
 from bt_ibkr.emulator.types import EmulatedExecution, EmulatedOrder, Instrument, MarketEvent, QuoteState
@@ -25,9 +26,13 @@ class Silent:
 
 
 class Listing:
-    """One instrument that has a quote."""
+    """One instrument that has a quote.
 
-    __slots__ = ("bars", "book", "close_ns", "instrument", "midnight_ns", "quote")
+    Attributes:
+        derivation: Makes the quote from those of others; ``None`` for an instrument with a market of its own.
+    """
+
+    __slots__ = ("bars", "book", "close_ns", "derivation", "instrument", "midnight_ns", "quote")
 
     def __init__(self, instrument: Instrument, now_ns: int) -> None:
         self.instrument = instrument
@@ -36,6 +41,7 @@ class Listing:
         self.bars = BarStore(instrument)
         self.midnight_ns = next_midnight_ns(instrument, now_ns)
         self.close_ns = next_close_ns(instrument, now_ns)
+        self.derivation: Derivation | None = None
 
     def roll(self, time_ns: int) -> None:
         """Note the close of a session and the turn of a day; both stand for the event that comes next."""

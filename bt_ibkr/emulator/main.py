@@ -9,7 +9,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bt_ibkr.emulator.server import EmulatorServer
@@ -22,11 +22,15 @@ _LOGGER = logging.getLogger(__name__)
 _PARENT_S = 0.2
 
 
-def run(settings: EmulatorSettings) -> int:
+def run(settings: EmulatorSettings, on_start: Callable[[EmulatorServer], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, or until the parent process is gone.
 
     Prints one line of JSON to standard output as soon as connections are accepted: ``url``, ``ws``,
-    ``control`` and ``pid``.
+    ``control`` and ``pid``; and ``login_file``, if keys of a client were made and written.
+
+    Args:
+        settings: What is served.
+        on_start: Told when connections are accepted.
 
     Returns:
         0, the process's exit code.
@@ -37,7 +41,7 @@ def run(settings: EmulatorSettings) -> int:
         UsageError: TLS without the package ``cryptography``.
     """
     tls = server_context(settings.host) if settings.tls else None
-    _run(_serve(settings, tls))
+    _run(_serve(settings, tls, on_start))
     return 0
 
 
@@ -52,7 +56,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-async def _serve(settings: EmulatorSettings, tls: ssl.SSLContext | None) -> None:
+async def _serve(
+    settings: EmulatorSettings,
+    tls: ssl.SSLContext | None,
+    on_start: Callable[[EmulatorServer], None] | None,
+) -> None:
     server = EmulatorServer(settings, tls=tls)
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -63,8 +71,12 @@ async def _serve(settings: EmulatorSettings, tls: ssl.SSLContext | None) -> None
     watch = loop.create_task(_watch_parent(settings.parent_pid, end), name="emulator-parent")
     try:
         line = {"url": server.url, "ws": server.ws, "control": server.control, "pid": os.getpid()}
+        if server.door.login_file is not None:
+            line["login_file"] = str(server.door.login_file)
         sys.stdout.write(encode(line).decode() + "\n")
         sys.stdout.flush()
+        if on_start is not None:
+            on_start(server)
         await end.wait()
     finally:
         watch.cancel()

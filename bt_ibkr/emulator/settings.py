@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import time
 from typing import Literal
 
@@ -26,6 +28,14 @@ class QuestionLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     price_percent: float = 3.0
     size: float = 500.0
     value: float = 100_000.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(
+                    f"Emulator setting limits: {name} {value!r} cannot be used.", remedy="Give 0 or more."
+                )
 
 
 class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +135,24 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     parent_pid: int = 0
 
     def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            # An endless amount of money, or a time that is no number, would break only later and elsewhere.
+            self._check(
+                not isinstance(value, float) or math.isfinite(value), name, value, "a number with an end"
+            )
+        self._check(bool(self.host.strip()), "host", self.host, "an address of this machine, as 127.0.0.1")
+        for account in self.accounts:
+            self._check(
+                re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,29}", account) is not None,
+                "accounts",
+                account,
+                "letters and digits, as DU1234567",
+            )
+        self._check(bool(self.username.strip()), "username", self.username, "a name")
+        self._check(
+            re.fullmatch("[A-Z]{3}", self.currency) is not None, "currency", self.currency, "a code, as USD"
+        )
         self._check(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
         self._check(
             bool(self.market or self.synthetic_instruments),
@@ -132,6 +160,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             self.synthetic_instruments,
             "at least one symbol",
         )
+        names = self.synthetic_instruments
+        self._check(len(set(names)) == len(names), "synthetic_instruments", names, "each symbol once")
         self._check(bool(self.accounts), "accounts", self.accounts, "at least one account id")
         self._check(len(set(self.accounts)) == len(self.accounts), "accounts", self.accounts, "all different")
         self._check(
@@ -139,7 +169,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             or (isinstance(self.speed, (int, float)) and 0 < self.speed <= 1e6),
             "speed",
             self.speed,
-            "above 0, 'max' or 'lockstep'",
+            "above 0 and at most 1000000, 'max' or 'lockstep'",
         )
         self._check(
             not self.fa_master or self.fa_master in self.accounts,
@@ -154,6 +184,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for name in (
             "penalty_s",
             "connect_delay_s",
+            "parent_pid",
             "smd_lifetime_s",
             "conflation_ms",
             "history_days",

@@ -30,6 +30,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         average_daily_volume: Of a synthetic market, in units.
         quote_only: Trades are never printed (forex): bars and the fill model ``last`` use the bid.
         session_open, session_close: Regular trading hours ``HH:MM`` in ``time_zone``.
+        underlying_conid: Of an option: what it is on.
     """
 
     contract: Contract
@@ -43,6 +44,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     session_open: str = "09:30"
     session_close: str = "16:00"
     time_zone: str = "America/New_York"
+    underlying_conid: int = 0
 
 
 class MarketEvent(msgspec.Struct, frozen=True, gc=False):

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bt_ibkr.emulator.chains import Chains
+from bt_ibkr.emulator.combos import combo
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.errors import MarketFileError, UsageError
-from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.contract import Contract, Leg, SecurityType, combo_key
 
 # conid, symbol, listing exchange, company name, reference price, annual volatility, daily volume
 _STOCKS: tuple[tuple[int, str, str, str, float, float, float], ...] = (
@@ -91,13 +93,20 @@ _US_ROUTES = ("SMART", "AMEX", "NYSE", "ARCA", "NASDAQ", "BATS", "IEX", "IBKRATS
 class Universe:
     """Instruments by conid and by symbol; the first of a symbol is its primary listing.
 
+    Options and combos are found by their conids, too, but are not listed: there are too many of them.
+
     Args:
         instruments: In the order in which a search shows them.
+
+    Attributes:
+        chains: The options.
     """
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._by_conid: dict[int, Instrument] = {}
         self._by_symbol: dict[str, list[Instrument]] = {}
+        self._combos: dict[int, Instrument] = {}
+        self.chains = Chains()
         for instrument in instruments:
             self.add(instrument)
 
@@ -108,11 +117,26 @@ class Universe:
         return iter(self._by_conid.values())
 
     def __contains__(self, conid: object) -> bool:
-        return conid in self._by_conid
+        return isinstance(conid, int) and self.by_conid(conid) is not None
 
     def by_conid(self, conid: int) -> Instrument | None:
-        """The instrument with that conid, or ``None``."""
-        return self._by_conid.get(conid)
+        """The instrument with that conid, or ``None``; a combo's is below 0."""
+        found = self._by_conid.get(conid)
+        if found is not None:
+            return found
+        return self._combos.get(conid) if conid < 0 else self.chains.by_conid(conid)
+
+    def combo(self, legs: tuple[Leg, ...]) -> Instrument:
+        """The combo of these legs, from now on found by its conid.
+
+        Raises:
+            UsageError: As ``combos.combo``.
+        """
+        key = combo_key(legs)
+        found = self._combos.get(key)
+        if found is None:
+            found = self._combos[key] = combo(legs, self.by_conid)
+        return found
 
     def by_symbol(self, symbol: str) -> list[Instrument]:
         """All instruments of that symbol, whatever the case it is written in."""
@@ -139,6 +163,31 @@ class Universe:
             )
         self._by_conid[conid] = instrument
         self._by_symbol.setdefault(instrument.contract.symbol.upper(), []).append(instrument)
+        self.chains.add(instrument)
+
+    def replace(self, instrument: Instrument) -> None:
+        """Put an instrument in the place of the one that has its conid, whatever that was called."""
+        conid = instrument.contract.conid
+        held = self._by_conid.get(conid)
+        place = 0
+        if held is not None:
+            listed = self._by_symbol.get(held.contract.symbol.upper(), [])
+            if held in listed:
+                place = listed.index(held)
+                listed.remove(held)
+        self._by_conid[conid] = instrument
+        self._by_symbol.setdefault(instrument.contract.symbol.upper(), []).insert(place, instrument)
+
+    def retire(self, conid: int) -> None:
+        """Let a conid be found by itself only, no longer by its symbol."""
+        held = self._by_conid.get(conid)
+        if held is not None:
+            self._by_symbol[held.contract.symbol.upper()].remove(held)
+
+    def remove(self, conid: int) -> None:
+        """Forget an instrument."""
+        self.retire(conid)
+        self._by_conid.pop(conid, None)
 
     def extend_from_table(self, path: Path | str) -> int:
         """Add the rows of a CSV or Parquet table.

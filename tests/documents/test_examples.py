@@ -52,16 +52,20 @@ def test_readme_prints_both_commands_for_windows() -> None:
     assert [block.strip() for block in _blocks("README.md", "bat")] == [windows(RUN), windows(TEST)]
 
 
-def test_example_of_the_readme_trades(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python example, its emulator on a free port and its market faster, ended after some live bars."""
+def test_example_of_the_readme_trades(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python example, its emulator on a free port and its market faster, ended after a fill was shown."""
     (example,) = _blocks("README.md", "python")
     seen: list[bool] = []
+    shown: list[str] = []
     whole = SmaCross.next
 
     def next_and_count(self: Any) -> None:
         whole(self)
         seen.append(bool(self.data.current))
-        if seen.count(True) == 5:
+        shown.append(capsys.readouterr().out)
+        if "".join(shown):
             self.env.runstop()
 
     monkeypatch.setattr(SmaCross, "next", next_and_count)
@@ -71,8 +75,9 @@ def test_example_of_the_readme_trades(monkeypatch: pytest.MonkeyPatch) -> None:
         assert base in code
         assert "speed=1200.0" in code
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102
-    assert seen.count(True) == 5
     assert not seen[0], "history comes first"
+    assert seen[-1]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d [+-]100 at \d+\.\d\d\n", "".join(shown))
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""The instruments that are in the market, and what an event does to them."""
+"""The instruments that are in the market, and what an event does to them.
+
+Options and combos come into the market when they are first asked for. From then on their quotes follow those
+they are made from; an event of an option's own, from the tape or from control, ends that for good.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import msgspec
 
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.listing import Listing, update_quote
+from bt_ibkr.emulator.market.derived import ComboQuote, Derivation, OptionQuote
 from bt_ibkr.emulator.types import Instrument, MarketEvent, QuoteState
 from bt_ibkr.emulator.universe import Universe
 from bt_ibkr.errors import ContractNotFoundError
@@ -23,6 +28,9 @@ class Watcher(Protocol):
 
     def on_event(self, book: Book, event: MarketEvent) -> None:
         """Called after ``on_quote``, if there are orders."""
+
+    def on_reopening(self, book: Book) -> None:
+        """A halt ended."""
 
 
 class Board:
@@ -42,6 +50,8 @@ class Board:
         self._watcher = watcher
         self._clock = clock
         self._listings: dict[int, Listing] = {}
+        self._options: dict[int, list[Listing]] = {}
+        self._combos: dict[int, list[Listing]] = {}
         self.quotes: dict[int, QuoteState] = {}
 
     def __iter__(self) -> Iterator[Listing]:
@@ -64,7 +74,26 @@ class Board:
                 raise ContractNotFoundError(f"Conid {conid} is not in the emulator's universe.")
             listing = self._listings[conid] = Listing(instrument, self._clock())
             self.quotes[conid] = listing.quote
+            self._follow(listing)
         return listing
+
+    def _follow(self, listing: Listing) -> None:
+        """Let an option's or combo's quote follow those it is made from."""
+        listing.derivation = self._derivation(listing.instrument)
+        if listing.derivation is None:
+            return
+        followers = self._combos if listing.instrument.contract.legs else self._options
+        for source in listing.derivation.sources:
+            self.listing(source)
+            followers.setdefault(source, []).append(listing)
+        self._derive(listing)
+
+    def _derivation(self, instrument: Instrument) -> Derivation | None:
+        if instrument.contract.legs:
+            parts = [self._universe.by_conid(leg.conid) for leg in instrument.contract.legs]
+            return ComboQuote(instrument, tuple(part for part in parts if part is not None))
+        underlying = self._universe.by_conid(instrument.underlying_conid)
+        return OptionQuote(instrument, underlying) if underlying is not None else None
 
     def preload(self, conid: int, bars: Sequence[Bar]) -> None:
         """Give history of the time before the tape: minutes or days, see ``BarStore.preload``.
@@ -92,8 +121,50 @@ class Board:
         return listing.bars.bars(start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only)
 
     def apply(self, event: MarketEvent) -> None:
-        """Let an event of a listed instrument happen, now."""
+        """Let an event of a listed instrument happen, now, and what follows from it."""
         listing = self._listings[event.conid]
+        listing.derivation = None
+        self._happen(listing, event)
+        if self._options or self._combos:
+            self._pass_on(listing)
+
+    def _pass_on(self, listing: Listing) -> None:
+        """Derive what is made from the listing: first options, then each combo once, from whole quotes."""
+        changed = [listing, *self._options.get(listing.instrument.contract.conid, ())]
+        for option in changed[1:]:
+            self._derive(option)
+        combos = {
+            combo.quote.conid: combo
+            for source in changed
+            for combo in self._combos.get(source.instrument.contract.conid, ())
+        }
+        for combo in combos.values():
+            self._derive(combo)
+
+    def _derive(self, listing: Listing) -> None:
+        if listing.derivation is None:
+            return
+        now_ns, quote = self._clock(), listing.quote
+        top = listing.derivation.top(self.quotes, now_ns)
+        if top is None:
+            return
+        reopened = quote.halted and not top.halted
+        quote.halted = top.halted
+        self._happen(
+            listing,
+            MarketEvent(
+                now_ns,
+                quote.conid,
+                bid=top.bid if top.bid != quote.bid else None,
+                bid_size=top.bid_size,
+                ask=top.ask if top.ask != quote.ask else None,
+                ask_size=top.ask_size,
+            ),
+        )
+        if reopened and listing.book.orders:
+            self._watcher.on_reopening(listing.book)
+
+    def _happen(self, listing: Listing, event: MarketEvent) -> None:
         time_ns = event.time_ns
         if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
             listing.roll(time_ns)
@@ -108,16 +179,18 @@ class Board:
         if listing.book.orders:
             self._watcher.on_event(listing.book, event)
 
-    def set_halted(self, conid: int, on: bool) -> Listing | None:
-        """Halt an instrument or let it trade again; its listing, or ``None`` if nothing changed.
+    def set_halted(self, conid: int, on: bool) -> None:
+        """Halt an instrument and what is made from it, or let them trade again.
 
         Raises:
             ContractNotFoundError: The conid is not in the universe.
         """
         listing = self.listing(conid)
         if listing.quote.halted is on:
-            return None
+            return
         listing.quote.halted = on
         listing.quote.version += 1
         self._watcher.on_quote(listing.instrument, listing.quote, MarketEvent(self._clock(), conid))
-        return listing
+        if not on:
+            self._watcher.on_reopening(listing.book)
+        self._pass_on(listing)

@@ -58,10 +58,18 @@ def load_market(texts: Iterable[str], universe: Universe) -> Tape:
         MarketFileError: As ``parse_market_option`` and ``load_ticks``.
         UsageError: As ``parse_market_option``, or no file was named.
     """
-    tapes = [parse_market_option(text, universe).load() for text in texts]
-    if not tapes:
-        raise UsageError("No market file was named.")
-    return merge(tapes)
+    options: list[MarketOption] = []
+    for text in texts:
+        option = parse_market_option(text, universe)
+        if any(o.instrument is option.instrument and o.path.samefile(option.path) for o in options):
+            raise UsageError(
+                f"Market {text!r} is named a second time: every trade would count twice.",
+                remedy="Name each file once.",
+            )
+        options.append(option)
+    if not options:
+        raise UsageError("No market file was named.", remedy="Name one: FILE or FILE:SYMBOL.")
+    return merge([option.load() for option in options])
 
 
 def _split(text: str) -> tuple[Path, str | None]:

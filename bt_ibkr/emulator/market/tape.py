@@ -162,7 +162,7 @@ def load_ticks(path: Path | str, instrument: Instrument) -> Tape:
 
     Raises:
         MarketFileError: The file is missing, unreadable, empty, lacks a column, has times without a zone,
-            or is not in order of time; the message names file and column.
+            is not in order of time, or has a bid above its ask; the message names file and column or row.
     """
     file = Path(path)
     table = _read(file)
@@ -186,6 +186,7 @@ def load_ticks(path: Path | str, instrument: Instrument) -> Tape:
             remedy=f"Columns: ts, {', '.join(VALUE_COLUMNS)}; in bar files ts, {', '.join(_BAR_COLUMNS)}.",
         )
     values = {name: _floats(table, file, name) for name in present}
+    _check_quotes(file, times, values["bid"], values["ask"])
     return Tape(times, np.full(len(times), instrument.contract.conid, dtype=np.int64), values)
 
 
@@ -247,6 +248,27 @@ def _floats(table: Any, path: Path, name: str) -> Floats:
     if np.isinf(values).any() or (values < 0).any():
         raise MarketFileError(f"{path}, column {name}: holds values that are negative or infinite.")
     return values
+
+
+def _check_quotes(path: Path, times: Ints, bid: Floats, ask: Floats) -> None:
+    """A bid above the ask would fill both sides of the market at once. Rows of one time are one change: only what
+    stands after the last of them counts."""
+    last = np.append(times[1:] != times[:-1], True)
+    bids, asks = _standing(bid), _standing(ask)
+    crossed = np.flatnonzero(last & (bids > asks) & (asks > 0))
+    if len(crossed):
+        row = int(crossed[0])
+        raise MarketFileError(
+            f"{path}: row {row + 1} leaves the bid {bids[row]:g} above the ask {asks[row]:g} (so do "
+            f"{len(crossed) - 1} more).",
+            remedy="Leave such quotes out, or put a bid and an ask that move together into one row.",
+        )
+
+
+def _standing(column: Floats) -> Floats:
+    """The value that stands at each row: the last that was told."""
+    told = np.where(np.isnan(column), 0, np.arange(len(column)))
+    return column[np.maximum.accumulate(told)]
 
 
 def _check_bars(path: Path, opened: Floats, high: Floats, low: Floats, close: Floats) -> None:

@@ -14,6 +14,7 @@ from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.errors import JSON, ApiError
 from bt_ibkr.emulator.services.json import decode, encode
 from bt_ibkr.emulator.services.oauth import refusals
+from bt_ibkr.emulator.services.oauth.client_folder import write_folder
 from bt_ibkr.emulator.services.oauth.material import Material
 from bt_ibkr.emulator.services.oauth.oauth1 import OAuth1
 from bt_ibkr.emulator.services.oauth.oauth2 import OAuth2
@@ -50,8 +51,10 @@ class Door:
         wall = self._wall
         self.oauth1 = OAuth1(settings, self.material, wall)
         self.oauth2 = OAuth2(settings, self.material, core.settings.username, wall)
+        #: The login file of a client, if its half was to be written.
+        self.login_file: Path | None = None
         if settings.key_folder:
-            self.material.write(Path(settings.key_folder))
+            self.login_file = write_folder(settings, core.settings.username, self.material)
         if self.kind != "gateway" and core.session.tier is Tier.READY:
             # A log-on by OAuth or token opens no brokerage session: the client must.
             core.set_tier(Tier.NO_BRIDGE)

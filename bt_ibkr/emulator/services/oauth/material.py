@@ -33,6 +33,8 @@ _RSA_BITS: Final = 2048
 #: Shortest RSA key of an OAuth 2.0 client.
 _CLIENT_BITS: Final = 3072
 
+_PUBLIC: Final = "Write the public half of a key: openssl pkey -in private.pem -pubout -out public.pem"
+
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
@@ -98,7 +100,7 @@ class Material:
         if path:
             key = _public(path)
             if not isinstance(key, rsa.RSAPublicKey):
-                raise UsageError(f"{path!r} holds no public RSA key.")
+                raise UsageError(f"{path!r} holds no public RSA key.", remedy=_PUBLIC)
             return key
         made = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
         self.private[name] = _pem(made)
@@ -108,7 +110,10 @@ class Material:
         if settings.public_key:
             key = _public(settings.public_key)
             if isinstance(key, rsa.RSAPublicKey) and key.key_size < _CLIENT_BITS:
-                raise UsageError(f"The RSA key in {settings.public_key!r} has less than {_CLIENT_BITS} bits.")
+                raise UsageError(
+                    f"The RSA key in {settings.public_key!r} has less than {_CLIENT_BITS} bits.",
+                    remedy=f"Make one: openssl genrsa -out private.pem {_CLIENT_BITS}",
+                )
             return key
         made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
         if settings.algorithm == "ES256":
@@ -118,8 +123,8 @@ class Material:
         self.private["private_client.pem"] = _pem(made)
         return made.public_key()
 
-    def write(self, folder: Path) -> dict[str, Path]:
-        """Write the client's half, and tell the files by their names: private keys made here, ``access_token``,
+    def client_half(self) -> dict[str, str]:
+        """What the client needs, by the names of its files: private keys made here, ``access_token``,
         ``access_token_secret``, ``dhparam.pem``, ``token``."""
         values = dict(self.private)
         if self.grant is not None:
@@ -128,8 +133,12 @@ class Material:
             values["dhparam.pem"] = self._dh_pem()
         if self.token:
             values["token"] = self.token
+        return values
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write the client's half into ``folder``, each file for its owner only; the files by their names."""
         folder.mkdir(parents=True, exist_ok=True)
-        return {name: _write(folder / name, value) for name, value in values.items()}
+        return {name: write_file(folder / name, value) for name, value in self.client_half().items()}
 
     def _dh_pem(self) -> str:
         numbers = b"".join(_der(0x02, java_bytes(one)) for one in (self.prime, self.generator))
@@ -137,7 +146,8 @@ class Material:
         return "\n".join(("-----BEGIN DH PARAMETERS-----", *lines, "-----END DH PARAMETERS-----", ""))
 
 
-def _write(path: Path, value: str) -> Path:
+def write_file(path: Path, value: str) -> Path:
+    """Write a new file that only its owner can read, in place of any that is there."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(value)
@@ -148,7 +158,10 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as problem:
-        raise UsageError(f"The key file {path!r} cannot be read: {problem.strerror}.") from None
+        raise UsageError(
+            f"The key file {path!r} cannot be read: {problem.strerror}.",
+            remedy="Name a file that you can read.",
+        ) from None
 
 
 def _der(tag: int, content: bytes) -> bytes:
@@ -170,7 +183,10 @@ def _dh(path: str) -> tuple[int, int]:
     # 30 82 <size> 02 82 <size> <prime> 02 01 <generator>
     found = re.match(rb"\x30\x82..\x02\x82(..)", data, re.S)
     if found is None:
-        raise UsageError(f"{path!r} holds no Diffie-Hellman parameters of 1024 bits or more.")
+        raise UsageError(
+            f"{path!r} holds no Diffie-Hellman parameters of 1024 bits or more.",
+            remedy="Make them with: openssl dhparam -out dhparam.pem 2048",
+        )
     start, size = found.end(), int.from_bytes(found[1], "big")
     return int.from_bytes(data[start : start + size], "big"), data[start + size + 2]
 
@@ -179,9 +195,9 @@ def _public(path: str) -> PublicKey:
     try:
         key = serialization.load_pem_public_key(_read(path))
     except ValueError:
-        raise UsageError(f"{path!r} holds no public key in PEM form.") from None
+        raise UsageError(f"{path!r} holds no public key in PEM form.", remedy=_PUBLIC) from None
     if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
-        raise UsageError(f"{path!r} holds neither an RSA nor an EC key.")
+        raise UsageError(f"{path!r} holds neither an RSA nor an EC key.", remedy=_PUBLIC)
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -15,8 +16,8 @@ class AuthenticationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     Attributes:
         kind: ``gateway`` asks for nothing, as the gateway does after a browser login; ``oauth1a`` for a signature
             on every request; ``oauth2`` for the bearer token of an SSO session; ``token`` for a bearer token.
-        key_folder: Where the client's half is written at the start: private keys, tokens, each in a file that
-            only its owner can read. Empty: nowhere.
+        key_folder: Where the client's half is written at the start: private keys, tokens, and a ``login.toml`` that
+            names them, each in a file that only its owner can read. Empty: nowhere.
         skew_s: Furthest a timestamp of OAuth 1.0a may be from the emulator's clock; also how long nonces are
             remembered.
         lifetime_s: Of live session tokens, access tokens and SSO sessions.
@@ -48,7 +49,16 @@ class AuthenticationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     variant: Literal["standard", "institutional"] = "standard"
 
     def __post_init__(self) -> None:
-        if self.skew_s <= 0 or self.lifetime_s <= 0:
-            raise UsageError("Emulator setting authentication: skew_s and lifetime_s must be above 0.")
-        if not self.consumer_key or not self.client_id or not self.key_id:
-            raise UsageError("Emulator setting authentication: a consumer or client has a name.")
+        for name in ("skew_s", "lifetime_s"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UsageError(
+                    f"Emulator setting authentication: {name} {value!r} cannot be used.",
+                    remedy="Give seconds above 0.",
+                )
+        for name in ("consumer_key", "client_id", "key_id"):
+            if not getattr(self, name).strip():
+                raise UsageError(
+                    f"Emulator setting authentication: {name} is empty.",
+                    remedy="Leave it out, or give a name.",
+                )
