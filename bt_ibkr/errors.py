@@ -23,7 +23,8 @@
     ├── HistoryError               historical bars could not be had                     exit 6
     ├── OrderError
     │   ├── OrderRefusedError      refused before anything was sent, or by IBKR         exit 9
-    │   │   └── TradingHaltedError trading is halted, or only positions may be reduced  exit 9
+    │   │   ├── TradingHaltedError trading is halted, or only positions may be reduced  exit 9
+    │   │   └── RiskRefusedError   a risk limit forbids it                              exit 9
     │   └── OutcomeUnknownError    sent, but the outcome is not known                   exit 9
     ├── JournalError               the journal of orders cannot be read or written      exit 11
     │   └── JournalLockedError     another process keeps it                             exit 11
@@ -180,6 +181,35 @@ class OrderRefusedError(OrderError):
 
 class TradingHaltedError(OrderRefusedError):
     """Trading is halted, or only orders that protect a position may be sent."""
+
+
+class RiskRefusedError(OrderRefusedError):
+    """A risk limit forbids the order: nothing was sent, and nothing noted in the journal.
+
+    Args:
+        message: The order, the value and the limit.
+        control: Name of the control that refused it.
+        value: What the order has or would lead to, as text.
+        limit: What it may not go beyond, as text.
+        key: The order's key.
+        remedy: What the user can do, and where the limit is set.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        control: str = "",
+        value: str = "",
+        limit: str = "",
+        key: str = "",
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.control = control
+        self.value = value
+        self.limit = limit
+        self.key = key
 
 
 class OutcomeUnknownError(OrderError):

@@ -27,6 +27,7 @@ from bt_ibkr.errors import (
     PortInUseError,
     RequestTimeoutError,
     ResponseError,
+    RiskRefusedError,
     RunFailedError,
     SessionError,
     StrategyError,
@@ -42,7 +43,7 @@ EXIT_CODES = {
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
     HistoryError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,
-    OutcomeUnknownError: 9, TradingHaltedError: 9, JournalError: 11, JournalLockedError: 11,
+    OutcomeUnknownError: 9, TradingHaltedError: 9, RiskRefusedError: 9, JournalError: 11, JournalLockedError: 11,
 }  # fmt: skip
 ALL = [
     kind
@@ -98,11 +99,14 @@ def test_extras() -> None:
     assert (answer.status, answer.body) == (503, "busy")
     assert OrderRefusedError("x", margin=True).margin
     assert not OrderRefusedError("x").margin
+    refusal = RiskRefusedError("x", control="tick", value="1.001", limit="0.01", key="a.00000.1")
+    assert (refusal.control, refusal.value, refusal.limit, refusal.key) == ("tick", "1.001", "0.01", "a.00000.1")
+    assert isinstance(refusal, OrderRefusedError)
     assert JournalLockedError("x", pid=42).pid == 42
     assert JournalLockedError("x").pid is None
 
 
-@pytest.mark.parametrize("kind", [BtIbkrError, UsageError, OutcomeUnknownError])
+@pytest.mark.parametrize("kind", [BtIbkrError, UsageError, OutcomeUnknownError, RiskRefusedError])
 def test_it_survives_another_process(kind: type[BtIbkrError]) -> None:
     copy = pickle.loads(pickle.dumps(kind("What went wrong.", remedy="Do this.")))
     assert type(copy) is kind

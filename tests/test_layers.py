@@ -49,7 +49,7 @@ LAYERS = (
     Layer("2", ("session",), ("0", "1"), ("msgspec", "aiohttp", "uvloop", "cryptography", "jwt", "keyring")),
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
     # Beside the services: what keeps and judges orders knows no server.
-    Layer("3b", ("journal",), ("0", "1"), ("msgspec",)),
+    Layer("3b", ("journal", "risk"), ("0", "1"), ("msgspec",)),
     Layer("4", ("connection",), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp")),
     Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "4"), ("msgspec", "backtrader")),
     Layer("6", ("strategies",), ("5",), ("backtrader",)),
@@ -178,6 +178,8 @@ def test_table_of_the_document_is_the_one_checked() -> None:
         ("bt_ibkr.journal.journal", "bt_ibkr.model.intent", True),
         ("bt_ibkr.journal.journal", "bt_ibkr.services.orders", False),
         ("bt_ibkr.journal.journal", "bt_ibkr.session.http", False),
+        ("bt_ibkr.risk.gate", "bt_ibkr.model.intent", True),
+        ("bt_ibkr.risk.gate", "bt_ibkr.services.orders", False),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.feeds", True),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.session.http", False),
         ("bt_ibkr.emulator.server", "bt_ibkr.wire.values", True),

@@ -107,6 +107,15 @@ class Database:
         """Several queries that see the same moment."""
         return Reading(self, doing)
 
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        self.check_open("be read")
+        try:
+            (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as problem:
+            raise self.error("be read", problem) from None
+        return int(version)
+
     def error(self, doing: str, problem: sqlite3.Error) -> JournalError:
         """``problem`` in plain words."""
         code = getattr(problem, "sqlite_errorcode", 0) & 0xFF

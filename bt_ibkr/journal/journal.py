@@ -11,15 +11,15 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.errors import JournalError, TradingHaltedError
-from bt_ibkr.journal import tables
-from bt_ibkr.journal.database import Database
+from bt_ibkr.journal import queries, tables
+from bt_ibkr.journal.database import Database, Reading
+from bt_ibkr.journal.intake import ExecutionIntake
 from bt_ibkr.journal.lock import OwnerLock
+from bt_ibkr.journal.opening import forget_repair, open_file
 from bt_ibkr.journal.records import (
     RESERVED,
     EventKind,
@@ -29,6 +29,7 @@ from bt_ibkr.journal.records import (
     PositionsBaseline,
     Repair,
 )
+from bt_ibkr.journal.tables import Execute
 from bt_ibkr.journal.transitions import check_transition
 from bt_ibkr.model.intent import OrderIntent, OrderState, parse_key
 from bt_ibkr.model.order import Execution, OrderTicket
@@ -36,10 +37,18 @@ from bt_ibkr.model.trading import Trading, TradingState
 
 #: An intent is refused with less room than this on the disk, so that what comes of those sent can still be noted.
 RESERVE_BYTES: Final = 4_000_000
+#: What a modification never changes.
+_FIXED: Final = ("account", "contract_id", "side", "client_order_id", "parent")
 
 
 class Journal:
-    """Made by ``open``."""
+    """Made by ``open``.
+
+    Attributes:
+        path: The file's real place; ``None`` in memory.
+        repaired: What was wrong with the file when it was opened; ``None`` if nothing was.
+        reserve_bytes: With less room than this on the disk no intent is taken.
+    """
 
     def __init__(
         self,
@@ -49,17 +58,15 @@ class Journal:
         path: Path | None,
         repaired: Repair | None,
     ) -> None:
+        self.path = path
+        self.repaired = repaired
+        self.reserve_bytes = RESERVE_BYTES
         self._database = database
         self._lock = lock
         self._clock = clock
-        self.path = path
-        #: What was wrong with the file when it was opened; ``None`` if nothing was.
-        self.repaired = repaired
-        self.reserve_bytes = RESERVE_BYTES
-        with database.read("be read") as execute:
-            self._epoch: str = execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
-        #: What executions were said to be, where it changed nothing: told once, though it be said at every poll.
-        self._told: set[tuple[object, ...]] = set()
+        self._intake = ExecutionIntake()
+        with self._read() as execute:
+            self._epoch = queries.epoch(execute)
 
     @classmethod
     def open(
@@ -75,31 +82,23 @@ class Journal:
         Args:
             path: Its file; ``None`` for one in memory, which is gone with the process.
             clock: Gives the entries their time.
-            exclusive: Be its owner, as whoever places orders must be. Without, it is read, the trading state is set
-                and orders that flatten positions are intended beside the owner.
+            exclusive: Be its owner, as whoever places orders must be: a damaged file is repaired then. Without,
+                it is read, the trading state is set, and orders that flatten positions are intended beside the
+                owner.
             busy_timeout_s: How long to wait for another process that writes; 2 s for the owner, 10 s for others.
 
         Raises:
             JournalLockedError: It has an owner already; the message names it.
             JournalError: It cannot be opened, is no journal, or is of a later version.
         """
-        if busy_timeout_s is None:
-            busy_timeout_s = 2.0 if exclusive else 10.0
-        if path is None:
-            return cls(Database(None, busy_timeout_s=busy_timeout_s), None, clock, None, None)
-        path = _place(path)
-        lock = OwnerLock(path.with_name(f"{path.name}.lock")) if exclusive else None
-        try:
-            database = Database(path, busy_timeout_s=busy_timeout_s)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
-        return cls(database, lock, clock, path, None)
+        database, lock, place, repaired = open_file(path, clock, exclusive, busy_timeout_s)
+        return cls(database, lock, clock, place, repaired)
 
     def close(self) -> None:
         """Leave it; the file is whole by itself then. A second call does nothing."""
         try:
+            if self._lock is not None and self.repaired is not None and not self._database.closed:
+                forget_repair(self._database)
             self._database.close()
         finally:
             if self._lock is not None:
@@ -114,8 +113,8 @@ class Journal:
 
     def next_sequences(self) -> dict[str, int]:
         """The next free number by name; names that are not in it begin at 1."""
-        with self._database.read("be read") as execute:
-            return dict(execute("SELECT strategy, next FROM sequences").fetchall())
+        with self._read() as execute:
+            return queries.next_sequences(execute)
 
     # Orders
 
@@ -134,17 +133,18 @@ class Journal:
             self._check_key(intent)
         self._check_room()
         now_ns = self._clock.now_ns()
-        with self._database.write("intend", "take an order in, which was not sent") as execute:
-            _check_trading(_trading_state(execute), intents)
+        with self._database.write("intend", "take an order in; it was not sent") as execute:
+            _check_trading(queries.trading_state(execute), intents)
             for intent, body in rows:
+                entry = tables.add_event(execute, now_ns, intent.key, EventKind.INTENDED, "", body)
+                account = intent.ticket.account
                 try:
-                    tables.add_order(execute, now_ns, intent, body)
+                    tables.add_order(execute, entry, intent.key, intent.strategy, account, body)
                 except sqlite3.IntegrityError:
                     raise JournalError(
                         f"The journal {self._database.name} has an order {intent.key!r} already: it was not sent.",
                         remedy="Take the next number of next_sequences().",
                     ) from None
-                tables.add_event(execute, now_ns, intent.key, EventKind.INTENDED, "", body)
 
     def _check_key(self, intent: OrderIntent) -> None:
         parts = parse_key(intent.key)
@@ -198,32 +198,23 @@ class Journal:
         """
         now_ns = self._clock.now_ns()
         with self._database.write("note", f"note {state.value} of {key}", durable=durable) as execute:
-            account, old, quantity = self._standing(execute, key)
-            if old is not state:
-                check_transition(key, old, state, quantity, lambda: _fills(execute, key))
-            if order_id is not None:
-                self._check_order_id(execute, key, account, order_id)
-            tables.set_state(execute, now_ns, key, account, state, order_id, text)
-            payload = tables.encode(tables.StateNote(state, order_id))
-            tables.add_event(execute, now_ns, key, EventKind.STATE, text, payload)
+            order = self._standing(execute, key)
+            ticket = order.intent.ticket
+            if order.state is not state:
+                check_transition(
+                    key, order.state, state, ticket.quantity, lambda: queries.fills(execute, key)
+                )
+            if order_id is not None and order_id != order.order_id:
+                _check_order_id(execute, key, ticket.account, order_id)
+            body = tables.encode(tables.StateNote(state, order_id))
+            entry = tables.add_event(execute, now_ns, key, EventKind.STATE, text, body)
+            tables.set_state(execute, entry, key, ticket.account, state, order_id, text)
 
-    def _standing(self, execute: Any, key: str) -> tuple[str, OrderState, Decimal]:
-        row = execute("SELECT account, state, intent FROM orders WHERE key = ?", (key,)).fetchone()
-        if row is None:
+    def _standing(self, execute: Execute, key: str) -> JournalOrder:
+        order = queries.order(execute, key)
+        if order is None:
             raise JournalError(f"The journal {self._database.name} has no order {key!r}.")
-        return row[0], OrderState(row[1]), tables.decode_intent(row[2]).ticket.quantity
-
-    def _check_order_id(self, execute: Any, key: str, account: str, order_id: str) -> None:
-        row = execute(
-            "SELECT orders.key FROM order_ids JOIN orders ON orders.key = order_ids.key"
-            " WHERE order_ids.account = ? AND order_ids.order_id = ? AND open = 1 AND orders.key <> ?",
-            (account, order_id, key),
-        ).fetchone()
-        if row is not None:
-            raise JournalError(
-                f"IBKR's order id {order_id} cannot be that of {key}: the open order {row[0]} has it.",
-                remedy="Look at both orders in IBKR's own programs.",
-            )
+        return order
 
     def note_event(
         self,
@@ -257,21 +248,21 @@ class Journal:
         """IBKR accepted a modification: this is the order now.
 
         Raises:
-            JournalError: No such order, the ticket is of another contract, side or account, or it is not on the disk.
+            JournalError: No such order, the ticket is of another contract, side or account, or it is not on the
+                disk.
         """
         now_ns = self._clock.now_ns()
+        body = tables.encode(ticket)
         with self._database.write("ticket", f"note the modification of {key}") as execute:
-            self._standing(execute, key)
-            (body,) = execute("SELECT intent FROM orders WHERE key = ?", (key,)).fetchone()
-            old = tables.decode_intent(body).ticket
-            for field in ("account", "contract_id", "side", "client_order_id"):
+            old = self._standing(execute, key).intent.ticket
+            for field in _FIXED:
                 if getattr(old, field) != getattr(ticket, field):
                     raise JournalError(
                         f"The order {key} has {field} {getattr(old, field)!r}; a modification cannot make it "
                         f"{getattr(ticket, field)!r}."
                     )
-            tables.set_ticket(execute, now_ns, key, ticket)
-            tables.add_event(execute, now_ns, key, EventKind.TICKET, "", tables.encode(ticket))
+            entry = tables.add_event(execute, now_ns, key, EventKind.TICKET, "", body)
+            tables.set_ticket(execute, entry, key, body)
 
     def orders(
         self, *, open_only: bool = False, strategy: str | None = None, since_ns: int | None = None
@@ -283,41 +274,18 @@ class Journal:
             strategy: Only those of this strategy.
             since_ns: Only those about which something was noted at or after this time.
         """
-        where, values = _where(
-            ("open = 1", () if open_only else None),
-            ("strategy = ?", _one(strategy)),
-            ("changed_ns >= ?", _one(since_ns)),
-        )
-        with self._database.read("be read") as execute:
-            rows = execute(ORDERS + where + " ORDER BY number", values).fetchall()
-            fills = execute(OPEN_FILLS if open_only else FILLS).fetchall()
-        filled: dict[str, Decimal] = {}
-        for key, quantity in fills:
-            filled[key] = filled.get(key, Decimal(0)) + Decimal(quantity)
-        return tuple(self._order(row[1:], filled.get(row[0], Decimal(0))) for row in rows)
+        with self._read() as execute:
+            return queries.orders(execute, open_only=open_only, strategy=strategy, since_ns=since_ns)
 
     def order(self, key: str) -> JournalOrder | None:
         """The order of this key."""
-        with self._database.read("be read") as execute:
-            row = execute(ORDERS + " WHERE key = ?", (key,)).fetchone()
-            return self._order(row[1:], _fills(execute, key)[0]) if row is not None else None
+        with self._read() as execute:
+            return queries.order(execute, key)
 
     def by_order_id(self, account: str, order_id: str) -> JournalOrder | None:
         """The order that has, or had before a modification, this id of IBKR's."""
-        with self._database.read("be read") as execute:
-            row = execute(
-                "SELECT key FROM order_ids WHERE account = ? AND order_id = ?", (account, order_id)
-            ).fetchone()
-        return self.order(row[0]) if row is not None else None
-
-    def _order(self, row: tuple[Any, ...], filled: Decimal) -> JournalOrder:
-        try:
-            return tables.order_of(row, filled)
-        except (ValueError, msgspec.DecodeError) as problem:
-            raise JournalError(
-                f"The journal {self._database.name} holds order number {row[0]} in a form that cannot be "
-                f"read: {problem}."
-            ) from None
+        with self._read() as execute:
+            return queries.by_order_id(execute, account, order_id)
 
     # Executions
 
@@ -339,47 +307,10 @@ class Journal:
         """
         if not executions:
             return []
-        now_ns = self._clock.now_ns()
-        told: set[tuple[object, ...]] = set()
         with self._database.write("executions", "take executions in") as execute:
-            applied = [self._take_in(execute, now_ns, told, *one) for one in executions]
-        self._told |= told
+            applied, told = self._intake.add(execute, self._clock.now_ns(), executions)
+        self._intake.committed(told)
         return applied
-
-    def _take_in(
-        self,
-        execute: Any,
-        now_ns: int,
-        told: set[tuple[object, ...]],
-        execution: Execution,
-        key: str | None,
-        source: str,
-    ) -> bool:
-        row = execute(
-            "SELECT number, execution, key FROM executions WHERE account = ? AND execution_id = ?",
-            (execution.account, execution.execution_id),
-        ).fetchone()
-        payload = tables.encode(tables.ExecutionNote(execution, source, now_ns))
-        if row is None:
-            tables.add_event(execute, now_ns, key, EventKind.EXECUTION, "", payload)
-            return tables.add_execution(execute, now_ns, execution, key, source)
-        number, body, old_key = row
-        old = tables.decode_execution(body)
-        # A source that says it so now will say it so at every poll.
-        mark = (msgspec.structs.replace(execution, time_ns=0, order_id=None, order_ref=None), key)
-        if mark in self._told or mark in told:
-            return False
-        told.add(mark)
-        if tables.conflict(old, execution):
-            text = f"came again with other figures from {source}"
-            tables.add_event(execute, now_ns, old_key, EventKind.EXECUTION_CONFLICT, text, payload)
-            return False
-        merged = tables.merge(old, execution)
-        if merged != old or (old_key is None and key is not None):
-            payload = tables.encode(tables.ExecutionNote(merged, source, now_ns))
-            tables.complete_execution(execute, now_ns, number, merged, old_key or key)
-            tables.add_event(execute, now_ns, old_key or key, EventKind.EXECUTION_COMPLETED, "", payload)
-        return False
 
     def executions(
         self,
@@ -390,29 +321,13 @@ class Journal:
         account: str | None = None,
     ) -> tuple[JournalExecution, ...]:
         """Executions, by their own time, superseded ones among them."""
-        where, values = _where(
-            ("key = ?", _one(key)),
-            ("time_ns >= ?", _one(since_ns)),
-            ("key IN (SELECT key FROM orders WHERE strategy = ?)", _one(strategy)),
-            ("account = ?", _one(account)),
-        )
-        query = f"SELECT {tables.EXECUTION_COLUMNS} FROM executions{where} ORDER BY time_ns, number"
-        with self._database.read("be read") as execute:
-            rows = execute(query, values).fetchall()
-        return tuple(tables.execution_of(row) for row in rows)
+        with self._read() as execute:
+            return queries.executions(execute, key=key, since_ns=since_ns, strategy=strategy, account=account)
 
     def versions(self, account: str, execution_id: str) -> tuple[JournalExecution, ...]:
         """An execution and its corrections, the one that counts last."""
-        own = tables.stem_and_revision(execution_id)
-        first, last = (f"{own[0]}.", f"{own[0]}/") if own is not None else (execution_id, execution_id)
-        with self._database.read("be read") as execute:
-            rows = execute(
-                f"SELECT {tables.EXECUTION_COLUMNS} FROM executions WHERE account = ?"
-                " AND execution_id BETWEEN ? AND ? ORDER BY superseded DESC, number",
-                (account, first, last),
-            ).fetchall()
-        found = (tables.execution_of(row) for row in rows)
-        return tuple(one for one in found if tables.same_trade(one.execution.execution_id, execution_id))
+        with self._read() as execute:
+            return queries.versions(execute, account, execution_id)
 
     # The log
 
@@ -420,21 +335,15 @@ class Journal:
         self, *, key: str | None = None, since_ns: int | None = None, limit: int | None = None
     ) -> tuple[JournalEvent, ...]:
         """The log, oldest first; with ``limit`` its last so many entries."""
-        where, values = _where(("key = ?", _one(key)), ("time_ns >= ?", _one(since_ns)))
-        query = f"SELECT number, time_ns, key, kind, text, payload FROM events{where} ORDER BY number DESC LIMIT ?"
-        with self._database.read("be read") as execute:
-            rows = execute(query, (*values, -1 if limit is None else limit)).fetchall()
-        return tuple(
-            JournalEvent(number=number, time_ns=time_ns, key=about, kind=kind, text=text, payload=payload)
-            for number, time_ns, about, kind, text, payload in reversed(rows)
-        )
+        with self._read() as execute:
+            return queries.events(execute, key=key, since_ns=since_ns, limit=limit)
 
     # Trading state and positions
 
     def trading_state(self) -> TradingState:
         """Whether orders may be placed."""
-        with self._database.read("be read") as execute:
-            return _trading_state(execute)
+        with self._read() as execute:
+            return queries.trading_state(execute)
 
     def set_trading_state(self, state: TradingState) -> None:
         """Set it. When this returns, no later ``intend`` of any process passes a state it forbids.
@@ -442,26 +351,20 @@ class Journal:
         Raises:
             JournalError: It is not on the disk: the old state stands.
         """
+        now_ns = self._clock.now_ns()
         with self._database.write("trading", "set the trading state") as execute:
-            tables.set_trading(execute, state)
-            tables.add_event(
-                execute, self._clock.now_ns(), None, EventKind.TRADING, state.mode.value, tables.encode(state)
-            )
+            text, body = state.mode.value, tables.encode(state)
+            entry = tables.add_event(execute, now_ns, None, EventKind.TRADING, text, body)
+            tables.set_trading(execute, entry, state)
 
     def data_version(self) -> int:
         """A number that changes when another process has written; a cheap look."""
-        self._database.check_open("be read")
-        (version,) = self._database.connection.execute("PRAGMA data_version").fetchone()
-        return int(version)
+        return self._database.data_version()
 
     def positions_baseline(self, account: str) -> PositionsBaseline | None:
         """The positions to count executions from, if they were set."""
-        with self._database.read("be read") as execute:
-            row = execute("SELECT time_ns, positions FROM baselines WHERE account = ?", (account,)).fetchone()
-        if row is None:
-            return None
-        positions = {int(conid): size for conid, size in tables.decode_positions(row[1]).items()}
-        return PositionsBaseline(account=account, time_ns=row[0], positions=positions)
+        with self._read() as execute:
+            return queries.baseline(execute, account)
 
     def set_positions_baseline(self, account: str, positions: Mapping[int, Decimal], time_ns: int) -> None:
         """Set the positions to count executions from.
@@ -471,68 +374,37 @@ class Journal:
         """
         held = {str(conid): size for conid, size in sorted(positions.items()) if size}
         note = tables.BaselineNote(account, time_ns, held)
+        now_ns = self._clock.now_ns()
         with self._database.write("baseline", "set the positions") as execute:
-            tables.set_baseline(execute, note)
-            now_ns = self._clock.now_ns()
-            tables.add_event(execute, now_ns, None, EventKind.BASELINE, account, tables.encode(note))
+            body = tables.encode(note)
+            entry = tables.add_event(execute, now_ns, None, EventKind.BASELINE, account, body)
+            tables.set_baseline(execute, entry, note)
+
+    def _read(self) -> Reading:
+        return self._database.read("be read")
 
 
-#: The key, then what ``tables.order_of`` takes.
-ORDERS: Final = f"SELECT key, {tables.ORDER_COLUMNS} FROM orders"
-FILLS: Final = "SELECT key, quantity FROM executions WHERE superseded = 0 AND key IS NOT NULL"
-#: From the few open orders to their executions, whatever the planner thinks of the tables' sizes.
-OPEN_FILLS: Final = (
-    "SELECT orders.key, quantity FROM orders CROSS JOIN executions ON executions.key = orders.key"
-    " WHERE open = 1 AND superseded = 0"
-)
-
-
-def _place(path: Path) -> Path:
-    """The file's real place, in a folder that is there."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path.resolve()
-    except OSError as problem:
+def _check_order_id(execute: Execute, key: str, account: str, order_id: str) -> None:
+    row = execute(
+        "SELECT orders.key FROM order_ids JOIN orders ON orders.key = order_ids.key"
+        " WHERE order_ids.account = ? AND order_ids.order_id = ? AND open = 1 AND orders.key <> ?",
+        (account, order_id, key),
+    ).fetchone()
+    if row is not None:
         raise JournalError(
-            f"The journal's folder {path.parent} cannot be made: {problem.strerror}.",
-            remedy="Name another with BT_IBKR_HOME.",
-        ) from None
-
-
-def _one(value: object) -> tuple[object, ...] | None:
-    return None if value is None else (value,)
-
-
-def _where(*conditions: tuple[str, tuple[object, ...] | None]) -> tuple[str, tuple[object, ...]]:
-    """SQL and values of the conditions that are wanted: those whose values are not ``None``."""
-    wanted = [(text, values) for text, values in conditions if values is not None]
-    if not wanted:
-        return "", ()
-    return " WHERE " + " AND ".join(text for text, _ in wanted), sum((v for _, v in wanted), ())
-
-
-def _fills(execute: Any, key: str) -> tuple[Decimal, bool]:
-    """What an order executed, and whether any of it was corrected."""
-    rows = execute("SELECT quantity, superseded FROM executions WHERE key = ?", (key,)).fetchall()
-    filled = sum((Decimal(quantity) for quantity, superseded in rows if not superseded), Decimal(0))
-    return filled, any(superseded for _, superseded in rows)
-
-
-def _trading_state(execute: Any) -> TradingState:
-    row = execute("SELECT mode, reason, by, since_ns FROM trading").fetchone()
-    if row is None:
-        return TradingState(mode=Trading.HALTED, reason="the journal does not say", by="journal")
-    mode, reason, by, since_ns = row
-    return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
+            f"IBKR's order id {order_id} cannot be that of {key}: the open order {row[0]} has it.",
+            remedy="Look at both orders in IBKR's own programs.",
+        )
 
 
 def _check_trading(state: TradingState, intents: Sequence[OrderIntent]) -> None:
     if state.mode is Trading.ACTIVE:
         return
-    refused = [intent for intent in intents if state.mode is Trading.HALTED or not intent.ticket.protective]
+    halted = state.mode is Trading.HALTED
+    refused = [intent for intent in intents if halted or not intent.ticket.protective]
     if not refused:
         return
-    what = "halted" if state.mode is Trading.HALTED else "limited to orders that reduce a position"
+    what = "halted" if halted else "limited to orders that reduce a position"
     why = f": {state.reason}" if state.reason else ""
     by = f" by {state.by}" if state.by else ""
     raise TradingHaltedError(

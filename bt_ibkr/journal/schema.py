@@ -1,7 +1,8 @@
 """Tables of the journal.
 
 ``events`` is the log: it is only ever appended to, and what the other tables hold can be made from it. They hold the
-present state, so that a start need not read the log. A row of the log and what it changes are one transaction.
+present state, so that a start need not read the log; ``event`` in them is the number of the entry that changed the
+row last. An entry and what it changes are one transaction.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CREATE TABLE orders (
     order_id TEXT,
     created_ns INTEGER NOT NULL,
     changed_ns INTEGER NOT NULL,
+    event INTEGER NOT NULL,
     text TEXT NOT NULL,
     intent TEXT NOT NULL
 );
@@ -59,6 +61,7 @@ CREATE TABLE executions (
     superseded INTEGER NOT NULL,
     seen_ns INTEGER NOT NULL,
     time_ns INTEGER NOT NULL,
+    event INTEGER NOT NULL,
     quantity TEXT NOT NULL,
     execution TEXT NOT NULL,
     UNIQUE (account, execution_id)
@@ -79,13 +82,15 @@ CREATE TABLE trading (
     mode TEXT NOT NULL,
     reason TEXT NOT NULL,
     by TEXT NOT NULL,
-    since_ns INTEGER NOT NULL
+    since_ns INTEGER NOT NULL,
+    event INTEGER NOT NULL
 );
-INSERT INTO trading VALUES (1, 'active', '', '', 0);
+INSERT INTO trading VALUES (1, 'active', '', '', 0, 0);
 CREATE TABLE baselines (
     account TEXT PRIMARY KEY NOT NULL,
     time_ns INTEGER NOT NULL,
-    positions TEXT NOT NULL
+    positions TEXT NOT NULL,
+    event INTEGER NOT NULL
 )
 """
 #: How a file of each version becomes one of the next.

@@ -6,16 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bt_ibkr.journal.records import JournalExecution, JournalOrder
 from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState, parse_key
-from bt_ibkr.model.order import Execution, OrderTicket
+from bt_ibkr.model.order import Execution
 from bt_ibkr.model.trading import TradingState
 
 Execute = Callable[..., Any]
+
+
+class Entry(NamedTuple):
+    """A row of the log that changes other tables."""
+
+    number: int
+    time_ns: int
 
 
 class StateNote(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,7 +37,6 @@ class ExecutionNote(msgspec.Struct, frozen=True, omit_defaults=True):
 
     execution: Execution
     source: str
-    seen_ns: int
 
 
 class BaselineNote(msgspec.Struct, frozen=True):
@@ -43,7 +49,8 @@ class BaselineNote(msgspec.Struct, frozen=True):
 
 _encoder: Final = msgspec.json.Encoder()
 decode_intent: Final = msgspec.json.Decoder(OrderIntent).decode
-decode_ticket: Final = msgspec.json.Decoder(OrderTicket).decode
+#: An intent whose ticket is not looked at: what was written under other rules must stay as it is.
+decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_execution: Final = msgspec.json.Decoder(Execution).decode
 decode_state: Final = msgspec.json.Decoder(StateNote).decode
 decode_execution_note: Final = msgspec.json.Decoder(ExecutionNote).decode
@@ -89,18 +96,24 @@ def execution_of(row: tuple[Any, ...]) -> JournalExecution:
     )
 
 
-def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: str, payload: str) -> None:
+def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: str, payload: str) -> Entry:
     """Append to the log."""
-    execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?)", (time_ns, key, kind, text, payload))
+    cursor = execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?)", (time_ns, key, kind, text, payload))
+    return Entry(cursor.lastrowid, time_ns)
 
 
-def add_order(execute: Execute, time_ns: int, intent: OrderIntent, body: str) -> None:
-    """An intent is committed; ``body`` is it as JSON."""
+def add_order(execute: Execute, entry: Entry, key: str, strategy: str, account: str, intent: str) -> None:
+    """An order is intended; ``intent`` is JSON."""
     execute(
-        "INSERT INTO orders VALUES (NULL, ?, ?, ?, 1, 'intended', NULL, ?, ?, '', ?)",
-        (intent.key, intent.strategy, intent.ticket.account, time_ns, time_ns, body),
+        "INSERT INTO orders VALUES (NULL, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
+        (key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
     )
-    parts = parse_key(intent.key)
+    use_key(execute, key)
+
+
+def use_key(execute: Execute, key: str) -> None:
+    """The key's number is taken, and all below it."""
+    parts = parse_key(key)
     if parts is not None:
         execute(
             "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
@@ -110,38 +123,41 @@ def add_order(execute: Execute, time_ns: int, intent: OrderIntent, body: str) ->
 
 
 def set_state(
-    execute: Execute, time_ns: int, key: str, account: str, state: OrderState, order_id: str | None, text: str
+    execute: Execute, entry: Entry, key: str, account: str, state: OrderState, order_id: str | None, text: str
 ) -> None:
     """An order's state; no ``order_id`` or an empty ``text`` leaves the one there is."""
     execute(
         "UPDATE orders SET state = ?, open = ?, order_id = coalesce(?, order_id), changed_ns = ?,"
-        " text = CASE ? WHEN '' THEN text ELSE ? END WHERE key = ?",
-        (state.value, int(state in OPEN), order_id, time_ns, text, text, key),
+        " event = ?, text = CASE ? WHEN '' THEN text ELSE ? END WHERE key = ?",
+        (state.value, int(state in OPEN), order_id, entry.time_ns, entry.number, text, text, key),
     )
     if order_id is not None:
         execute("INSERT OR REPLACE INTO order_ids VALUES (?, ?, ?)", (account, order_id, key))
 
 
-def set_ticket(execute: Execute, time_ns: int, key: str, ticket: OrderTicket) -> None:
-    """An order's ticket after a modification."""
+def set_ticket(execute: Execute, entry: Entry, key: str, ticket: str) -> None:
+    """An order's ticket after a modification; ``ticket`` is JSON."""
     (body,) = execute("SELECT intent FROM orders WHERE key = ?", (key,)).fetchone()
-    intent = msgspec.structs.replace(decode_intent(body), ticket=ticket)
-    execute("UPDATE orders SET intent = ?, changed_ns = ? WHERE key = ?", (encode(intent), time_ns, key))
-
-
-def set_trading(execute: Execute, state: TradingState) -> None:
-    """The trading state."""
+    intent = decode_parts(body) | {"ticket": msgspec.Raw(ticket.encode())}
     execute(
-        "INSERT OR REPLACE INTO trading VALUES (1, ?, ?, ?, ?)",
-        (state.mode.value, state.reason, state.by, state.since_ns),
+        "UPDATE orders SET intent = ?, changed_ns = ?, event = ? WHERE key = ?",
+        (encode(intent), entry.time_ns, entry.number, key),
     )
 
 
-def set_baseline(execute: Execute, note: BaselineNote) -> None:
+def set_trading(execute: Execute, entry: Entry, state: TradingState) -> None:
+    """The trading state."""
+    execute(
+        "INSERT OR REPLACE INTO trading VALUES (1, ?, ?, ?, ?, ?)",
+        (state.mode.value, state.reason, state.by, state.since_ns, entry.number),
+    )
+
+
+def set_baseline(execute: Execute, entry: Entry, note: BaselineNote) -> None:
     """An account's positions to count from."""
     execute(
-        "INSERT OR REPLACE INTO baselines VALUES (?, ?, ?)",
-        (note.account, note.time_ns, encode(note.positions)),
+        "INSERT OR REPLACE INTO baselines VALUES (?, ?, ?, ?)",
+        (note.account, note.time_ns, encode(note.positions), entry.number),
     )
 
 
@@ -154,7 +170,7 @@ def stem_and_revision(execution_id: str) -> tuple[str, int] | None:
     return stem, int(revision)
 
 
-def add_execution(execute: Execute, seen_ns: int, execution: Execution, key: str | None, source: str) -> bool:
+def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str | None, source: str) -> bool:
     """An execution not known before.
 
     Returns:
@@ -162,50 +178,83 @@ def add_execution(execute: Execute, seen_ns: int, execution: Execution, key: str
     """
     account, identity = execution.account, execution.execution_id
     counts = True
-    if (own := stem_and_revision(identity)) is not None:
-        stem, revision = own
-        rows = execute(
-            "SELECT number, execution_id, key FROM executions WHERE account = ? AND execution_id > ?"
-            " AND execution_id < ?",
-            (account, f"{stem}.", f"{stem}/"),
-        ).fetchall()
-        # In this range stand also longer ids that begin alike.
-        family = [row for row in rows if same_trade(row[1], identity)]
-        key = key or next((other_key for _, _, other_key in family if other_key is not None), None)
-        for number, other_id, other_key in family:
-            _, other_revision = stem_and_revision(other_id) or own
-            if other_revision > revision:
-                counts = False
-            else:
-                execute("UPDATE executions SET superseded = 1 WHERE number = ?", (number,))
-            if other_key is None and key is not None:
-                execute("UPDATE executions SET key = ? WHERE number = ?", (key, number))
+    family = _family(execute, account, identity)
+    key = key or next((row[2] for row in family if row[2] is not None), None)
+    for number, other_id, other_key in family:
+        if _revision(other_id) > _revision(identity):
+            counts = False
+        else:
+            execute("UPDATE executions SET superseded = 1 WHERE number = ?", (number,))
+        if other_key is None and key is not None:
+            execute("UPDATE executions SET key = ? WHERE number = ?", (key, number))
     execute(
-        "INSERT INTO executions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO executions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             account,
             identity,
             key,
             source,
             int(not counts),
-            seen_ns,
+            entry.time_ns,
             execution.time_ns,
+            entry.number,
             str(execution.quantity),
             encode(execution),
         ),
     )
-    if key is not None:
-        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (seen_ns, key))
+    _touch(execute, entry, key)
     return counts
 
 
 def complete_execution(
-    execute: Execute, seen_ns: int, number: int, execution: Execution, key: str | None
+    execute: Execute, entry: Entry, number: int, execution: Execution, key: str | None
 ) -> None:
     """More is known of an execution than before."""
-    execute("UPDATE executions SET execution = ?, key = ? WHERE number = ?", (encode(execution), key, number))
+    execute(
+        "UPDATE executions SET execution = ?, key = ?, event = ? WHERE number = ?",
+        (encode(execution), key, entry.number, number),
+    )
+    for other, _, other_key in _family(execute, execution.account, execution.execution_id):
+        if other_key is None and key is not None:
+            execute("UPDATE executions SET key = ? WHERE number = ?", (key, other))
+    _touch(execute, entry, key)
+
+
+def _touch(execute: Execute, entry: Entry, key: str | None) -> None:
+    """Something about the order was noted, though nothing in its row changes."""
     if key is not None:
-        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (seen_ns, key))
+        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (entry.time_ns, key))
+
+
+def _family(execute: Execute, account: str, execution_id: str) -> list[tuple[int, str, str | None]]:
+    """Number, id and key of the other versions of an execution: what corrects it, or it corrects."""
+    own = stem_and_revision(execution_id)
+    if own is None:
+        return []
+    rows = execute(
+        "SELECT number, execution_id, key FROM executions WHERE account = ? AND execution_id > ?"
+        " AND execution_id < ?",
+        (account, f"{own[0]}.", f"{own[0]}/"),
+    ).fetchall()
+    # In this range stand also longer ids that begin alike.
+    return [row for row in rows if row[1] != execution_id and same_trade(row[1], execution_id)]
+
+
+def _revision(execution_id: str) -> int:
+    own = stem_and_revision(execution_id)
+    return own[1] if own is not None else 0
+
+
+def recount(execute: Execute) -> None:
+    """Find anew which executions are superseded, by their ids alone."""
+    best: dict[tuple[str, str], int] = {}
+    rows = execute("SELECT number, account, execution_id FROM executions").fetchall()
+    families = [(number, account, *own) for number, account, one in rows if (own := stem_and_revision(one))]
+    for _, account, stem, revision in families:
+        best[account, stem] = max(revision, best.get((account, stem), revision))
+    for number, account, stem, revision in families:
+        superseded = int(revision < best[account, stem])
+        execute("UPDATE executions SET superseded = ? WHERE number = ?", (superseded, number))
 
 
 def same_trade(one: str, other: str) -> bool:

@@ -120,4 +120,4 @@ def combo_multiplier(parts: Iterable[tuple[int, float]]) -> float:
         return float(multipliers.pop())
     scale = max(-int(size.normalize().as_tuple().exponent) for _, size in found)
     whole = [int(ratio * size.scaleb(max(scale, 0))) for ratio, size in found]
-    return math.gcd(*whole) / 10 ** max(scale, 0)
+    return float(math.gcd(*whole) / 10 ** max(scale, 0))

@@ -48,6 +48,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         message_ids: What a policy should go by: ``o163`` …
         options: Words of the buttons.
         others: Further questions of the same answer, each with its own reply id.
+        prompts: Questions of the other kind in the same answer.
         acks: Orders of the same answer that were accepted already.
     """
 
@@ -56,6 +57,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     message_ids: tuple[str, ...]
     options: tuple[str, ...] = ()
     others: tuple[Question, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
     acks: tuple[OrderAck, ...] = ()
 
 
@@ -72,13 +74,19 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """A question of the other kind, also sent by topic ``ntf``; answered with ``POST /iserver/notification``
-    and one of ``options``."""
+    and one of ``options``.
+
+    Attributes:
+        others, acks: Further prompts, and accepted orders, of the same answer.
+    """
 
     order_id: str
     request_id: str
     text: str
     options: tuple[str, ...]
     message_id: str | None = None
+    others: tuple[Prompt, ...] = ()
+    acks: tuple[OrderAck, ...] = ()
 
 
 Submission = Accepted | Question | Refused | Prompt
@@ -160,8 +168,7 @@ def submission(body: object, status: int = 200) -> Submission:
     if isinstance(value, dict):
         return _single(value)
     if isinstance(value, list) and value:
-        first = value[0]
-        return prompt(first) if isinstance(first, dict) and "reqId" in first else _rows(value)
+        return _rows(value)
     raise WireError(f"An order was answered with {fields.show(value) if value else 'nothing'}.")
 
 
@@ -186,8 +193,12 @@ def _envelope(value: dict[str, object]) -> bool:
 def _rows(items: list[object]) -> Submission:
     acks: list[OrderAck] = []
     questions: list[Question] = []
+    prompts: list[Prompt] = []
     refusals: list[str] = []
     for item in items:
+        if isinstance(item, dict) and "reqId" in item:
+            prompts.append(prompt(item))
+            continue
         row = fields.payload(item, _Row, "answer to an order")
         text = error_text(item) or error_text([item])
         if row.order_id is not None and fields.text(row.order_id) != _SENTINEL:
@@ -206,7 +217,9 @@ def _rows(items: list[object]) -> Submission:
         return Refused(text=" ".join(refusals), left_over=tuple(acks))
     if questions:
         first, *others = questions
-        return msgspec.structs.replace(first, others=tuple(others), acks=tuple(acks))
+        return msgspec.structs.replace(first, others=tuple(others), prompts=tuple(prompts), acks=tuple(acks))
+    if prompts:
+        return msgspec.structs.replace(prompts[0], others=tuple(prompts[1:]), acks=tuple(acks))
     return Accepted(acks=tuple(acks))
 
 

@@ -250,7 +250,8 @@ def test_combo() -> None:
 
 
 def test_at_the_close_is_of_one_day() -> None:
-    for kind, more in ((bt.Order.Close, {}), (ExecType.LOC, {"price": 99.0})):
+    cases: tuple[tuple[Any, dict[str, Any]], ...] = ((bt.Order.Close, {}), (ExecType.LOC, {"price": 99.0}))
+    for kind, more in cases:
         for valid in (None, bt.Order.DAY, datetime(2026, 3, 3, tzinfo=UTC)):
             assert ticket(exectype=kind, valid=valid, **more).time_in_force is TimeInForce.DAY
 

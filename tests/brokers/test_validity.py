@@ -35,6 +35,15 @@ class Asked(tzinfo):
     def fromutc(self, moment: datetime) -> datetime:
         return moment.replace(tzinfo=UTC).astimezone(self.zone)
 
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return self.zone.utcoffset(moment)
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        return self.zone.dst(moment)
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return self.zone.tzname(moment)
+
     def normalize(self, moment: datetime) -> datetime:
         return moment
 
@@ -103,7 +112,8 @@ def test_a_date_is_the_end_of_its_session_at_the_exchange(
 ) -> None:
     if "security_type" in changes:
         changes = changes | {"security_type": SecurityType(changes["security_type"])}
-    contract = Contract(**({"conid": 1, "symbol": "X", "security_type": SecurityType.STOCK} | changes))
+    plain: dict[str, Any] = {"conid": 1, "symbol": "X", "security_type": SecurityType.STOCK}
+    contract = Contract(**(plain | changes))
     moment = expiry(day, contract=contract, extended=extended)
     assert moment == datetime.fromisoformat(wanted)
 

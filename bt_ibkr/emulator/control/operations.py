@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from bt_ibkr.emulator.control import arguments as args
+from bt_ibkr.emulator.control.admin import AdminOperations
 from bt_ibkr.emulator.control.arguments import ControlError
 from bt_ibkr.emulator.drive import Drive
 from bt_ibkr.emulator.faults.specs import AnySpec
 from bt_ibkr.emulator.services.core import Core
 from bt_ibkr.emulator.services.session.state import Tier
 from bt_ibkr.emulator.types import MarketEvent
+from bt_ibkr.errors import BtIbkrError
 
 Answer = dict[str, Any]
 
@@ -51,6 +53,22 @@ class Operations:
             "faults": (args.Faults, self._faults),
             "clear_faults": (args.ClearFaults, self._clear_faults),
         }
+        for admin, (into, function) in AdminOperations(core).table().items():
+            self._table[admin] = (into, self._sent(function))
+
+    def _sent(self, function: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+        """The same, and what clients are told of it is with their sockets before the answer leaves."""
+
+        def call(given: Any) -> Answer:
+            self._drive.catch_up()
+            try:
+                return function(given)
+            except BtIbkrError as problem:
+                raise ControlError(str(problem)) from None
+            finally:
+                self._core.hub.flush()
+
+        return call
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,6 +137,7 @@ class Operations:
     def _reset(self, given: args.Reset) -> Answer:
         core = self._core
         self._seed = self._seed if given.seed is None else given.seed
+        core.corporate.undo()
         core.engine.reset(self._seed)
         core.reset(self._seed)
         self._drive.reset(started=core.settings.autostart)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bt_ibkr.clock import NS_PER_MS
+from bt_ibkr.emulator.admin.corporate import CorporateActions
 from bt_ibkr.emulator.faults.calendar import Calendar
 from bt_ibkr.emulator.faults.registry import Faults
 from bt_ibkr.emulator.services import errors
@@ -59,6 +60,7 @@ class Core:
         self._server_id = 20_000_000 + settings.seed % 1000
         self.hub = Hub(self)
         engine.set_listener(self.hub)
+        self.corporate = CorporateActions(self)
         self._calendar = Calendar(self)
         self._calendar.arm()
 

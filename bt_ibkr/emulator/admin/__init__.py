@@ -1,0 +1,1 @@
+"""What happens to orders, executions and positions without the client: by other programs, IBKR and issuers."""
