@@ -309,6 +309,11 @@ class IBKRStore:
         self._events.append(report)
 
     @property
+    def guard(self) -> AccountGuard:
+        """Which accounts may be traded."""
+        return self._guard
+
+    @property
     def account(self) -> str:
         """The account traded in; known once the store has started."""
         if self._account is None:

@@ -59,7 +59,7 @@ from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import stream_events, topics
 from bt_ibkr.wire.frames import Frame
-from bt_ibkr.wire.order_answers import WhatIf
+from bt_ibkr.wire.order_answers import Prompt, WhatIf
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -326,6 +326,10 @@ class DirectConnection:
                 self._view.take_pnl(line.account, line.daily)
 
     def _on_notices(self, frame: Frame) -> None:
+        if frame.topic == "ntf" and self._desk is not None:
+            for notice in stream_events.notices(bytes(frame.args)):
+                if isinstance(notice, Prompt):
+                    self._desk.take_prompt(notice)
         self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------

@@ -161,6 +161,21 @@ class AccountGuard:
                 remedy="In Python: IBKRStore(mode='live', account=…, confirm_account=…).",
             )
 
+    def check_further(self, standing: Standing, *, confirmed: bool) -> None:
+        """Before orders may go to a further account of the login.
+
+        Raises:
+            NotArmedError: It is not of the mode's kind, or holds real money and was not confirmed.
+        """
+        self.check_orders(standing)
+        self._check_kind(standing)
+        if self.mode == "live" and not confirmed:
+            raise NotArmedError(
+                f"Mode live trades real money in {standing.account}, and nobody confirmed it.",
+                remedy=f"Name it twice: getbroker(accounts=({standing.account!r},), "
+                f"confirm_accounts=({standing.account!r},)).",
+            )
+
     def _check_kind(self, standing: Standing) -> None:
         if self.mode not in ("paper", "live") or standing.kind == self.mode:
             return

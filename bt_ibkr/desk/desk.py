@@ -29,7 +29,8 @@ from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, Outcome
 from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import OrderIntent, OrderState
 from bt_ibkr.model.order import OrderReport, OrderTicket
-from bt_ibkr.services.orders import BrokenOffError, OrderService, Outcome, Stage, is_done
+from bt_ibkr.services.conversation import BrokenOffError, Stage
+from bt_ibkr.services.orders import OrderService, Outcome, is_done
 from bt_ibkr.services.portfolio import PortfolioService
 
 _log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.http import HttpClient
+from bt_ibkr.wire.order_answers import Prompt
 
 _log = logging.getLogger(__name__)
 
@@ -180,6 +181,17 @@ class TradingDesk:
     @property
     def accounts(self) -> tuple[str, ...]:
         return self._router.accounts
+
+    def take_prompt(self, prompt: Prompt) -> None:
+        """A question about an order that stands already, by topic ``ntf``."""
+        self._spawn(self._answer(prompt), "answer-prompt")
+
+    async def _answer(self, prompt: Prompt) -> None:
+        try:
+            await self._service.answer(prompt)
+        except BtIbkrError as problem:
+            _log.warning("order-prompt-unanswered order_id=%s problem=%s", prompt.order_id, problem)
+            self._tell("question", str(problem))
 
     # -- the session -------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from bt_ibkr.wire.order_answers import (
     whatif,
 )
 from bt_ibkr.wire.order_reports import LiveOrders, live_orders, order_status, trades
-from bt_ibkr.wire.order_request import order_request, orders_request
+from bt_ibkr.wire.order_request import cancel_parameters, order_request, orders_request
 
 __all__ = [
     "Accepted",
@@ -31,6 +31,7 @@ __all__ = [
     "Submission",
     "WhatIf",
     "cancel_answer",
+    "cancel_parameters",
     "live_orders",
     "order_request",
     "order_status",
