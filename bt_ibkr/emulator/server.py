@@ -18,7 +18,8 @@ from bt_ibkr.emulator.build import build_core
 from bt_ibkr.emulator.control.http import add_routes
 from bt_ibkr.emulator.control.operations import Operations
 from bt_ibkr.emulator.drive import Drive
-from bt_ibkr.emulator.faults.gateway import Edge
+from bt_ibkr.emulator.faults.gateway import ORDER_REQUEST, Edge
+from bt_ibkr.emulator.oracle import OrderRequest
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call, Needs, Route, Text
 from bt_ibkr.emulator.services.contracts.routes import ROUTES as CONTRACTS
@@ -202,7 +203,7 @@ class EmulatorServer:
                 call = Call(request.match_info, request.query, await request.read())
                 core.pacing.begin(path)
                 try:
-                    body = await route.handler(core, call)
+                    body = await self._handled(route, request.get(ORDER_REQUEST), call)
                 finally:
                     core.pacing.end(path)
             except ApiError as problem:
@@ -217,6 +218,20 @@ class EmulatorServer:
             return self._response(200, encode(body), JSON, began)
 
         return answer
+
+    async def _handled(self, route: Route, asked: OrderRequest | None, call: Call) -> object:
+        """What the service answers; of an order request, what came of it is written down."""
+        core = self.core
+        if asked is None:
+            return await route.handler(core, call)
+        before = len(core.engine.orders())
+        try:
+            body = await route.handler(core, call)
+        except ApiError as problem:
+            core.oracle.done(asked, before, max(problem.status, 400), None)
+            raise
+        core.oracle.done(asked, before, 200, body)
+        return body
 
     def _response(self, status: int, body: bytes, content_type: str, began: int) -> web.Response:
         took_ms = (time.perf_counter_ns() - began) // 1_000_000

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
+from bt_ibkr.emulator.control.arguments import ControlError
 from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.tls import server_context
@@ -67,6 +69,31 @@ class EmulatorThread:
 
         self._loop.call_soon_threadsafe(work)
         return result.result(_PATIENCE_S)
+
+    def do(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """An operation of the control API that answers at once: ``do("halt", conid=265598)``.
+
+        Raises:
+            ControlError: It cannot be done as asked.
+        """
+
+        def work(server: EmulatorServer) -> dict[str, Any]:
+            answer = server.operations.call(operation, arguments)
+            if inspect.isawaitable(answer):
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                raise ControlError(f"{operation} is asked over HTTP: it answers later.")
+            return answer
+
+        return self.call(work)
+
+    def fault(self, kind: str, **arguments: Any) -> int:
+        """Let something go wrong; the fault's number."""
+        return int(self.do("fault", kind=kind, **arguments)["id"])
+
+    def ledger(self) -> dict[str, Any]:
+        """The truth to compare with: accounts, orders, executions, and every order request."""
+        return self.do("ledger")
 
     def _main(self) -> None:
         try:

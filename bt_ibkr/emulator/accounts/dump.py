@@ -40,6 +40,8 @@ def plain_order(order: EmulatedOrder) -> dict[str, Any]:
         "stop_price": order.stop_price,
         "time_in_force": spec.time_in_force.value,
         "client_order_id": spec.client_order_id,
+        "parent_client_id": spec.parent_client_id,
+        "origin": spec.origin,
         "parent_id": order.parent_id,
         "oca_group": order.oca_group,
         "status": order.status.value,

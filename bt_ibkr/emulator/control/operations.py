@@ -162,7 +162,7 @@ class Operations:
         return {"now_ns": core.now_ns, "conid": given.conid, "halted": given.on}
 
     def _ledger(self, given: args.Nothing) -> Answer:
-        return self._core.engine.ledger()
+        return self._core.oracle.ledger()
 
     def _book(self, given: args.Book) -> Answer:
         """The quote of one instrument and the orders on it that are not done."""

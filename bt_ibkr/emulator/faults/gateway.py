@@ -14,12 +14,15 @@ from aiohttp import web
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.faults.specs import Restart
 from bt_ibkr.emulator.faults.wire import reset
+from bt_ibkr.emulator.oracle import OrderRequest
 from bt_ibkr.emulator.services.session.state import Tier
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
 
 _LOGGER = logging.getLogger(__name__)
+#: Under which a request carries its entry in the record of order requests.
+ORDER_REQUEST = web.RequestKey("order_request", OrderRequest)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Addresses kept before those of closed connections are sorted out.
 _MARKS = 1000
@@ -74,8 +77,14 @@ class Edge:
         self.look_idle(asked=path != "/ws")
         if path in _OPENING:
             core.faults.session.tried()
+        kind = core.oracle.kind_of(request.method, path)
+        asked: OrderRequest | None = None
+        if kind:
+            request[ORDER_REQUEST] = asked = core.oracle.arrived(kind, path, await request.read())
         response = await core.faults.http.around(request, path, lambda: handler(request))
         entry.status = response.status
+        if asked is not None and request.transport is not None and not request.transport.is_closing():
+            asked.status = response.status
         skew_ns = core.faults.market.skew_ns
         if skew_ns and not response.prepared:
             response.headers["Date"] = formatdate(core.wall() + skew_ns / NS_PER_S, usegmt=True)

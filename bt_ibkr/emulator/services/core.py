@@ -10,6 +10,7 @@ from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.emulator.admin.corporate import CorporateActions
 from bt_ibkr.emulator.faults.calendar import Calendar
 from bt_ibkr.emulator.faults.registry import Faults
+from bt_ibkr.emulator.oracle import Oracle
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.marketdata.state import SnapshotStreams
 from bt_ibkr.emulator.services.orders.state import OrdersState
@@ -61,6 +62,7 @@ class Core:
         self.hub = Hub(self)
         engine.set_listener(self.hub)
         self.corporate = CorporateActions(self)
+        self.oracle = Oracle(self)
         self._calendar = Calendar(self)
         self._calendar.arm()
 
@@ -123,6 +125,7 @@ class Core:
         self.orders = OrdersState(seed)
         self.faults.reseed(seed)
         self.faults.listings.forget()
+        self.oracle.forget()
         self.hub.reset()
         self._calendar.arm()
 

@@ -59,6 +59,10 @@ class OrdersState:
         """The submission that waits under ``reply_id``; an id is good for one answer."""
         return self._waiting.pop(reply_id, None)
 
+    def waiting(self, reply_id: str) -> Submission | None:
+        """The submission that waits under ``reply_id``; it goes on waiting."""
+        return self._waiting.get(reply_id)
+
     def register(self, placed: list[Placed]) -> None:
         """Note the client ids of orders that were taken."""
         for one in placed:
