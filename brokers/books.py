@@ -22,6 +22,8 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 
 #: After an execution, the account's own cash figure is believed again once it is this old, market seconds.
 LEDGER_SETTLES_S = 15
+#: So long after an execution IBKR's position may not show it yet, market seconds.
+POSITION_LAGS_S = 15
 #: Whose cash moves by profit and loss, not by what they cost.
 _MARGINED = frozenset({SecurityType.FUTURE, SecurityType.CFD})
 #: Options are by the hundred, where no feed tells the multiplier.
@@ -99,6 +101,22 @@ class Applied(NamedTuple):
     price: float
 
 
+class Adopted(NamedTuple):
+    """A position that was not as the book had it.
+
+    Attributes:
+        difference: In words.
+        conid: Of what.
+        applied: What became of the position, as if it had been traded.
+        price: At which that would have been.
+    """
+
+    difference: Difference
+    conid: int
+    applied: Applied
+    price: float
+
+
 class _History:
     """An instrument's executions on top of the position that was there before them."""
 
@@ -146,13 +164,15 @@ class AccountBook:
     def __init__(self, account: str, instruments: Instruments, clock: Clock) -> None:
         self.account = account
         self.cash = 0.0
-        self._instruments = instruments
+        self.instruments = instruments
         self._clock = clock
         self._positions: dict[int, Any] = {}
         self._exact: dict[int, Decimal] = {}
         self._history: dict[int, _History] = {}
         self._rates: dict[str, float] = {}
         self._last_fill_ns = 0
+        #: When the last execution of each instrument was applied.
+        self._filled_ns: dict[int, int] = {}
 
     def seed(self, positions: Iterable[Position], lines: Iterable[LedgerLine]) -> None:
         """As the account stood when it was attached."""
@@ -177,14 +197,14 @@ class AccountBook:
     def apply(self, execution: Execution, commission: float) -> Applied:
         """Position and cash after one execution."""
         conid = execution.conid
-        self._last_fill_ns = max(self._last_fill_ns, self._clock.now_ns())
+        self._note_fill(conid)
         self._history_of(conid).executions.append(execution)
         position = self._positions.setdefault(conid, bt.Position(0, 0.0))
         before = position.price
         size, price, opened, closed = position.update(float(signed(execution)), execution.price)
         total = self._exact[conid] = self.exact(conid) + signed(execution)
         _settle(position, total)
-        points = -closed * (execution.price - before) if self._instruments.margined(conid) else None
+        points = -closed * (execution.price - before) if self.instruments.margined(conid) else None
         self._move_cash(execution, points, commission)
         return Applied(opened, closed, before, size, price)
 
@@ -196,7 +216,7 @@ class AccountBook:
             commission: What the commission changes by.
         """
         conid = old.conid
-        self._last_fill_ns = max(self._last_fill_ns, self._clock.now_ns())
+        self._note_fill(conid)
         history = self._history_of(conid)
         _, _, realised = history.replay()
         history.put(old, new)
@@ -204,9 +224,14 @@ class AccountBook:
         self._exact[conid] = total
         position = self._positions.setdefault(conid, bt.Position(0, 0.0))
         position.set(_plain(total), price)
-        margined = self._instruments.margined(conid)
+        margined = self.instruments.margined(conid)
         moved = corrected - realised if margined else _cost(old) - _cost(new)
-        self._add_cash(conid, moved * self._instruments.multiplier(conid) - commission)
+        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission)
+
+    def _note_fill(self, conid: int) -> None:
+        now_ns = self._clock.now_ns()
+        self._filled_ns[conid] = now_ns
+        self._last_fill_ns = max(self._last_fill_ns, now_ns)
 
     def _history_of(self, conid: int) -> _History:
         history = self._history.get(conid)
@@ -216,29 +241,46 @@ class AccountBook:
             history = self._history[conid] = _History(self.exact(conid), price)
         return history
 
-    def adopt(self, positions: Sequence[Position]) -> list[Difference]:
-        """Believe IBKR's positions; what differed from the book."""
+    def adopt(self, positions: Sequence[Position], time_ns: int) -> list[Adopted]:
+        """Believe IBKR's positions; what differed from the book.
+
+        IBKR's positions lag behind executions by seconds: one that was traded just before is left as it is.
+
+        Args:
+            positions: All of the account.
+            time_ns: When they were read.
+        """
         reported = {position.conid: position for position in positions}
         found = []
         for conid in sorted({*reported, *self._exact}):
             told = reported.get(conid)
             theirs = Decimal(0) if told is None else told.quantity
+            if told is not None:
+                self.instruments.note(told)
             ours = self.exact(conid)
-            if told is not None:
-                self._instruments.note(told)
-            if ours == theirs:
-                continue
-            if told is not None:
-                self._set(told)
-            else:
-                self._exact[conid] = Decimal(0)
-                self._positions[conid].set(0, 0.0)
-            self._history.pop(conid, None)
-            found.append(self._difference(conid, ours, theirs))
+            lagging = time_ns - self._filled_ns.get(conid, 0) < POSITION_LAGS_S * NS_PER_S
+            if ours != theirs and not lagging:
+                found.append(self._adopt(conid, ours, theirs, told))
         return found
 
+    def _adopt(self, conid: int, ours: Decimal, theirs: Decimal, told: Position | None) -> Adopted:
+        position = self._positions.setdefault(conid, bt.Position(0, 0.0))
+        price = self.instruments.price(conid, position.price)
+        if told is not None and abs(theirs) > abs(ours):
+            price = told.average_price
+        before = position.price
+        size, new_price, opened, closed = position.clone().update(float(theirs - ours), price)
+        if told is not None:
+            self._set(told)
+        else:
+            self._exact[conid] = theirs
+            _settle(position, theirs)
+        self._history.pop(conid, None)
+        applied = Applied(opened, closed, before, size, new_price)
+        return Adopted(self._difference(conid, ours, theirs), conid, applied, price)
+
     def _difference(self, conid: int, ours: Decimal, theirs: Decimal) -> Difference:
-        name = self._instruments.name(conid)
+        name = self.instruments.name(conid)
         return Difference(
             kind="position",
             subject=name,
@@ -249,7 +291,7 @@ class AccountBook:
         )
 
     def _set(self, told: Position) -> None:
-        self._instruments.note(told)
+        self.instruments.note(told)
         self._exact[told.conid] = told.quantity
         position = self._positions.setdefault(told.conid, bt.Position(0, 0.0))
         position.set(_plain(told.quantity), told.average_price)
@@ -264,14 +306,14 @@ class AccountBook:
     def _move_cash(self, execution: Execution, points: float | None, commission: float) -> None:
         conid = execution.conid
         moved = -_cost(execution) if points is None else points
-        self._add_cash(conid, moved * self._instruments.multiplier(conid) - commission)
+        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission)
 
     def _add_cash(self, conid: int, amount: float) -> None:
         self.cash += amount * self._rate(conid)
 
     def _rate(self, conid: int) -> float:
         """Units of base currency per unit of the instrument's."""
-        return self._rates.get(self._instruments.currency(conid), 1.0)
+        return self._rates.get(self.instruments.currency(conid), 1.0)
 
     def value(self, conids: Iterable[int] | None = None) -> float:
         """Cash and all positions, or the positions of ``conids`` alone."""
@@ -283,10 +325,10 @@ class AccountBook:
         position = self._positions.get(conid)
         if position is None or not position.size:
             return 0.0
-        price = self._instruments.price(conid, position.price)
-        if self._instruments.margined(conid):
+        price = self.instruments.price(conid, position.price)
+        if self.instruments.margined(conid):
             price -= position.price
-        return float(position.size * price * self._instruments.multiplier(conid) * self._rate(conid))
+        return float(position.size * price * self.instruments.multiplier(conid) * self._rate(conid))
 
     def take_ledger(self, lines: tuple[LedgerLine, ...], *, at_once: bool = False) -> None:
         """Cash in the account's base currency: the line at rate 1, or the line that sums all.

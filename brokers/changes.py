@@ -78,7 +78,9 @@ class Changes:
         """
         working = self._records.of(order)
         if working is None:
-            raise OrderRefusedError(f"modify: order {getattr(order, 'ref', order)!r} is none of this broker's.")
+            raise OrderRefusedError(
+                f"modify: order {getattr(order, 'ref', order)!r} is none of this broker's."
+            )
         if working.done:
             raise OrderRefusedError(
                 f"modify: the order {working.key} is {working.order.getstatusname()}.",

@@ -1,4 +1,4 @@
-"""Executions on backtrader's orders: applied, corrected, and shown to its trades where no order stands behind them."""
+"""Executions on backtrader's orders: applied, corrected, and shown to its trades where no order is behind them."""
 
 from __future__ import annotations
 
@@ -90,37 +90,43 @@ def _correct_bit(order: Any, old: Execution, new: Execution) -> None:
             return
 
 
-def shadow(data: Any, owner: Any, trade_id: int, position: Any, size: float, price: float, commission: float,
-           time_ns: int, comminfo: Any) -> Any:  # fmt: skip
+def moved(position: Any, size: float, price: float) -> Applied:
+    """What trading ``size`` (signed) at ``price`` does to a position, which is brought up to date."""
+    before = position.price
+    new_size, new_price, opened, closed = position.update(size, price)
+    return Applied(opened, closed, before, new_size, new_price)
+
+
+def shadow(data: Any, applied: Applied, price: float, commission: float, time_ns: int, comminfo: Any, *,
+           owner: Any = None, trade_id: int = 0) -> Any:  # fmt: skip
     """An order that nobody placed: it shows backtrader's trades a change of the position from elsewhere.
 
     It never reaches ``notify_order``, where a strategy could take it for its own.
 
     Args:
         data: What changed.
-        owner: Whose trades; ``None`` for the first strategy's.
-        trade_id: Which of its trades.
-        position: Before the change; brought up to date.
-        size: Signed.
+        applied: How its position changed.
         price: Per unit.
         commission: In the instrument's currency.
         time_ns: When.
         comminfo: The commission scheme.
+        owner: Whose trades; ``None`` for the first strategy's.
+        trade_id: Which of its trades.
     """
+    opened, closed, before = applied.opened, applied.closed, applied.price_before
+    size = opened + closed
     cls = bt.BuyOrder if size > 0 else bt.SellOrder
     order = cls(
         owner=owner, data=data, size=abs(size), price=price, exectype=bt.Order.Historical, simulated=True,
         tradeid=trade_id,
     )  # fmt: skip
     order.addcomminfo(comminfo)
-    before = position.price
-    new_size, new_price, opened, closed = position.update(size, price)
     closed_commission = commission * abs(closed / size)
     order.execute(
         day_number(time_ns), size, price,
         closed, comminfo.getoperationcost(closed, before), closed_commission,
         opened, comminfo.getoperationcost(opened, price), commission - closed_commission,
-        comminfo.margin, comminfo.profitandloss(-closed, before, price), new_size, new_price,
+        comminfo.margin, comminfo.profitandloss(-closed, before, price), applied.size, applied.price,
     )  # fmt: skip
     order.completed()
     return order

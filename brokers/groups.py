@@ -45,6 +45,10 @@ class Groups:
             if one not in self._members[group]:
                 self._members[group].append(one)
 
+    def members(self, group: str) -> tuple[str, ...]:
+        """Keys of its orders, ended ones too."""
+        return tuple(self._members.get(group, ()))
+
     def names(self) -> tuple[str, ...]:
         """Every group."""
         return tuple(self._members)

@@ -22,7 +22,7 @@ from bt_ibkr.brokers.records import Records, Working
 from bt_ibkr.brokers.tickets import check_size, make_ticket
 from bt_ibkr.brokers.validity import expiry_ns, readable_valid
 from bt_ibkr.clock import NS_PER_S
-from bt_ibkr.connection.interface import AccountEvent, Connection
+from bt_ibkr.connection.interface import AccountEvent, CancelFailed, Connection
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.feeds.ibkr_data import contract_of, is_current
@@ -115,9 +115,7 @@ class Outgoing:
         what = _what(call)
         order, ticket = self._make(call)
         now_ns = self._connection.clock.now_ns()
-        expires_ns = expiry_ns(
-            order, contract_of(call.data), now_ns, extended=ticket.outside_regular_hours
-        )
+        expires_ns = expiry_ns(order, contract_of(call.data), now_ns, extended=ticket.outside_regular_hours)
         working = self._keyed(order, ticket, call.owner)
         working.expires_ns = expires_ns
         self._records.add(working)
@@ -239,7 +237,7 @@ class Outgoing:
             intents.append(_intent(working))
         for working in submission:
             working.submitted = working.awaited = True
-            working.order.submit(self._broker_of(working))
+            working.order.submit(self._records.broker)
             self._records.notify(working.order)
         try:
             self._connection.place(tuple(intents), self._events)
@@ -247,11 +245,6 @@ class Outgoing:
             # Refused on the spot: nothing left.
             for working in submission:
                 self._refuse(working, str(problem))
-
-    @staticmethod
-    def _broker_of(working: Working) -> Any:
-        owner = working.order.p.owner
-        return getattr(owner, "broker", None)
 
     def _protects(self, working: Working) -> bool:
         """Whether the order can only make the present position smaller."""
@@ -282,14 +275,20 @@ class Outgoing:
             self._withdraw_held(working)
             return
         working.cancel_wanted = True
-        self._connection.cancel(working.key, self._events)
+        self.cancel_key(working.key)
 
-    def cancel_refused(self, working: Working, *, known: bool) -> None:
-        """The cancellation was refused (``known``), or whether it was taken is not known."""
-        if not known:
-            return
+    def cancel_key(self, key: str) -> None:
+        """The same by key, for orders that are none of this run's."""
+        try:
+            self._connection.cancel(key, self._events)
+        except BtIbkrError as problem:
+            self._events.append(CancelFailed(key, problem))
+
+    def cancel_refused(self, working: Working) -> None:
+        """The cancellation was refused: it may be asked for again."""
         working.cancel_wanted = False
         if working.expiring:
+            working.expiring = False
             # Its time is over all the same.
             working.expires_ns = self._connection.clock.now_ns() + _EXPIRE_AGAIN_NS
             self.watch(working)
@@ -320,7 +319,7 @@ class Outgoing:
         other = self._records.find(other_key)
         if other is None:
             # Of an earlier run, and of no strategy of this one.
-            self._connection.cancel(other_key, self._events)
+            self.cancel_key(other_key)
             return
         if other.done or other.cancel_wanted:
             return

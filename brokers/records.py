@@ -50,7 +50,7 @@ class Working:
         family: All orders of its submission.
         native: IBKR itself cancels the group's others.
         awaited: It was sent and has no answer of any kind yet.
-        unknown: Its outcome was not known when it was last heard of.
+        unknown: Its outcome is not known, and why; empty where it is.
         expiring: Its cancellation was asked for because its time had come.
         ending: IBKR says that it ended so; true once every execution reported for it is applied.
     """
@@ -71,7 +71,7 @@ class Working:
         self.submitted = False
         self.awaited = False
         self.accepted = False
-        self.unknown = False
+        self.unknown = ""
         self.cancel_wanted = False
         self.expiring = False
         self.expires_ns: int | None = None
@@ -79,7 +79,8 @@ class Working:
         self.ending: OrderStatus | None = None
         self.reported_filled: Decimal | None = None
         self.done = False
-        self.resumed = False
+        #: Told as refused by IBKR: should it stand all the same, the strategy does not know of it.
+        self.refused = False
 
     @property
     def account(self) -> str:
@@ -113,6 +114,8 @@ class Records:
     def __init__(self, clock: Clock, tell: Tell) -> None:
         self._clock = clock
         self.tell = tell
+        #: What ``order.broker`` is.
+        self.broker: Any = None
         self._by_ref: dict[int, Working] = {}
         self._by_key: dict[str, Working] = {}
         self._live: dict[str, Working] = {}
@@ -153,6 +156,14 @@ class Records:
         if text not in self.problems:
             self.problems.append(text)
 
+    def settle(self, working: Working) -> None:
+        """Something is known of what became of it."""
+        working.awaited = False
+        if working.unknown:
+            if working.unknown in self.problems:
+                self.problems.remove(working.unknown)
+            working.unknown = ""
+
     # -- states ------------------------------------------------------------------------------------
 
     def end(self, working: Working, status: int) -> None:
@@ -160,7 +171,7 @@ class Records:
         order = working.order
         self.close(working)
         order.status = status
-        order.broker = order.broker or None
+        order.broker = self.broker
         order.executed.dt = self.moment(order.data)
         self.notify(order)
 
@@ -180,7 +191,9 @@ class Records:
     def notify(self, order: Any) -> None:
         """Queue a clone: one for each change, in order."""
         clone = order.clone()
-        if clone.p.simulated or len(clone.data):
+        # The order that shows a position from before the run is of no bar.
+        seed = clone.p.simulated and clone.exectype != bt.Order.Historical
+        if seed or len(clone.data):
             self._notes.append(clone)
         else:
             self._early.append(clone)
@@ -199,8 +212,3 @@ class Records:
         if ready:
             self._early = deque(clone for clone in self._early if not len(clone.data))
             self._notes.extendleft(reversed(ready))
-
-
-def is_buy(order: Any) -> bool:
-    """backtrader's word for it."""
-    return bool(order.ordtype == bt.Order.Buy)
