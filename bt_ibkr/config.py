@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -188,3 +189,11 @@ def _check_address(address: str) -> None:
             f"The gateway address {address!r} is not an http or https URL.",
             remedy=f"Give it in full, for example {DEFAULT_GATEWAY}.",
         )
+
+
+def state_directory() -> Path:
+    """Where this product keeps what must outlive a run: ``$BT_IBKR_HOME``, else the user's state directory."""
+    home = os.environ.get("BT_IBKR_HOME")
+    if home:
+        return Path(home)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "bt_ibkr"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bt_ibkr.clock import Clock, SystemClock
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
@@ -410,7 +410,11 @@ class DirectConnection:
         """The desk comes with the first account: its journal lies under that account's name."""
         assert self._session is not None
         place = self._journal_place
-        path = None if isinstance(place, JournalInMemory) else place or journal_path(account)
+        path = (
+            None
+            if isinstance(place, JournalInMemory)
+            else place or state_directory() / "journal" / f"{account}.sqlite"
+        )
         journal = Journal.open(path, clock=self._clock)
         view = self._view = SessionView(
             journal=journal,
