@@ -350,7 +350,7 @@ class Bench:
             given = {"timeframe": bt.TimeFrame.Minutes, "backfill_start": False} | dict(feed)
             name = given.pop("name", given["dataname"])
             made.adddata(line.store.getdata(**given), name=name)
-        made.setbroker(line.store.getbroker(**({"order_prefix": "t"} | dict(broker or {}))))
+        made.setbroker(line.store.getbroker(**dict(broker or {})))
         if script is not None:
             parameters["script"] = script
         made.addstrategy(strategy, **parameters)

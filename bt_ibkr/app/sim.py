@@ -155,9 +155,7 @@ def _run_against(
         for dataname, name in target.names:
             data = store.getdata(dataname=dataname, backfill_start=False, **timeframe_of(bar))
             cerebro.adddata(data, name=name)
-        # In an emulator of its own a run numbers its orders the same way every time.
-        prefix = f"{result.strategy}-{request.seed}" if target.own else None
-        broker = store.getbroker(order_prefix=prefix)
+        broker = store.getbroker()
         cerebro.setbroker(broker)
         if isinstance(clock, ManualClock):
             store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
