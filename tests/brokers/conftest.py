@@ -18,25 +18,44 @@ from bt_ibkr.connection.interface import (
     ExecutionReported,
     FeedEvent,
     OrderChanged,
+    OrderFailed,
     OrderPlaced,
     Progress,
+    Reconciled,
     StoreEvent,
-    Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import DataQuality, Tick
-from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, Side
-from bt_ibkr.model.portfolio import LedgerLine
+from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket, Side
+from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.store import IBKRStore
+from bt_ibkr.wire.order_answers import WhatIf
 
 ACCOUNT = "DU1"
+NAME = "p"
 CASH = 100_000.0
 START_NS = 1_772_461_800 * NS_PER_S
 MINUTE_NS = 60 * NS_PER_S
+
+
+def key(number: int, name: str = NAME) -> str:
+    """The key of the so manieth order."""
+    return f"{name}.00000.{number}"
+
+
+def held(quantity: str, price: float = 100.0, *, conid: int = 1, account: str = ACCOUNT) -> Position:
+    """A position as IBKR reports it."""
+    return Position(
+        account=account, conid=conid, symbol="X", quantity=Decimal(quantity), average_price=price,
+        average_cost=price, market_price=price, market_value=None, currency="USD", security_type="STK",
+    )  # fmt: skip
 
 
 def ledger_line(cash: float, *, currency: str = "USD", rate: float = 1.0) -> LedgerLine:
@@ -61,8 +80,17 @@ class Played:
         self.contract = contract
         self.ticks: list[TickSink] = []
         self.events: Mailbox[AccountEvent] | None = None
-        self.submissions: list[tuple[Submission, ...]] = []
+        self.submissions: list[tuple[OrderIntent, ...]] = []
         self.cancels: list[str] = []
+        self.changes: list[tuple[str, OrderTicket]] = []
+        self.halts: list[tuple[TradingState, bool, bool]] = []
+        self.asked: list[OrderTicket] = []
+        #: What attaching an account finds, beside cash.
+        self.found: dict[str, Any] = {}
+        #: Raised by the next ``place``.
+        self.refuses: OrderRefusedError | None = None
+        self.logins: tuple[str, ...] = (ACCOUNT,)
+        self.attached: list[str] = []
         self.flying = 0
         #: Spoken one by one, each time the store looks.
         self.batches: deque[list[AccountEvent]] = deque()
@@ -75,7 +103,7 @@ class Played:
         pass
 
     def accounts(self) -> tuple[str, ...]:
-        return (ACCOUNT,)
+        return self.logins
 
     def resolve(self, query: ContractQuery) -> Contract:
         return self.contract
@@ -96,14 +124,35 @@ class Played:
 
     def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
         self.events = events
+        self.attached.append(account)
         ledger = {"USD": ledger_line(CASH), "EUR": ledger_line(0.0, currency="EUR", rate=1.25)}
-        return AccountSnapshot(positions=(), executions=(), orders=(), ledger=ledger)
+        found = {"positions": (), "executions": (), "orders": ()} | (self.found if account == ACCOUNT else {})
+        return AccountSnapshot(ledger=ledger, **found)
 
-    def place(self, submissions: tuple[Submission, ...], events: Mailbox[AccountEvent]) -> None:
-        self.submissions.append(submissions)
+    def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+        if self.refuses is not None:
+            problem, self.refuses = self.refuses, None
+            raise problem
+        self.submissions.append(intents)
 
-    def cancel(self, account: str, order_id: str, ref: int, events: Mailbox[AccountEvent]) -> None:
-        self.cancels.append(order_id)
+    def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
+        self.changes.append((key, ticket))
+
+    def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
+        self.cancels.append(key)
+
+    def reconcile(self, account: str) -> None:
+        pass
+
+    def what_if(self, ticket: OrderTicket) -> WhatIf:
+        self.asked.append(ticket)
+        return WhatIf(
+            amount=None, commission=1.0, total=None, currency="USD", equity=None, initial_margin=None,
+            maintenance_margin=None, position=None, warnings=(), error=None,
+        )  # fmt: skip
+
+    def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        self.halts.append((state, cancel_open, flatten))
 
     def is_paper(self) -> bool | None:
         return None
@@ -158,6 +207,7 @@ class Stage:
         security_type: SecurityType = SecurityType.STOCK,
         currency: str = "USD",
         commission_wait: float = 3600.0,
+        **broker: Any,
     ) -> None:
         contract = Contract(
             conid=1, symbol="X", security_type=security_type, exchange="SMART", currency=currency,
@@ -165,7 +215,8 @@ class Stage:
         )  # fmt: skip
         self.connection = Played(contract)
         self.store = IBKRStore(connection=self.connection, bar_grace_s=0.0)
-        self.broker = self.store.getbroker(order_prefix="p", commission_wait=commission_wait)
+        given = {"name": NAME, "commission_wait": commission_wait} | broker
+        self.broker = self.store.getbroker(**given)
         self.cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
         data = self.store.getdata(dataname="X", timeframe=bt.TimeFrame.Minutes, backfill_start=False)
         self.cerebro.adddata(data, name="X")
@@ -210,11 +261,12 @@ def execution(
     order_id: str | None = "900",
     side: Side = Side.BUY,
     commission: float | None = 1.0,
-    ref: str | None = "p-1",
+    ref: str | None = None,
+    account: str = ACCOUNT,
 ) -> Execution:
     return Execution(
         execution_id=f"e{number}",
-        account=ACCOUNT,
+        account=account,
         conid=1,
         symbol="X",
         side=side,
@@ -228,15 +280,29 @@ def execution(
 
 
 class Says:
-    """Reports, in short."""
+    """Reports, in short; of the first order, unless another's number is given. ``of=None`` is another client's."""
 
     @staticmethod
-    def placed(order: Any, order_id: str = "900") -> AccountEvent:
-        return OrderPlaced(order.ref, order_id)
+    def placed(number: int = 1, order_id: str = "900") -> AccountEvent:
+        return OrderPlaced(key(number), order_id)
 
     @staticmethod
-    def fill(number: int, quantity: str, price: float = 100.0, **more: Any) -> AccountEvent:
-        return ExecutionReported(execution(number, quantity, price, **more))
+    def failed(error: BtIbkrError, number: int = 1) -> AccountEvent:
+        return OrderFailed(key(number), error)
+
+    @staticmethod
+    def fill(
+        number: int, quantity: str, price: float = 100.0, *, of: int | None = 1, **more: Any
+    ) -> AccountEvent:
+        return ExecutionReported(execution(number, quantity, price, **more), None if of is None else key(of))
+
+    @staticmethod
+    def corrects(replaced: AccountEvent, quantity: str, price: float = 100.0, *, number: int = 99,
+                 of: int | None = 1, **more: Any) -> AccountEvent:  # fmt: skip
+        """A correction of what ``fill`` said; a bust, if the quantity is 0."""
+        assert isinstance(replaced, ExecutionReported)
+        new = execution(number, quantity, price, **more)
+        return ExecutionReported(new, None if of is None else key(of), replaced.execution)
 
     @staticmethod
     def commission(number: int, quantity: str, price: float = 100.0, **more: Any) -> AccountEvent:
@@ -244,17 +310,27 @@ class Says:
 
     @staticmethod
     def status(
-        status: OrderStatus, filled: str | None = None, *, order_id: str = "900", ref: str | None = "p-1"
+        status: OrderStatus,
+        filled: str | None = None,
+        *,
+        of: int | None = 1,
+        order_id: str = "900",
+        **more: Any,
     ) -> AccountEvent:
-        return OrderChanged(
-            OrderReport(
-                order_id=order_id,
-                account=ACCOUNT,
-                status=status,
-                filled_quantity=None if filled is None else Decimal(filled),
-                order_ref=ref,
-            )
+        report = OrderReport(
+            order_id=order_id,
+            account=ACCOUNT,
+            status=status,
+            filled_quantity=None if filled is None else Decimal(filled),
+            **more,
         )
+        return OrderChanged(report, None if of is None else key(of))
+
+    @staticmethod
+    def reconciled(*positions: Position, complete: bool = True, **more: Any) -> AccountEvent:
+        """An hour later, unless ``time_ns`` says otherwise."""
+        given = {"account": ACCOUNT, "cause": "timer", "time_ns": START_NS + 60 * MINUTE_NS} | more
+        return Reconciled(complete=complete, positions=positions if complete else None, **given)
 
 
 @pytest.fixture
