@@ -15,13 +15,9 @@ from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
     CancelFailed,
-    CommissionReported,
-    ExecutionReported,
     FeedEvent,
     GapReported,
     HistoryArrived,
-    LedgerChanged,
-    OrderChanged,
     OrderFailed,
     OrderPlaced,
     Progress,
@@ -31,14 +27,14 @@ from bt_ibkr.connection.interface import (
     Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.connection.metrics import Metrics
+from bt_ibkr.connection.reports import AccountStream, Reports
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, WireError
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.order import Execution
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
-from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.marketdata import MarketDataService, TickSink
 from bt_ibkr.services.orders import OrderService
@@ -48,7 +44,7 @@ from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
-from bt_ibkr.wire import stream_events, topics
+from bt_ibkr.wire import topics
 from bt_ibkr.wire.frames import Frame
 
 _log = logging.getLogger(__name__)
@@ -56,27 +52,8 @@ T = TypeVar("T")
 
 #: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
 _CALL_S = 60.0
-_SNAPSHOT_TRIES = 3
-#: An execution that the stream has not brought after so long is not on its way any more.
-_LATE_NS = 5 * NS_PER_S
-
-
-class _AccountStream:
-    """One account's events on their way to one mailbox."""
-
-    def __init__(self, account: str, events: Mailbox[AccountEvent]) -> None:
-        self.account = account
-        self.events = events
-        self.executions = ExecutionBook()
-
-    def add_execution(self, execution: Execution) -> bool:
-        """Whether it was new."""
-        new, commission = self.executions.add(execution)
-        if new:
-            self.events.append(ExecutionReported(execution))
-        elif commission:
-            self.events.append(CommissionReported(execution))
-        return new
+#: So many different refusals of the stream are told while it stands.
+_MOST_ERRORS = 100
 
 
 class DirectConnection:
@@ -104,7 +81,6 @@ class DirectConnection:
         self._loop: LoopThread | None = None
         self._session: Session | None = None
         self._store_events: Mailbox[StoreEvent] | None = None
-        self._accounts: dict[str, _AccountStream] = {}
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._opened_once = False
@@ -113,14 +89,20 @@ class DirectConnection:
         self._streams = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
+        #: Refusals told since the stream stands: renewals repeat them every few minutes.
+        self._errors_told: set[str] = set()
+        self._stream_errors = 0
+        self._unreadable_reports = 0
+        self._gaps = 0
+        self._gap_ns = 0
+        self._last_metrics = Metrics()
         self._contracts: ContractService
         self._history: HistoryService
         self._market_data: MarketDataService
         self._portfolio: PortfolioService
         self._orders: OrderService
+        self._reports: Reports
         self._handlers: dict[str, Callable[[Frame], None]] = {
-            "sor": self._on_orders,
-            "str": self._on_executions,
             "ntf": self._on_notices,
             "blt": self._on_notices,
         }
@@ -163,8 +145,13 @@ class DirectConnection:
         self._portfolio = PortfolioService(http)
         self._orders = OrderService(http, self._portfolio, self._policy)
         self._market_data = MarketDataService(session.socket, self._settings, self._wake.set)
+        reports = self._reports = Reports(
+            self._portfolio, session.socket, self._settings, self._clock, self._tell
+        )
+        reports.streaming = self._streams
+        self._handlers |= {"sor": reports.on_orders, "str": reports.on_executions}
         self._opened_once = True
-        self._watch = asyncio.create_task(self._watch_reports(), name="watch-reports")
+        self._watch = asyncio.create_task(reports.watch(), name="watch-reports")
 
     def close(self) -> None:
         loop, session = self._loop, self._session
@@ -173,11 +160,18 @@ class DirectConnection:
             return
         if session is not None:
             try:
-                loop.call(session.close(), 5.0)
+                loop.call(self._end(session), 5.0)
             except (concurrent.futures.TimeoutError, BtIbkrError) as problem:
                 _log.warning("session-close-failed problem=%r", problem)
         loop.stop()
         self._session = None
+
+    async def _end(self, session: Session) -> None:
+        try:
+            await session.close()
+        finally:
+            if self._opened_once:
+                self._last_metrics = await self._count()
 
     def _check_open(self) -> None:
         """Raises where the services were never made: before the first ``open``, or after one that failed."""
@@ -234,20 +228,36 @@ class DirectConnection:
     def _on_frame(self, frame: Frame) -> None:
         topic = frame.topic
         if topic is None:
+            if self._session is not None:
+                self._session.unknowns.topic(None)
+            return
+        if frame.error and not bytes(frame.args):
+            # A refusal, of whatever topic.
+            self._on_error(topic, frame.error)
             return
         handler = self._handlers.get(topic)
         if handler is None and topic.startswith("sld"):
-            handler = self._on_ledger
-        if handler is not None:
-            try:
-                handler(frame)
-            except WireError as problem:
-                # A report that cannot be understood is never guessed at: it is told, loudly.
-                _log.error("report-unreadable topic=%s problem=%s", topic, problem)
-                self._tell("unreadable", f"{topic}: {problem}")
-        elif frame.error:
-            _log.warning("stream-error topic=%s error=%s", topic, frame.error)
-            self._tell("error", f"{topic}: {frame.error}")
+            handler = self._reports.on_ledger
+        if handler is None:
+            if self._session is not None:
+                self._session.unknowns.topic(topic)
+            return
+        try:
+            handler(frame)
+        except WireError as problem:
+            # A report that cannot be understood is never guessed at: it is told, loudly.
+            self._unreadable_reports += 1
+            _log.error("report-unreadable topic=%s problem=%s", topic, problem)
+            self._tell("unreadable", f"{topic}: {problem}")
+
+    def _on_error(self, topic: str, error: str) -> None:
+        self._stream_errors += 1
+        if error in self._errors_told or len(self._errors_told) >= _MOST_ERRORS:
+            _log.debug("stream-error topic=%s error=%s again", topic, error)
+            return
+        self._errors_told.add(error)
+        _log.warning("stream-error topic=%s error=%s", topic, error)
+        self._tell("error", f"{topic}: {error}")
 
     def _tell(self, kind: str, text: str) -> None:
         if self._store_events is not None:
@@ -258,12 +268,16 @@ class DirectConnection:
         self._streams = connected
         if was_connected and not connected and self._opened_once:
             self._market_data.broken()
+            self._reports.broken()
             self._broken = event
         if connected and not was_connected and self._opened_once and self._loop is not None:
             if self._rereading is not None:
                 # It began before this break; what it would bring is no longer the latest.
                 self._rereading.cancel()
-            self._rereading = self._command(self._reread_orders())
+            self._errors_told.clear()
+            self._reports.streaming = True
+            since_ns = event.time_ns if self._broken is None else self._broken.since_ns
+            self._rereading = self._command(self._reports.repair(since_ns))
         if self._store_events is not None:
             self._store_events.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
@@ -280,77 +294,53 @@ class DirectConnection:
                 topics=self._session.socket.subscribed,
                 cause=broken.cause,
             )
+            self._gaps += 1
+            self._gap_ns += gap.end_ns - gap.start_ns
             _log.warning("stream-gap start_ns=%d end_ns=%d cause=%s", gap.start_ns, gap.end_ns, gap.cause)
             self._store_events.append(gap)
-
-    async def _reread_orders(self) -> None:
-        """After a break: what changed meanwhile. Executions are replayed by the stream itself."""
-        reports = await self._portfolio.live_orders()
-        for report in reports:
-            self._route_report(OrderChanged(report))
-
-    async def _watch_reports(self) -> None:
-        """Find by asking what the stream lost while it looked healthy.
-
-        Orders and executions are rare: their silence proves nothing, and subscribing again is not answered where
-        nothing happened. Executions that only asking brings mean that the stream is mute: its topics are
-        subscribed again, and if that was in vain the WebSocket is opened anew.
-        """
-        assert self._session is not None
-        socket, in_vain = self._session.socket, 0
-        while True:
-            await asyncio.sleep(self._settings.mute_s)
-            if not self._streams or not self._accounts:
-                continue
-            try:
-                await self._reread_orders()
-                missed = [one for one in await self._portfolio.trades() if self._missed(one)]
-                if not missed:
-                    in_vain = 0
-                    continue
-                in_vain += 1
-                self._tell("mute", f"The stream did not tell of {len(missed)} executions.")
-                _log.warning("reports-mute executions=%d times=%d", len(missed), in_vain)
-                if in_vain > 1:
-                    await socket.reopen()
-                else:
-                    await socket.ask_again("sor", "str")
-            except BtIbkrError as problem:
-                _log.warning("reports-unread problem=%s", problem)
-
-    def _missed(self, execution: Execution) -> bool:
-        """Take an execution in; whether the stream should have brought it long ago."""
-        stream = self._accounts.get(execution.account)
-        new = stream is not None and stream.add_execution(execution)
-        return new and self._clock.now_ns() - execution.time_ns > _LATE_NS
-
-    def _route_report(self, event: OrderChanged) -> None:
-        stream = self._accounts.get(event.report.account or "")
-        if stream is not None:
-            stream.events.append(event)
-
-    def _on_orders(self, frame: Frame) -> None:
-        for report in stream_events.order_reports(bytes(frame.args)):
-            self._route_report(OrderChanged(report))
-
-    def _on_executions(self, frame: Frame) -> None:
-        for execution in stream_events.executions(bytes(frame.args)):
-            stream = self._accounts.get(execution.account)
-            if stream is not None:
-                stream.add_execution(execution)
-
-    def _on_ledger(self, frame: Frame) -> None:
-        account = (frame.topic or "").partition("+")[2]
-        stream = self._accounts.get(account)
-        if stream is not None:
-            lines = stream_events.ledger_lines(bytes(frame.result))
-            if lines:
-                stream.events.append(LedgerChanged(account, tuple(lines)))
 
     def _on_notices(self, frame: Frame) -> None:
         self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        self._check_open()
+        assert self._loop is not None
+        assert self._session is not None
+        self._loop.loop.call_soon_threadsafe(self._session.take_over)
+
+    def metrics(self) -> Metrics:
+        if self._loop is None or not self._opened_once:
+            return self._last_metrics
+        return self._call(self._count())
+
+    async def _count(self) -> Metrics:
+        session = self._session
+        assert session is not None
+        gate = session.pacing()
+        socket, reports = session.socket, self._reports
+        return Metrics(
+            state=session.state.value,
+            transitions=dict(session.transitions),
+            reconnects=session.reconnects,
+            gaps=self._gaps,
+            gap_s=self._gap_ns / NS_PER_S,
+            frames=socket.received_before + socket.received,
+            unreadable_frames=socket.unreadable,
+            unreadable_reports=self._unreadable_reports,
+            unknown=session.unknowns.count,
+            stream_errors=self._stream_errors,
+            mute_reports=reports.mute,
+            unread_reports=reports.failures,
+            budget=gate.budget,
+            queued=gate.queued,
+            waited_s=gate.waited_s,
+            longest_wait_s=gate.longest_wait_s,
+            waits=gate.waits,
+            penalty_s=gate.penalty_s,
+            penalties=gate.penalties,
+        )
 
     def accounts(self) -> tuple[str, ...]:
         if self._session is None:
@@ -407,12 +397,12 @@ class DirectConnection:
 
     async def _attach(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
         assert self._session is not None
-        stream = _AccountStream(account, events)
+        stream = AccountStream(account, events, self._clock.now_ns())
         portfolio = self._portfolio
         # The order list and the trades are each limited to one call in five seconds: ask side by side.
         listing = asyncio.create_task(portfolio.live_orders(), name="live-orders")
         try:
-            positions, executions = await self._settled(account)
+            positions, executions = await portfolio.settled(account)
             orders = await listing
         finally:
             listing.cancel()
@@ -420,7 +410,7 @@ class DirectConnection:
         for execution in mine:
             stream.executions.add(execution)
         ledger = await portfolio.ledger(account)
-        self._accounts[account] = stream
+        self._reports.add(stream)
         socket = self._session.socket
         for key, text, undo in (
             ("sor", topics.subscribe_orders(), topics.unsubscribe_orders()),
@@ -433,21 +423,6 @@ class DirectConnection:
             executions=mine,
             orders=tuple(o for o in orders if o.account == account),
             ledger=ledger,
-        )
-
-    async def _settled(self, account: str) -> tuple[tuple[Position, ...], tuple[Execution, ...]]:
-        """Positions and executions that belong together: positions stood still while executions were read."""
-        portfolio = self._portfolio
-        positions = await portfolio.positions(account)
-        for _ in range(_SNAPSHOT_TRIES):
-            executions = await portfolio.trades()
-            again = await portfolio.positions(account)
-            if {p.conid: p.quantity for p in again} == {p.conid: p.quantity for p in positions}:
-                return again, executions
-            positions = again
-        raise SessionError(
-            f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
-            remedy="Start when no other client trades in the account.",
         )
 
     # -- commands ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from bt_ibkr.wire import portfolio as wire
 
 _PAGE = 100
 _MOST_PAGES = 1000
+_SNAPSHOT_TRIES = 3
 
 
 class PortfolioService:
@@ -55,6 +56,24 @@ class PortfolioService:
         if not rows:
             rows = wire_orders.trades(await self._http.get("/iserver/account/trades", {"days": str(days)}))
         return rows
+
+    async def settled(self, account: str) -> tuple[tuple[Position, ...], tuple[Execution, ...]]:
+        """Positions and executions that belong together: positions stood still while executions were read.
+
+        Raises:
+            SessionError: They never did.
+        """
+        positions = await self.positions(account)
+        for _ in range(_SNAPSHOT_TRIES):
+            executions = await self.trades()
+            again = await self.positions(account)
+            if {p.conid: p.quantity for p in again} == {p.conid: p.quantity for p in positions}:
+                return again, executions
+            positions = again
+        raise SessionError(
+            f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
+            remedy="Start when no other client trades in the account.",
+        )
 
     async def live_orders(self) -> tuple[OrderReport, ...]:
         """The day's orders of the selected account.

@@ -24,6 +24,7 @@ from bt_ibkr.connection.interface import (
     Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import DataQuality, Tick
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, Side
@@ -73,6 +74,12 @@ class Played:
 
     def close(self) -> None:
         pass
+
+    def take_over(self) -> None:
+        raise AssertionError("nobody else holds the session")
+
+    def metrics(self) -> Metrics:
+        return Metrics()
 
     def accounts(self) -> tuple[str, ...]:
         return (ACCOUNT,)
