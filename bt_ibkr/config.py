@@ -62,7 +62,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         reconnect_first_s, reconnect_longest_s: Back-off between attempts to reopen the WebSocket.
         competing: What to do when another login of the same user holds the brokerage session: ``yield``
             (wait until it is free), ``take_over_once`` (take it, but do not fight if it is taken back), ``ask``
-            (wait for ``Session.take_over``).
+            (wait for ``IBKRStore.take_over``).
         region: Whose midnight resets the session: ``america``, ``europe`` or ``asia``.
         penalty_s: Seconds for which nothing but what protects positions is sent after HTTP 429.
         tick_backlog: So many ticks of a feed wait one by one for a slow reader; beyond, they are conflated, up to as

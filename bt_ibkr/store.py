@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import msgspec
+
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
 from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
@@ -31,6 +33,7 @@ from bt_ibkr.connection.interface import (
     TicksConflated,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import SessionError, UsageError
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.questions import QuestionPolicy
@@ -136,8 +139,12 @@ def _gateway_at(gateway: str, host: str | None, port: int | None) -> str:
     return f"https://{host or 'localhost'}:{port or 5000}/v1/api"
 
 
-def _journal_place(journal: str | Path | None, mode: str | None) -> Path | JournalInMemory | None:
+def _journal_place(
+    journal: str | Path | JournalInMemory | None, mode: str | None
+) -> Path | JournalInMemory | None:
     """A simulation's account is gone with its emulator, and so may its journal be."""
+    if isinstance(journal, JournalInMemory):
+        return journal
     if journal == ":memory:" or (journal is None and mode == "sim"):
         return MEMORY
     return None if journal is None else Path(journal)
@@ -196,7 +203,7 @@ class IBKRStore:
         questions: QuestionPolicy | None = None,
         bar_grace_s: float = 1.5,
         connection: Connection | None = None,
-        journal: str | Path | None = None,
+        journal: str | Path | JournalInMemory | None = None,
         risk: RiskLimits | None = None,
         **ibstore: Any,
     ) -> None:
@@ -303,6 +310,27 @@ class IBKRStore:
         # A market whose clock moves with its reader is never too fast for it, and must repeat exactly.
         waits = math.isinf(self.connection.clock.wall_s(1))
         return 0 if waits else self._tick_backlog
+
+    def take_over(self) -> None:
+        """Take the brokerage session from the other login of the user that has it, once.
+
+        The word that ``SessionSettings(competing="ask")`` waits for; with the other policies it allows one more
+        take-over. From any thread; returns at once, what comes of it is told as a change of state.
+
+        Raises:
+            SessionError: The store is not open.
+        """
+        self.connection.take_over()
+
+    def metrics(self) -> Metrics:
+        """What the session and the feeds have counted so far, and how the request gate stands."""
+        backlogs = [feed.backlog for feed in self._feeds]
+        return msgspec.structs.replace(
+            self.connection.metrics(),
+            ticks_conflated=sum(one.conflated for one in backlogs),
+            ticks_dropped=sum(one.dropped for one in backlogs),
+            slow_episodes=sum(one.episodes for one in backlogs),
+        )
 
     def tell_ticks(self, report: TicksConflated) -> None:
         """A feed's reader fell behind, or caught up; from any thread."""

@@ -352,6 +352,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                     self._live_due = True
             builder.drain(ticks, self._built)
 
+    @property
+    def backlog(self) -> TickBacklog:
+        """The ticks that wait for this feed, and what was counted of them."""
+        return self._ticks
+
     def _catch_up(self) -> bool:
         """All ticks are taken and others were conflated: bring those in; whether there were any."""
         ticks = self._ticks

@@ -26,6 +26,7 @@ from bt_ibkr.app.request import RunRequest, Stopper, emulator_settings, instrume
 from bt_ibkr.app.result import ExecutionRow, RunResult, utc_text
 from bt_ibkr.clock import Clock, ManualClock, ScaledClock
 from bt_ibkr.config import API_PATH, SessionSettings, Trust, rest_base
+from bt_ibkr.connection.direct import JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.feeds import contract_of
@@ -150,6 +151,8 @@ def _run_against(
         bar_grace_s=grace_s(clock, speed),
         # The control API has shown that this is an emulator: no account of it holds money.
         guard=AccountGuard("sim"),
+        # In an emulator of its own a run numbers its orders the same way every time.
+        journal=JournalInMemory(f"{request.seed % 100_000:05d}" if target.own else None),
     )
     with store:
         for dataname, name in target.names:

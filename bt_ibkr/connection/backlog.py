@@ -147,6 +147,8 @@ class TickBacklog(deque[Tick]):
         told: Called when an episode begins (in the loop's thread) and when it is over (in the reader's).
 
     Attributes:
+        room: So many ticks may wait before ``hold`` is due; 0 while the reader is behind.
+        push: Put a tick in at once, where there is room; a deque's own ``append``.
         behind: Ticks are being conflated, or what was conflated has not been caught up with.
         lost: What was conflated had to be dropped.
         conflated: Ticks that were merged into others or dropped, since the start.
@@ -156,7 +158,7 @@ class TickBacklog(deque[Tick]):
 
     __slots__ = (
         "_conflater", "_count", "_dataname", "_end_ns", "_latest", "_limit", "_lock", "_lost_count", "_most",
-        "_push", "_start_ns", "_tell", "behind", "conflated", "dropped", "episodes", "lost",
+        "_start_ns", "_tell", "behind", "conflated", "dropped", "episodes", "lost", "push", "room",
     )  # fmt: skip
 
     def __init__(
@@ -177,7 +179,8 @@ class TickBacklog(deque[Tick]):
         self._dataname = dataname
         self._tell = told
         self._lock = threading.Lock()
-        self._push = super().append
+        self.push = super().append
+        self.room = self._limit
         self._latest: Tick | None = None
         #: Of the present episode, or the last one.
         self._count = self._lost_count = self._start_ns = self._end_ns = 0
@@ -190,17 +193,18 @@ class TickBacklog(deque[Tick]):
     # -- the loop's thread ---------------------------------------------------------------------------
 
     def append(self, item: Tick, /) -> None:
-        """Put a tick in; the hot path of market data."""
-        if self.behind or len(self) >= self._limit:
-            self._hold(item)
+        """Put a tick in."""
+        if len(self) < self.room:
+            self.push(item)
         else:
-            self._push(item)
+            self.hold(item)
 
-    def _hold(self, tick: Tick) -> None:
+    def hold(self, tick: Tick) -> None:
+        """Take in a tick for which there may be no room."""
         with self._lock:
             if not len(self._conflater) and not self.lost and len(self) < self._limit:
                 # The reader has made room meanwhile.
-                self._push(tick)
+                self.push(tick)
                 return
             if not self.behind:
                 self._begin(tick)
@@ -219,6 +223,7 @@ class TickBacklog(deque[Tick]):
         with contextlib.suppress(IndexError):
             self._conflater.begin(self[-1])
         self.behind = True
+        self.room = 0
         self.episodes += 1
         self._count = self._lost_count = 0
         self._start_ns = self._end_ns = tick.time_ns
@@ -244,8 +249,7 @@ class TickBacklog(deque[Tick]):
             self._count += came - len(moved)
             self.conflated += came - len(moved)
             if len(moved) <= self._limit // 2:
-                self.behind = False
-                self._report(over=True)
+                self._caught_up()
         return bool(moved)
 
     def restart(self) -> None:
@@ -253,11 +257,16 @@ class TickBacklog(deque[Tick]):
         with self._lock:
             if not self.lost:
                 return
-            self.lost = self.behind = False
+            self.lost = False
             if self._latest is not None:
-                self._push(self._latest)
+                self.push(self._latest)
                 self._latest = None
-            self._report(over=True)
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        self.behind = False
+        self.room = self._limit
+        self._report(over=True)
 
     def report(self, *, over: bool = False) -> TicksConflated:
         """The present episode, or the last one, as far as it has come."""

@@ -10,7 +10,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_ibkr.clock import Clock, SystemClock
+import msgspec
+
+from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.interface import (
     AccountEvent,
@@ -28,6 +30,7 @@ from bt_ibkr.connection.interface import (
     StoreEvent,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
 from bt_ibkr.errors import (
@@ -64,14 +67,23 @@ from bt_ibkr.wire.order_answers import Prompt, WhatIf
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
+_CALL_S = 60.0
+#: So many different refusals of the stream are told while it stands.
+_MOST_ERRORS = 100
 
-class JournalInMemory:
-    """The journal ends with the run: nothing of it is known to the next."""
+
+class JournalInMemory(msgspec.Struct, frozen=True):
+    """The journal ends with the run: nothing of it is known to the next.
+
+    Attributes:
+        epoch: Of its keys, where the account ends with the run as well; by default one of its own.
+    """
+
+    epoch: str | None = None
 
 
 MEMORY = JournalInMemory()
-#: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
-_CALL_S = 60.0
 
 
 class DirectConnection:
@@ -83,7 +95,7 @@ class DirectConnection:
         clock: Market clock.
         policy: Answers to order questions.
         journal: Where orders are written down before they leave: a file, or ``None`` for the account's own file in
-            the state directory; ``MEMORY`` for a run that nobody has to remember (a simulation).
+            the state directory; ``MEMORY`` for a run that nobody has to remember.
         risk: What may leave.
     """
 
@@ -104,17 +116,24 @@ class DirectConnection:
         self._loop: LoopThread | None = None
         self._session: Session | None = None
         self._store_events: Mailbox[StoreEvent] | None = None
+        self._pending = 0
+        self._pending_lock = threading.Lock()
+        self._opened_once = False
         self._journal_place = journal
         self._risk = risk or RiskLimits()
         self._desk: TradingDesk | None = None
         self._view: SessionView | None = None
         self._boxes: dict[str, list[Mailbox[AccountEvent]]] = {}
-        self._pending = 0
-        self._pending_lock = threading.Lock()
-        self._opened_once = False
         self._streams = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
+        #: Refusals told since the stream stands: renewals repeat them every few minutes.
+        self._errors_told: set[str] = set()
+        self._stream_errors = 0
+        self._unreadable_reports = 0
+        self._gaps = 0
+        self._gap_ns = 0
+        self._last_metrics = Metrics()
         self._contracts: ContractService
         self._history: HistoryService
         self._market_data: MarketDataService
@@ -122,9 +141,9 @@ class DirectConnection:
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "sor": self._on_orders,
             "str": self._on_executions,
+            "spl": self._on_pnl,
             "ntf": self._on_notices,
             "blt": self._on_notices,
-            "spl": self._on_pnl,
         }
 
     @property
@@ -180,10 +199,14 @@ class DirectConnection:
         self._session = None
 
     async def _end(self, session: Session) -> None:
-        desk, self._desk = self._desk, None
-        if desk is not None:
-            await desk.close()
-        await session.close()
+        try:
+            if self._desk is not None:
+                await self._desk.close()
+            await session.close()
+        finally:
+            if self._opened_once:
+                self._last_metrics = await self._count()
+            self._desk = None
 
     def _check_open(self) -> None:
         """Raises where the services were never made: before the first ``open``, or after one that failed."""
@@ -240,20 +263,36 @@ class DirectConnection:
     def _on_frame(self, frame: Frame) -> None:
         topic = frame.topic
         if topic is None:
+            if self._session is not None:
+                self._session.unknowns.topic(None)
+            return
+        if frame.error and not bytes(frame.args):
+            # A refusal, of whatever topic.
+            self._on_error(topic, frame.error)
             return
         handler = self._handlers.get(topic)
         if handler is None and topic.startswith("sld"):
             handler = self._on_ledger
-        if handler is not None:
-            try:
-                handler(frame)
-            except WireError as problem:
-                # A report that cannot be understood is never guessed at: it is told, loudly.
-                _log.error("report-unreadable topic=%s problem=%s", topic, problem)
-                self._tell("unreadable", f"{topic}: {problem}")
-        elif frame.error:
-            _log.warning("stream-error topic=%s error=%s", topic, frame.error)
-            self._tell("error", f"{topic}: {frame.error}")
+        if handler is None:
+            if self._session is not None:
+                self._session.unknowns.topic(topic)
+            return
+        try:
+            handler(frame)
+        except WireError as problem:
+            # A report that cannot be understood is never guessed at: it is told, loudly.
+            self._unreadable_reports += 1
+            _log.error("report-unreadable topic=%s problem=%s", topic, problem)
+            self._tell("unreadable", f"{topic}: {problem}")
+
+    def _on_error(self, topic: str, error: str) -> None:
+        self._stream_errors += 1
+        if error in self._errors_told or len(self._errors_told) >= _MOST_ERRORS:
+            _log.debug("stream-error topic=%s error=%s again", topic, error)
+            return
+        self._errors_told.add(error)
+        _log.warning("stream-error topic=%s error=%s", topic, error)
+        self._tell("error", f"{topic}: {error}")
 
     def _tell(self, kind: str, text: str) -> None:
         if self._store_events is not None:
@@ -268,7 +307,9 @@ class DirectConnection:
             if self._desk is not None:
                 self._desk.disconnected()
         if connected and not was_connected and self._opened_once and self._loop is not None:
-            self._command(self._read_again())
+            self._errors_told.clear()
+            since_ns = event.time_ns if self._broken is None else self._broken.since_ns
+            self._command(self._read_again(since_ns))
         if self._store_events is not None:
             self._store_events.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
@@ -285,13 +326,15 @@ class DirectConnection:
                 topics=self._session.socket.subscribed,
                 cause=broken.cause,
             )
+            self._gaps += 1
+            self._gap_ns += gap.end_ns - gap.start_ns
             _log.warning("stream-gap start_ns=%d end_ns=%d cause=%s", gap.start_ns, gap.end_ns, gap.cause)
             self._store_events.append(gap)
 
-    async def _read_again(self) -> None:
+    async def _read_again(self, since_ns: int) -> None:
         """After a break: what changed meanwhile. Executions are replayed by the stream, too."""
-        if self._desk is not None and (reading := self._desk.connected()) is not None:
-            # Cancelled when the stream breaks again: the next reading takes over.
+        if self._desk is not None and (reading := self._desk.connected(since_ns)) is not None:
+            # The first attempt; others follow by themselves. Cancelled when the stream breaks again.
             await asyncio.wait((reading,))
 
     async def _repair(self, times: int) -> None:
@@ -313,12 +356,12 @@ class DirectConnection:
     def _on_ledger(self, frame: Frame) -> None:
         account = (frame.topic or "").partition("+")[2]
         boxes = self._boxes.get(account)
-        if boxes:
-            lines = stream_events.ledger_lines(bytes(frame.result))
-            if lines and self._view is not None:
-                self._view.take_ledger(account, lines)
-            for box in boxes if lines else ():
-                box.append(LedgerChanged(account, tuple(lines)))
+        if not boxes or not (lines := stream_events.ledger_lines(bytes(frame.result))):
+            return
+        if self._view is not None:
+            self._view.take_ledger(account, lines)
+        for box in boxes:
+            box.append(LedgerChanged(account, tuple(lines)))
 
     def _on_pnl(self, frame: Frame) -> None:
         for line in stream_events.account_pnl(bytes(frame.args)):
@@ -333,6 +376,44 @@ class DirectConnection:
         self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        self._check_open()
+        assert self._loop is not None
+        assert self._session is not None
+        self._loop.loop.call_soon_threadsafe(self._session.take_over)
+
+    def metrics(self) -> Metrics:
+        if self._loop is None or not self._opened_once:
+            return self._last_metrics
+        return self._call(self._count())
+
+    async def _count(self) -> Metrics:
+        session = self._session
+        assert session is not None
+        gate = session.pacing()
+        socket, desk = session.socket, self._desk
+        return Metrics(
+            state=session.state.value,
+            transitions=dict(session.transitions),
+            reconnects=session.reconnects,
+            gaps=self._gaps,
+            gap_s=self._gap_ns / NS_PER_S,
+            frames=socket.received_before + socket.received,
+            unreadable_frames=socket.unreadable,
+            unreadable_reports=self._unreadable_reports,
+            unknown=session.unknowns.count,
+            stream_errors=self._stream_errors,
+            mute_reports=0 if desk is None else desk.mute,
+            unread_reports=0 if desk is None else desk.unread,
+            budget=gate.budget,
+            queued=gate.queued,
+            waited_s=gate.waited_s,
+            longest_wait_s=gate.longest_wait_s,
+            waits=gate.waits,
+            penalty_s=gate.penalty_s,
+            penalties=gate.penalties,
+        )
 
     def accounts(self) -> tuple[str, ...]:
         if self._session is None:
@@ -415,7 +496,8 @@ class DirectConnection:
             if isinstance(place, JournalInMemory)
             else place or state_directory() / "journal" / f"{account}.sqlite"
         )
-        journal = Journal.open(path, clock=self._clock)
+        epoch = place.epoch if isinstance(place, JournalInMemory) else None
+        journal = Journal.open(path, clock=self._clock, epoch=epoch)
         view = self._view = SessionView(
             journal=journal,
             clock=self._clock,
@@ -433,6 +515,8 @@ class DirectConnection:
             tell=self._tell,
             repair=self._repair,
             watch_s=self._settings.mute_s,
+            first_s=self._settings.reconnect_first_s,
+            longest_s=self._settings.reconnect_longest_s,
         )
         view.desk = desk
         desk.start()

@@ -12,6 +12,7 @@ import msgspec
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
@@ -42,7 +43,14 @@ class SessionChanged(msgspec.Struct, frozen=True):
 
 
 class SessionNotice(msgspec.Struct, frozen=True):
-    """Something the session has to tell that changes no state: ``notice``, ``error`` or ``unreadable``."""
+    """Something the session has to tell that changes no state.
+
+    Attributes:
+        kind: ``notice`` (IBKR's, for people), ``error`` (the stream refused something), ``unreadable`` (a report of
+            orders or executions that cannot be understood), ``mute`` (executions that the stream did not tell of),
+            ``unread`` (after a break orders and executions could not be read yet) or ``reread`` (now they were).
+        text: In words.
+    """
 
     kind: str
     text: str
@@ -281,6 +289,16 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """End it; may be called twice."""
+
+    def take_over(self) -> None:
+        """Take the brokerage session from another login of the user, once; returns at once.
+
+        Raises:
+            SessionError: The connection is not open.
+        """
+
+    def metrics(self) -> Metrics:
+        """What was counted; all but what feeds count. After the end, as it was then."""
 
     def accounts(self) -> tuple[str, ...]:
         """Account ids of this login, the selected one first."""

@@ -35,6 +35,9 @@ _SNAPSHOT_TRIES = 3
 GRACE_S = 15
 #: Days of executions that ``/trades`` reaches.
 TRADES_REACH_DAYS = 7
+_DAY_NS = 86_400 * NS_PER_S
+#: From UTC to the clocks by which IBKR may end its day: New York, Zurich, Hong Kong, in winter and in summer.
+_EAST_NS = tuple(hours * 3600 * NS_PER_S for hours in (-5, -4, 0, 1, 2, 8))
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +84,8 @@ class Reconciler:
         router.on_execution = self._count
 
     def _count(self, execution: Execution, replaced: Execution | None) -> None:
+        if execution.legs:
+            return  # the executions of its legs come besides
         held = self.positions.setdefault(execution.account, {})
         change = execution.quantity * execution.side.sign
         if replaced is not None:
@@ -135,10 +140,10 @@ class Reconciler:
     async def attach(self, account: str, sink: Sink) -> AccountSnapshot:
         """Read the account, settle what earlier runs left, and tell ``sink`` of it from now on."""
         since = [order.created_ns for order in self._journal.orders(open_only=True)]
-        now_ns = self._clock.now_ns()
-        day_ns = 86_400 * NS_PER_S
-        days = 1 if not since else min(TRADES_REACH_DAYS, max(1, (now_ns - min(since)) // day_ns + 2))
-        reading = await self._read(account, int(days))
+        baseline = self._journal.positions_baseline(account)
+        if baseline is not None:
+            since.append(baseline.time_ns)
+        reading = await self._read(account, self._days(min(since, default=0)))
         known = {(one.execution.execution_id) for one in self._journal.executions(account=account)}
         differences = self._compare_positions(account, reading, known, outage=True)
         left = [one for one in self._journal.orders(open_only=True) if one.intent.ticket.account == account]
@@ -193,7 +198,9 @@ class Reconciler:
         tracked = self._registry.get(key)
         assert tracked is not None
         executions = tuple(row.execution for row in self._journal.executions(key=key) if not row.superseded)
-        filled = tracked.filled = sum((e.quantity for e in executions), Decimal(0))
+        filled = tracked.filled = sum(
+            (e.quantity for e in executions if e.conid == order.intent.ticket.contract_id), Decimal(0)
+        )
         report = await self._report_of(tracked, reading.orders)
         status = report.status if report is not None else None
         state = _state_of(status, filled, tracked)
@@ -244,8 +251,23 @@ class Reconciler:
 
     # -- while running -----------------------------------------------------------------------------
 
-    async def reconcile(self, account: str, cause: str) -> tuple[Reconciled, tuple[Execution, ...]]:
+    def _days(self, since_ns: int) -> int:
+        """Days of executions to ask for, so that all since then are among them wherever IBKR's day ends."""
+        now_ns = self._clock.now_ns()
+        nights = max(
+            (now_ns + east) // _DAY_NS - ((since_ns or now_ns) + east) // _DAY_NS for east in _EAST_NS
+        )
+        return min(TRADES_REACH_DAYS, 1 + max(0, nights))
+
+    async def reconcile(
+        self, account: str, cause: str, since_ns: int = 0
+    ) -> tuple[Reconciled, tuple[Execution, ...]]:
         """Read again and compare; what was missed is handed on before this returns. Tells everybody attached.
+
+        Args:
+            account: Which.
+            cause: Why, in words.
+            since_ns: Market time up to which the record is whole; 0 for today.
 
         Returns:
             The result, and the executions that only this reading brought.
@@ -254,7 +276,7 @@ class Reconciler:
         lock = self._locks.setdefault(account, asyncio.Lock())
         async with lock:
             try:
-                result, missed = await self._once(account, cause)
+                result, missed = await self._once(account, cause, since_ns)
             except BtIbkrError as problem:
                 _log.warning("reconcile-incomplete account=%s cause=%s problem=%s", account, cause, problem)
                 result = Reconciled(
@@ -271,8 +293,10 @@ class Reconciler:
         """The account's positions as IBKR has them now."""
         return await self._portfolio.positions(account)
 
-    async def _once(self, account: str, cause: str) -> tuple[Reconciled, tuple[Execution, ...]]:
-        reading = await self._read(account, 1)
+    async def _once(
+        self, account: str, cause: str, since_ns: int
+    ) -> tuple[Reconciled, tuple[Execution, ...]]:
+        reading = await self._read(account, self._days(since_ns))
         missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
         listed = set()
@@ -324,6 +348,8 @@ class Reconciler:
             ]
             since += [e for e in reading.executions if known is not None and e.execution_id not in known]
             for execution in since:
+                if execution.legs:
+                    continue
                 change = execution.quantity * execution.side.sign
                 expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
         else:

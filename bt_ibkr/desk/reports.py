@@ -179,7 +179,8 @@ class ReportRouter:
         for tracked, event in told:
             if isinstance(event, ExecutionReported):
                 self.on_execution(event.execution, event.replaces)
-                if tracked is not None:
+                # A combo's order is filled by the executions of the whole; its legs' are positions.
+                if tracked is not None and event.execution.conid == tracked.ticket.contract_id:
                     taken = Decimal(0) if event.replaces is None else event.replaces.quantity
                     tracked.filled += event.execution.quantity - taken
                 if event.execution.liquidation:

@@ -23,6 +23,7 @@ from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.session.backoff import Backoff
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.wire.order_answers import Prompt
 
@@ -30,8 +31,6 @@ _log = logging.getLogger(__name__)
 
 #: An execution that the stream has not brought after so long is not on its way any more.
 _LATE_NS = 5 * NS_PER_S
-#: Seconds until an account that could not be read whole is read again; the last goes on.
-_AGAIN_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: How long an order waits for the account to be read after a break, seconds, before it is refused.
 _READY_S = 30.0
 #: How often it is looked whether another process has changed the trading state, seconds.
@@ -51,6 +50,11 @@ class TradingDesk:
         tell: Alarms for the store, by kind and text.
         repair: Called with the times in a row that only asking brought executions: the stream is mute.
         watch_s: Seconds between readings of the accounts.
+        first_s, longest_s: Pauses until an account that could not be read is read again.
+
+    Attributes:
+        mute: How often the stream was found mute.
+        unread: How often an account could not be read whole.
     """
 
     def __init__(
@@ -65,8 +69,16 @@ class TradingDesk:
         tell: Callable[[str, str], None],
         repair: Callable[[int], Coroutine[Any, Any, None]],
         watch_s: float,
+        first_s: float,
+        longest_s: float,
     ) -> None:
         self.journal = journal
+        self._pauses = (first_s, longest_s)
+        self.mute = 0
+        self.unread = 0
+        #: Since when something may be missing; 0 where everything was read.
+        self._since_ns = 0
+        self._unread_told = False
         self._clock = clock
         self._tell = tell
         self._repair = repair
@@ -154,7 +166,7 @@ class TradingDesk:
 
     async def reconcile(self, account: str, cause: str) -> Reconciled:
         """Read an account again; tells everybody attached."""
-        result, _ = await self._reconciler.reconcile(account, cause)
+        result, _ = await self._read_account(account, cause)
         return result
 
     async def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
@@ -202,28 +214,58 @@ class TradingDesk:
         if self._rereading is not None:
             self._rereading.cancel()
 
-    def connected(self) -> asyncio.Task[Any] | None:
-        """The session is back: read every account again; the task ends when that is done."""
+    def connected(self, since_ns: int) -> asyncio.Task[Any] | None:
+        """The session is back: read every account again.
+
+        Args:
+            since_ns: Market time up to which the stream was whole.
+
+        Returns:
+            The first attempt, if there is anything to read; where it fails others follow by themselves.
+        """
         self._connected = True
+        # A break after another one whose repair did not succeed reaches back to that one.
+        self._since_ns = min(since_ns, self._since_ns or since_ns)
         if not self._router.accounts:
             self._ready.set()
             return None
         if self._rereading is not None:
             # It began before this break; what it would bring is no longer the latest.
             self._rereading.cancel()
-        self._rereading = self._spawn(self._read_again(), "read-accounts-again")
-        return self._rereading
+        first = self._rereading = self._spawn(self._read_again(None), "read-accounts-again")
+        return first
 
-    async def _read_again(self) -> None:
+    async def _read_again(self, backoff: Backoff | None) -> None:
+        """One attempt to read all accounts; if it fails, the next is due after a pause."""
+        if backoff is not None:
+            await asyncio.sleep(backoff.pause_s())
+        whole = True
         for account in self._router.accounts:
-            turn = 0
-            while True:
-                result, _ = await self._reconciler.reconcile(account, "the session came back")
-                if result.complete:
-                    break
-                await asyncio.sleep(_AGAIN_S[min(turn, len(_AGAIN_S) - 1)])
-                turn += 1
-        self._ready.set()
+            result, _ = await self._read_account(account, "the session came back")
+            whole = whole and result.complete
+        if whole:
+            self._since_ns = 0
+            self._ready.set()
+        elif self._connected:
+            again = backoff or Backoff(*self._pauses)
+            self._rereading = self._spawn(self._read_again(again), "read-accounts-again")
+
+    async def _read_account(self, account: str, cause: str) -> tuple[Reconciled, tuple[Execution, ...]]:
+        """Reconcile; that it failed, and that it succeeded after all, is told once each."""
+        result, missed = await self._reconciler.reconcile(account, cause, self._since_ns)
+        if not result.complete:
+            self.unread += 1
+            if not self._unread_told:
+                self._unread_told = True
+                self._tell(
+                    "unread",
+                    f"Account {account} could not be read whole; states of orders may be old, and it is tried again. "
+                    f"{result.problem}",
+                )
+        elif self._unread_told:
+            self._unread_told = False
+            self._tell("reread", f"Account {account} was read.")
+        return result, missed
 
     async def _watch(self) -> None:
         """Find by asking what the stream lost while it looked healthy.
@@ -238,25 +280,19 @@ class TradingDesk:
                 continue
             missed = 0
             for account in self._router.accounts:
-                result, lost = await self._reconciler.reconcile(account, "timer")
-                if not result.complete:
-                    self._spawn_reading()
-                    break
+                _, lost = await self._read_account(account, "timer")
                 missed += sum(self._clock.now_ns() - one.time_ns > _LATE_NS for one in lost)
             if not missed:
                 in_vain = 0
                 continue
             in_vain += 1
+            self.mute += 1
             self._tell("mute", f"The stream did not tell of {missed} executions.")
             _log.warning("reports-mute executions=%d times=%d", missed, in_vain)
             try:
                 await self._repair(in_vain)
             except BtIbkrError as problem:
                 _log.warning("reports-not-repaired problem=%s", problem)
-
-    def _spawn_reading(self) -> None:
-        if self._rereading is None or self._rereading.done():
-            self._rereading = self._spawn(self._read_again(), "read-accounts-again")
 
     # -- the trading state -------------------------------------------------------------------------
 

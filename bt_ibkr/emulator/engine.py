@@ -137,7 +137,7 @@ class Engine:
         for account in self._accounts.values():
             if not self._valuation.knows(account.currency):
                 raise UsageError(f"No exchange rate is known for the base currency {account.currency}.")
-        self._margin = Margin(self.config.margin, self._valuation)
+        self._margin = Margin(self.config.margin, self._valuation, lambda: self.now_ns)
         self._exchange = Exchange(
             self,
             self._accounts,
@@ -323,7 +323,13 @@ class Engine:
 
     def place(self, specs: Sequence[OrderSpec]) -> list[Placed]:
         """Submit a single order, a bracket (parent and children) or a group; answers in their order."""
+        self._list_combos(specs)
         return self._exchange.place(specs)
+
+    def _list_combos(self, specs: Sequence[OrderSpec]) -> None:
+        for spec in specs:
+            if spec.legs:
+                self.universe.combo(spec.legs)
 
     def modify(self, order_id: int, spec: OrderSpec) -> Placed:
         """Change a working order; the spec is complete, not a difference."""
@@ -335,6 +341,7 @@ class Engine:
 
     def what_if(self, spec: OrderSpec) -> WhatIf:
         """What an order would change; nothing is placed."""
+        self._list_combos([spec])
         error, intended = self._exchange.preview(spec)
         if intended is None:
             return WhatIf(error=error)

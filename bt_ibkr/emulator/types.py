@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.contract import Contract, Leg
 from bt_ibkr.model.order import OrderStatus, OrderType, Side, TimeInForce
 
 
@@ -106,10 +106,46 @@ class QuoteState:
         self.halted = False
 
 
+def opposite(side: Side) -> Side:
+    """The other side."""
+    return Side.SELL if side is Side.BUY else Side.BUY
+
+
+AlgorithmValue = str | bool | float
+
+
+class Algorithm(msgspec.Struct, frozen=True):
+    """An algorithm that works an order, by IBKR's id, with its parameters by theirs."""
+
+    name: str
+    parameters: tuple[tuple[str, AlgorithmValue], ...] = ()
+
+    def value(self, parameter: str) -> AlgorithmValue | None:
+        return dict(self.parameters).get(parameter)
+
+
+class Share(msgspec.Struct, frozen=True):
+    """An account's part of an order for a group: ``weight`` in proportion to those of the others."""
+
+    account: str
+    weight: Decimal
+
+
 class OrderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An order as the exchange takes it: checked for form, all questions answered.
 
     Attributes:
+        account: An account, or the name of an adviser's group.
+        conid: Of a combo its key below 0.
+        legs: Of a combo.
+        quantity: Units; of an order for an amount of cash the present estimate.
+        limit_price, stop_price: The stop of ``REL`` is its offset.
+        cash_quantity: What is to be spent or collected, in the contract's currency.
+        currency_conversion: A forex order that leaves no position of the pair behind.
+        all_or_none: It executes in one piece or not at all.
+        price_management: Whether IBKR's price management algorithm is used; ``None`` if that was not said.
+        deactivated: It is kept, but not transmitted.
+        allocation: Of an order for a group: who gets how much of it.
         origin: Who placed it, if that was not a client of the API: ``tws``, ``mobile`` or ``liquidation``.
     """
 
@@ -129,6 +165,18 @@ class OrderSpec(msgspec.Struct, frozen=True, kw_only=True):
     one_cancels_all: bool = False
     exchange: str = "SMART"
     origin: str = ""
+    legs: tuple[Leg, ...] = ()
+    cash_quantity: Decimal | None = None
+    currency_conversion: bool = False
+    all_or_none: bool = False
+    algorithm: Algorithm | None = None
+    price_management: bool | None = None
+    deactivated: bool = False
+    allocation: tuple[Share, ...] = ()
+
+    def shares(self) -> tuple[Share, ...]:
+        """Who gets how much of it; an ordinary order is its account's alone."""
+        return self.allocation or (Share(self.account, Decimal(1)),)
 
 
 class EmulatedOrder:
@@ -192,6 +240,7 @@ class EmulatedExecution(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         corrects: Id of the execution that this one replaces; of a trade that was taken back, the replacement
             has a quantity of 0.
+        envelope: It tells that a combo traded and changes no position; executions of the legs follow.
     """
 
     execution_id: str
@@ -208,6 +257,7 @@ class EmulatedExecution(msgspec.Struct, frozen=True, kw_only=True):
     position_after: Decimal
     sequence: int
     corrects: str = ""
+    envelope: bool = False
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ class Journal:
         clock: Clock,
         exclusive: bool = True,
         busy_timeout_s: float | None = None,
+        epoch: str | None = None,
     ) -> Journal:
         """Open or make a journal.
 
@@ -86,13 +87,17 @@ class Journal:
                 it is read, the trading state is set, and orders that flatten positions are intended beside the
                 owner.
             busy_timeout_s: How long to wait for another process that writes; 2 s for the owner, 10 s for others.
+            epoch: Of a journal in memory, for an account that ends with it: keys are then the same in every run.
 
         Raises:
             JournalLockedError: It has an owner already; the message names it.
             JournalError: It cannot be opened, is no journal, or is of a later version.
         """
         database, lock, place, repaired = open_file(path, clock, exclusive, busy_timeout_s)
-        return cls(database, lock, clock, place, repaired)
+        journal = cls(database, lock, clock, place, repaired)
+        if epoch is not None and path is None:
+            journal._epoch = epoch
+        return journal
 
     def close(self) -> None:
         """Leave it; the file is whole by itself then. A second call does nothing."""

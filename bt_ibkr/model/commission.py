@@ -10,8 +10,14 @@ Facts, from IBKR's published price lists for the United States (Pro accounts):
   figures of a common one.
 * On sales regulators take the SEC's fee on the value and FINRA's trading activity fee on the shares. Both
   rates are changed about once a year.
+* Options: 0.65 USD a contract, at least 1.00 USD an order; *tiered* by the contracts of the month: 0.65 up to
+  10,000, then 0.50, 0.25 and 0.15. Options below 0.10 cost less at IBKR than here. The options' clearing house takes
+  0.025 USD a contract, at most 55 USD a trade; on sales regulators take the SEC's fee on the value and FINRA's on
+  the contracts.
 * Currency pairs: 0.2 basis points of the trade value, at least 2.00 USD an order.
-* Futures: a flat sum a contract, IBKR's own part and the exchange's.
+* Futures and options on them: a flat sum a contract, IBKR's own part (0.85) and the exchange's.
+* Cryptocurrencies: 0.18 % of the trade value, at least 1.75 USD an order, at most 1 % of the trade value.
+* A combo is charged leg by leg.
 
 An order that executes in parts pays what it would have paid in one: the commission of an execution is
 the rounded cost of the order after it less the rounded cost before it. Costs are rounded half up to the
@@ -54,17 +60,43 @@ class StockRates(msgspec.Struct, frozen=True, kw_only=True):
     add_per_share: Decimal = ZERO
 
 
+class OptionRates(msgspec.Struct, frozen=True, kw_only=True):
+    """A price list for options, in USD.
+
+    Attributes:
+        tiers: ``(contracts of the month up to and including which it holds, price a contract)``; the last bound is
+            ``None``.
+        minimum: Per order.
+        clearing_per_contract, clearing_maximum: Fee of the options' clearing house and its bound by order.
+    """
+
+    tiers: tuple[tuple[Decimal | None, Decimal], ...]
+    minimum: Decimal
+    clearing_per_contract: Decimal = ZERO
+    clearing_maximum: Decimal = ZERO
+
+
+class CryptoRates(msgspec.Struct, frozen=True, kw_only=True):
+    """A price list for cryptocurrencies: a fraction of the trade value, bounded per order (USD, and a fraction)."""
+
+    fraction: Decimal
+    minimum: Decimal
+    maximum_fraction: Decimal
+
+
 class RegulatoryRates(msgspec.Struct, frozen=True, kw_only=True):
     """Regulators' fees on sales of US stocks, in USD.
 
     Attributes:
         sec_fraction: The SEC's fee, of the trade value.
         activity_per_share, activity_maximum: FINRA's trading activity fee and its bound per order.
+        activity_per_contract: The same for options.
     """
 
     sec_fraction: Decimal
     activity_per_share: Decimal
     activity_maximum: Decimal
+    activity_per_contract: Decimal = ZERO
 
 
 FIXED_STOCKS = StockRates(
@@ -90,7 +122,21 @@ REGULATORS = RegulatoryRates(
     sec_fraction=Decimal("0.0000206"),
     activity_per_share=Decimal("0.000195"),
     activity_maximum=Decimal("9.79"),
+    activity_per_contract=Decimal("0.00329"),
 )
+FIXED_OPTIONS = OptionRates(tiers=((None, Decimal("0.65")),), minimum=Decimal("1.00"))
+TIERED_OPTIONS = OptionRates(
+    tiers=(
+        (Decimal(10_000), Decimal("0.65")),
+        (Decimal(50_000), Decimal("0.50")),
+        (Decimal(100_000), Decimal("0.25")),
+        (None, Decimal("0.15")),
+    ),
+    minimum=Decimal("1.00"),
+    clearing_per_contract=Decimal("0.025"),
+    clearing_maximum=Decimal("55"),
+)
+CRYPTO = CryptoRates(fraction=Decimal("0.0018"), minimum=Decimal("1.75"), maximum_fraction=Decimal("0.01"))
 
 
 class OrderProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,13 +168,17 @@ class CommissionSchedule(msgspec.Struct, frozen=True, kw_only=True):
         name: ``fixed``, ``tiered`` or ``none``.
         stocks: Price list for stocks and funds; ``None`` charges nothing for anything.
         regulators: Fees on sales of stocks; ``None`` leaves them out.
+        options: Price list for options.
+        crypto: Price list for cryptocurrencies.
         forex_fraction, forex_minimum: Of the trade value, and per order in USD.
-        future_per_contract: Per contract, the exchange's fees included, in USD.
+        future_per_contract: Per contract, also of options on futures, the exchange's fees included, in USD.
     """
 
     name: str
     stocks: StockRates | None
     regulators: RegulatoryRates | None = None
+    options: OptionRates = FIXED_OPTIONS
+    crypto: CryptoRates = CRYPTO
     forex_fraction: Decimal = Decimal("0.00002")
     forex_minimum: Decimal = Decimal("2.00")
     future_per_contract: Decimal = Decimal("2.25")
@@ -145,10 +195,10 @@ class CommissionSchedule(msgspec.Struct, frozen=True, kw_only=True):
         """What an order costs as far as it has executed, rounded to the cent.
 
         Args:
-            security_type: Of the contract; options and the like are charged as futures are.
+            security_type: Of the contract. What no list names is charged as futures are.
             side: Regulators charge sales only.
             progress: What has executed.
-            month_volume: Shares traded in the month before this order (tiers).
+            month_volume: Shares, or contracts, traded in the month before this order (tiers).
             per_usd: Units of the contract's currency per USD; fixed sums are quoted in USD.
 
         Returns:
@@ -161,7 +211,18 @@ class CommissionSchedule(msgspec.Struct, frozen=True, kw_only=True):
         elif security_type in _STOCK_LIKE:
             exact = _stock_cost(self.stocks, progress, month_volume, per_usd)
             if self.regulators is not None and side is Side.SELL:
-                exact += _regulatory_cost(self.regulators, progress, per_usd)
+                exact += _regulatory_cost(
+                    self.regulators, progress, self.regulators.activity_per_share, per_usd
+                )
+        elif security_type is SecurityType.OPTION:
+            exact = _option_cost(self.options, progress, month_volume) * per_usd
+            if self.regulators is not None and side is Side.SELL:
+                exact += _regulatory_cost(
+                    self.regulators, progress, self.regulators.activity_per_contract, per_usd
+                )
+        elif security_type is SecurityType.CRYPTO:
+            exact = max(self.crypto.fraction * progress.value, self.crypto.minimum * per_usd)
+            exact = min(exact, self.crypto.maximum_fraction * progress.value)
         else:
             exact = self.future_per_contract * progress.quantity * per_usd
         return exact.quantize(CENT, rounding=ROUND_HALF_UP)
@@ -194,7 +255,7 @@ def _stock_cost(
     rates: StockRates, progress: OrderProgress, month_volume: Decimal, per_usd: Decimal
 ) -> Decimal:
     quantity, value = progress.quantity, progress.value
-    commission = max(_tier_price(rates, quantity, month_volume) * per_usd, rates.minimum * per_usd)
+    commission = max(_tier_price(rates.tiers, quantity, month_volume) * per_usd, rates.minimum * per_usd)
     commission = min(commission, rates.maximum_fraction * value)
     clearing = min(rates.clearing_per_share * quantity * per_usd, rates.clearing_maximum_fraction * value)
     exchange = (
@@ -203,10 +264,18 @@ def _stock_cost(
     return commission + clearing + exchange
 
 
-def _tier_price(rates: StockRates, quantity: Decimal, month_volume: Decimal) -> Decimal:
-    """Price of ``quantity`` shares that follow ``month_volume`` shares; each share pays its own tier."""
+def _option_cost(rates: OptionRates, progress: OrderProgress, month_volume: Decimal) -> Decimal:
+    quantity = progress.quantity
+    commission = max(_tier_price(rates.tiers, quantity, month_volume), rates.minimum)
+    return commission + min(rates.clearing_per_contract * quantity, rates.clearing_maximum)
+
+
+def _tier_price(
+    tiers: tuple[tuple[Decimal | None, Decimal], ...], quantity: Decimal, month_volume: Decimal
+) -> Decimal:
+    """Price of ``quantity`` units that follow ``month_volume`` units; each pays its own tier."""
     total, done, end = ZERO, month_volume, month_volume + quantity
-    for bound, price in rates.tiers:
+    for bound, price in tiers:
         upper = end if bound is None else min(end, bound)
         if upper > done:
             total += (upper - done) * price
@@ -214,14 +283,18 @@ def _tier_price(rates: StockRates, quantity: Decimal, month_volume: Decimal) -> 
     return total
 
 
-def _regulatory_cost(rates: RegulatoryRates, progress: OrderProgress, per_usd: Decimal) -> Decimal:
-    activity = min(rates.activity_per_share * progress.quantity, rates.activity_maximum)
+def _regulatory_cost(
+    rates: RegulatoryRates, progress: OrderProgress, activity_per_unit: Decimal, per_usd: Decimal
+) -> Decimal:
+    activity = min(activity_per_unit * progress.quantity, rates.activity_maximum)
     return rates.sec_fraction * progress.value + activity * per_usd
 
 
 _SCHEDULES = {
     "fixed": CommissionSchedule(name="fixed", stocks=FIXED_STOCKS),
-    "tiered": CommissionSchedule(name="tiered", stocks=TIERED_STOCKS, regulators=REGULATORS),
+    "tiered": CommissionSchedule(
+        name="tiered", stocks=TIERED_STOCKS, regulators=REGULATORS, options=TIERED_OPTIONS
+    ),
     "none": CommissionSchedule(name="none", stocks=None),
 }
 SCHEDULE_NAMES = tuple(_SCHEDULES)

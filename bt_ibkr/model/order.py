@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
+from bt_ibkr.model.contract import Leg
 from bt_ibkr.model.order_words import (
     DONE,
     WORKING,
@@ -40,6 +41,9 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True):
         order_id: IBKR's id as text (the wire has it as text here and as a number there).
         order_ref: The ``cOID`` it was sent with.
         status: ``None`` if the message had none.
+        conid: The contract's key; a combo's is made from its legs (see ``Contract``).
+        legs: Of an order on a combo.
+        exchange: Where it is routed, if the message said.
         parent_id, oca_group: IBKR ids of the bracket's parent and of the OCA group.
         reason: IBKR's text for a cancellation by the system, if any.
     """
@@ -61,6 +65,8 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     oca_group: str | None = None
     symbol: str | None = None
+    legs: tuple[Leg, ...] = ()
+    exchange: str | None = None
     reason: str | None = None
     time_ns: int | None = None
 
@@ -74,7 +80,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         commission: In the contract's currency; ``None`` until IBKR reports it.
         order_id: IBKR's order id as text; ``None`` if the message had none.
         order_ref: The ``cOID`` of the order, if it had one.
-        liquidation: IBKR closed the position by itself.
+        legs: Not empty where this is the execution of a combo as a whole: ``conid`` is then the combo's key, and it
+            changes no position. The executions of its legs come besides, each with the conid of its leg.
+        liquidation: IBKR closed the position for lack of margin.
     """
 
     execution_id: str
@@ -89,4 +97,5 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     commission: float | None = None
     order_id: str | None = None
     order_ref: str | None = None
+    legs: tuple[Leg, ...] = ()
     liquidation: bool = False

@@ -86,6 +86,15 @@ MAY_LIMIT: Final = NEEDS_LIMIT | {OrderType.MIDPRICE, OrderType.RELATIVE, OrderT
 MAY_STOP: Final = NEEDS_STOP | TRAILING
 AT_CLOSE: Final = frozenset({OrderType.MARKET_ON_CLOSE, OrderType.LIMIT_ON_CLOSE})
 
+_CLOSING: Final = frozenset(
+    {
+        SecurityType.STOCK,
+        SecurityType.CFD,
+        SecurityType.FUTURE,
+        SecurityType.WARRANT,
+        SecurityType.UNKNOWN,
+    }
+)
 _RESTING: Final = frozenset({TimeInForce.DAY, TimeInForce.GOOD_TILL_CANCELLED})
 #: Times in force that each type takes. OVT and OND are for the overnight session of US stocks, where only
 #: limit orders trade; OPG makes a market or limit order one of the opening auction.
@@ -102,4 +111,10 @@ ONLY_FOR: Final[dict[TimeInForce, SecurityType]] = {
     TimeInForce.PAXOS: SecurityType.CRYPTO,
     TimeInForce.OVERNIGHT: SecurityType.STOCK,
     TimeInForce.OVERNIGHT_AND_DAY: SecurityType.STOCK,
+}
+#: Types that not every kind of instrument has, by IBKR's page of order types.
+PRODUCTS: Final[dict[OrderType, frozenset[SecurityType]]] = {
+    OrderType.MARKET_ON_CLOSE: _CLOSING,
+    OrderType.LIMIT_ON_CLOSE: _CLOSING,
+    OrderType.MIDPRICE: _CLOSING - {SecurityType.FUTURE},
 }

@@ -17,6 +17,7 @@ from bt_ibkr.model.order_words import (
     NEEDS_LIMIT,
     NEEDS_STOP,
     ONLY_FOR,
+    PRODUCTS,
     TIMES,
     TRAILING,
     OrderType,
@@ -233,7 +234,17 @@ def _check_contract(ticket: OrderTicket) -> None:
             _refuse(ticket, "legs", len(ticket.legs), "is no number of legs", f"Give 2 to {MAX_LEGS}.")
         if ticket.spread_id <= 0:
             _refuse(ticket, "spread_id", ticket.spread_id, "is no spread conid", "Resolve the combo first.")
-    elif ticket.contract_id <= 0:
+    kind = SecurityType.from_wire(ticket.security_type)
+    products = PRODUCTS.get(ticket.order_type)
+    if products is not None and kind not in products:
+        _refuse(
+            ticket,
+            "order_type",
+            ticket.order_type,
+            f"is not offered for instruments of type {ticket.security_type}",
+            f"IBKR offers it for {', '.join(sorted(one.value for one in products if one.value != '?'))}.",
+        )
+    if not combo and ticket.contract_id <= 0:
         _refuse(ticket, "contract_id", ticket.contract_id, "is no contract", "Resolve the contract first.")
 
 

@@ -116,12 +116,34 @@ def reduces(position: Decimal | None, before: Reach, after: Reach, added: Iterab
 
 
 def increasing(position: Decimal, orders: Iterable[OpenOrder]) -> tuple[str, ...]:
-    """Keys of the open orders that could bring the position further from 0, or open one: those to cancel when
-    trading is restricted to reducing. A bracket's child goes with its parent, and is named only without it."""
-    listed = tuple(orders)
-    keys = {order.key for order in listed}
-    return tuple(
-        order.key
-        for order in listed
-        if order.parent_key not in keys and (position == 0 or order.effect * position > 0)
-    )
+    """Keys of the open orders to cancel when trading is restricted to reducing: those that could bring the position
+    further from 0, and those that could turn it round together with those before them.
+
+    A bracket's child goes with its parent, and is named only without it.
+    """
+    kept: list[OpenOrder] = []
+    named = []
+    for family in _families(tuple(orders)):
+        both = reach(position, kept), reach(position, [*kept, *family])
+        if reduces(position, *both, [order.effect for order in family]):
+            kept += family
+        else:
+            named.append(family[0].key)
+    return tuple(named)
+
+
+def _families(orders: Sequence[OpenOrder]) -> list[list[OpenOrder]]:
+    """Each order without a parent among ``orders``, with all that hang on it; then any that hang on one another."""
+    children: dict[str, list[OpenOrder]] = defaultdict(list)
+    keys = {order.key for order in orders}
+    found = []
+    for order in orders:
+        if order.parent_key in keys:
+            children[order.parent_key].append(order)
+        else:
+            found.append([order])
+    for family in found:
+        # It grows while it is walked: children of children come in turn.
+        for member in family:
+            family += children.pop(member.key, ())
+    return found + [[order] for rest in children.values() for order in rest]

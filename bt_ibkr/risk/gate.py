@@ -15,7 +15,7 @@ from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.risk.account_controls import DailyLoss, OpenOrders, PositionLimit, loss_reached
 from bt_ibkr.risk.controls import Control
 from bt_ibkr.risk.flow_controls import Duplicates, Rate
-from bt_ibkr.risk.history import History
+from bt_ibkr.risk.history import MINUTE_NS, History
 from bt_ibkr.risk.limits import Changes, RiskLimits, Scope
 from bt_ibkr.risk.market_controls import MarketData, TradingHours
 from bt_ibkr.risk.order_controls import Lot, OrderNotional, OrderSize, PriceBand, Tick
@@ -64,8 +64,10 @@ class RiskGate:
     def __init__(self, limits: RiskLimits, clock: Clock) -> None:
         self.limits = limits
         self._rules: dict[tuple[str, str], tuple[_Rule, ...]] = {}
-        self.window_ns = _longest_window_ns(limits)
-        self._history = History(clock, self.window_ns)
+        longest_ns = _longest_window_ns(limits)
+        #: How far back ``remember`` wants to be told.
+        self.window_ns = max(MINUTE_NS, longest_ns)
+        self._history = History(clock, longest_ns)
 
     def check(self, intents: Sequence[OrderIntent], view: RiskView) -> None:
         """Look at orders that are placed together: all of them pass, or none.
@@ -106,6 +108,11 @@ class RiskGate:
         """
         changed = msgspec.structs.replace(standing, ticket=ticket)
         self._judge(Submission((changed,), view, self._history, change=True, filled=filled))
+
+    def withdraw(self, intents: Sequence[OrderIntent]) -> None:
+        """Orders that passed, but that the journal refused: nothing was sent, and they count for nothing."""
+        for intent in intents:
+            self._history.forget(intent)
 
     def remember(self, intent: OrderIntent, age_ns: int) -> None:
         """Count an order that was placed ``age_ns`` ago, before this gate was made: what a restart tells from the

@@ -82,6 +82,14 @@ class History:
             if not self._same:
                 break
 
+    def forget(self, intent: OrderIntent) -> None:
+        """Forget an order that was noted last and came to nothing."""
+        account = intent.ticket.account
+        for key in ((account, intent.strategy), (account, None)):
+            if times := self._placed.get(key):
+                times.pop()
+        self._same.pop(signature(intent), None)
+
 
 def signature(intent: OrderIntent) -> Hashable:
     """What makes two orders the same order."""

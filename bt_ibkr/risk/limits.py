@@ -102,7 +102,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_position_size: Largest position in one contract, long or short, all open orders executed.
         max_position_notional: The same in money.
         max_open_orders: Most open orders of the account.
-        daily_loss_limit: Largest loss of the day; beyond it trading becomes REDUCING.
+        daily_loss_limit: Loss of the day at which trading becomes REDUCING.
         daily_loss_percent: The same in percent of what the account was worth before that loss.
         duplicate_window_s: How long the same order (strategy, contract, side, size, type, prices) is refused again.
         orders_per_minute: Most orders and changes of one strategy in one account within any 60 s.
@@ -154,14 +154,14 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for table in ("accounts", "strategies"):
             given = getattr(self, table)
             if not isinstance(given, Mapping):
-                _refuse(self.source, table, given, "is no table of limits by name")
+                _refuse(self.source, table, given, "is no table of limits by name", f"Write [{table}.NAME].")
             changes = {name: self._changes(table, name, fields) for name, fields in given.items()}
             msgspec.structs.force_setattr(self, table, changes)
 
     def _changes(self, table: str, name: str, fields: object) -> Changes:
         place = f"{self.source} [{table}.{name}]"
         if not isinstance(fields, Mapping):
-            _refuse(place, name, fields, "is no table of limits")
+            _refuse(place, name, fields, "is no table of limits", f"Write [{table}.{name}] above the limits.")
         known(place, fields, KINDS)
         for field in ACCOUNT_ONLY.intersection(fields) if table == "strategies" else ():
             _refuse(place, field, fields[field], "is of a whole account", "Set it for all or for an account.")

@@ -32,20 +32,22 @@ class MarketData(Control):
         limits, quote = scope.limits, case.quote
         if quote is None:
             if not limits.allow_no_data:
-                self._bad(case, scope, "allow_no_data", "none", "there is no market data")
+                self._bad(case, scope, "allow_no_data", "none", "there is no market data of")
             return
         quality = quote.quality
         code = f"(code {quality.value})"
         if quality in _NONE and not limits.allow_no_data:
-            self._bad(case, scope, "allow_no_data", quality.value, f"IBKR gives no market data {code}")
+            self._bad(case, scope, "allow_no_data", quality.value, f"IBKR gives no market data {code} of")
         if quality in _DELAYED and not limits.allow_delayed_data:
-            self._bad(case, scope, "allow_delayed_data", quality.value, f"the market data is delayed {code}")
+            self._bad(
+                case, scope, "allow_delayed_data", quality.value, f"delayed {code} is the market data of"
+            )
         if quote.halted and not limits.allow_halted:
-            self._bad(case, scope, "allow_halted", "halted", "trading is halted")
+            self._bad(case, scope, "allow_halted", "halted", "halted is trading in")
         if case.waits:
             return
         if quality in _FROZEN and not limits.allow_frozen_data:
-            self._bad(case, scope, "allow_frozen_data", quality.value, f"the market data is frozen {code}")
+            self._bad(case, scope, "allow_frozen_data", quality.value, f"frozen {code} is the market data of")
         oldest, age = limits.max_quote_age_s, decimal(quote.age_s)
         if oldest is not None and age > oldest:
             self.refuse(
@@ -64,7 +66,7 @@ class MarketData(Control):
             field,
             value=value,
             limit=f"{field} = false",
-            why=f"{why} of {case.symbol}",
+            why=f"{why} {case.symbol}",
             remedy="Wait for market data" if field == "allow_no_data" else "Wait for live market data",
             change=f"set {scope.place(field)} to true",
         )

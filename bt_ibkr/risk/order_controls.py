@@ -50,7 +50,7 @@ class Tick(Control):
 
 
 class Lot(Control):
-    """Quantities between two size steps of the contract."""
+    """Quantities between two size steps of the contract, unless that is the whole of a position that is closed."""
 
     name = "lot"
     fields = ("check_lot",)
@@ -60,6 +60,8 @@ class Lot(Control):
         size = case.ticket.quantity
         step = None if case.rules is None else case.rules.size_increment
         if case.cash is not None or step is None or step <= 0 or is_multiple(size, step):
+            return
+        if case.submission.reducing and size == abs(case.position or 0):
             return
         below, above = neighbours(size, step)
         instead = f"{plain(below)} or {plain(above)}" if below else plain(above)

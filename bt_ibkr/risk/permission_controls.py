@@ -72,8 +72,7 @@ class TradingSwitch(Control):
             )
         if case.submission.reducing:
             return
-        account, conid = case.ticket.account, case.ticket.contract_id
-        position = case.submission.view.position(account, conid)
+        position = case.position
         held = "is not known" if position is None else f"is {position.normalize() + 0:f}"
         self.refuse(
             case,

@@ -155,6 +155,11 @@ class Case:
         return self.submission.quote(self.ticket.contract_id)
 
     @property
+    def position(self) -> Decimal | None:
+        """The position in its contract; ``None`` if not known."""
+        return self.submission.view.position(self.ticket.account, self.ticket.contract_id)
+
+    @property
     def symbol(self) -> str:
         return self.rules.symbol if self.rules is not None else f"contract {self.ticket.contract_id}"
 

@@ -6,6 +6,7 @@ import msgspec
 
 from bt_ibkr.errors import AmbiguousContractError, ContractError, ContractNotFoundError, ResponseError
 from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.services.combos import combo_contract
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.wire import contracts as wire
@@ -40,11 +41,15 @@ class ContractService:
         Raises:
             ContractNotFoundError: None answers to it.
             AmbiguousContractError: Several do; the message lists them.
-            ContractError: Its type is not looked up by name.
+            ContractError: Its type is not looked up by name, or its legs make no combo.
         """
         known = self._known.get(query)
         if known is not None:
             return known
+        if query.legs:
+            parts = [(await self.resolve(leg), ratio) for leg, ratio in query.legs]
+            contract = self._known[query] = combo_contract(query, parts)
+            return contract
         if query.conid:
             conid, symbol = query.conid, ""
         else:

@@ -17,9 +17,23 @@ _log = logging.getLogger(__name__)
 
 
 class TickSink(Protocol):
-    """Takes ticks; called in the loop's thread. A ``collections.deque`` is one."""
+    """Takes ticks; called in the loop's thread. ``connection.backlog.TickBacklog`` is one."""
 
-    def append(self, item: Tick, /) -> None: ...
+    @property
+    def room(self) -> int:
+        """How long the sink may get by ``push``."""
+
+    @property
+    def push(self) -> Callable[[Tick], None]:
+        """Take a tick, where there is room."""
+
+    def hold(self, tick: Tick, /) -> None:
+        """Take a tick for which there is none."""
+
+    def append(self, item: Tick, /) -> None:
+        """``push`` or ``hold``."""
+
+    def __len__(self) -> int: ...
 
 
 class _Stream:
@@ -32,7 +46,8 @@ class _Stream:
         self._now_ns = now_ns
         self.merger = QuoteMerger(conid)
         self._merge = self.merger.apply
-        self.sinks: list[TickSink] = []
+        #: With the method that puts a tick into each: to look it up costs as much as to call it.
+        self.sinks: list[tuple[TickSink, Callable[[Tick], None]]] = []
         self.seen: Tick | None = None
 
     def take(self, frame: QuoteFrame) -> None:
@@ -41,8 +56,11 @@ class _Stream:
         if tick is None:
             return
         self.seen = tick
-        for sink in self.sinks:
-            sink.append(tick)
+        for sink, push in self.sinks:
+            if len(sink) < sink.room:
+                push(tick)
+            else:
+                sink.hold(tick)
         # After the sinks: who reads this time first and the sinks second misses no tick up to it.
         service = self._service
         if tick.time_ns > service.stream_ns:
@@ -81,7 +99,7 @@ class MarketDataService:
         stream = self._by_topic.get(topic)
         if stream is None:
             stream = self._by_topic[topic] = _Stream(self, conid, self._now_ns)
-            stream.sinks.append(sink)
+            stream.sinks.append((sink, sink.push))
             self._socket.routes[topic] = stream.take
             await self._socket.subscribe(
                 Subscription(
@@ -96,13 +114,13 @@ class MarketDataService:
         if stream.seen is not None:
             sink.append(stream.seen)
             self._wake()
-        stream.sinks.append(sink)
+        stream.sinks.append((sink, sink.push))
 
     async def unsubscribe(self, sink: TickSink) -> None:
         """End the streams of ``sink``; a stream that nobody wants is ended at the server."""
         for topic, stream in list(self._by_topic.items()):
-            if any(existing is sink for existing in stream.sinks):
-                stream.sinks = [existing for existing in stream.sinks if existing is not sink]
+            if any(existing is sink for existing, _ in stream.sinks):
+                stream.sinks = [(existing, push) for existing, push in stream.sinks if existing is not sink]
                 if not stream.sinks:
                     del self._by_topic[topic]
                     self._socket.routes.pop(topic, None)

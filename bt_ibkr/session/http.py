@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,14 +12,16 @@ import aiohttp
 import msgspec
 
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import PacingPenaltyError, ResponseError, WireError
+from bt_ibkr.errors import AuthenticationError, BtIbkrError, PacingPenaltyError, ResponseError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.auth.build import build_authenticator
-from bt_ibkr.session.auth.interface import Authenticator, Reauthentication
-from bt_ibkr.session.classes import RequestClass
+from bt_ibkr.session.auth.interface import REFUSED, Authenticator, Reauthentication
+from bt_ibkr.session.classes import RequestClass, class_of
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer, trust_error
 from bt_ibkr.wire import json as wire_json
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["HttpClient", "Reply", "ssl_context", "trust_error"]
 
@@ -51,8 +55,10 @@ class HttpClient:
         #: Told of each 429, with the seconds of the penalty.
         self.on_penalty: Callable[[float], None] = lambda seconds: None
         #: Given an answer that is no success and the generation of its credential: does what the answer asks
-        #: for first (a log-on, say) and tells whether the request may be made again. Only for GET.
+        #: for first (a log-on, say) and tells whether the request may be made again, which only a GET is.
         self.repair: Callable[[Reply, int], Awaitable[bool]] | None = None
+        #: What refused requests other than GETs have asked for, under way.
+        self._mends: set[asyncio.Task[None]] = set()
 
     @property
     def ssl(self) -> ssl.SSLContext | bool:
@@ -85,6 +91,10 @@ class HttpClient:
 
     async def close(self) -> None:
         """End a replacement that is under way; the aiohttp session is its owner's."""
+        for mend in self._mends:
+            mend.cancel()
+        if self._mends:
+            await asyncio.wait(self._mends)
         await self._reauthentication.close()
 
     async def send(
@@ -98,6 +108,9 @@ class HttpClient:
     ) -> Reply:
         """One request, never repeated here.
 
+        If it is an order, or another that is no GET, and is refused for want of a log-on, that is seen to at
+        once, and whoever comes next waits for it: the next tickle may be a minute away.
+
         Args:
             method: HTTP method.
             path: Below the REST base, beginning with a slash.
@@ -110,10 +123,15 @@ class HttpClient:
             TrustError: The certificate is not trusted: the request was not sent.
             RequestTimeoutError: The request may have been received, the answer was not.
             PacingPenaltyError: HTTP 429, or not sent because of an earlier one.
-            AuthenticationError: Nobody has logged on yet.
+            AuthenticationError: Nobody has logged on yet; or an order, or another that is no GET, was refused with
+                HTTP 401 or 410, whatever the body: nothing was done.
         """
         data = msgspec.json.encode({} if body is None else body) if method == "POST" else None
         url = self._base + path
+        mends = method != "GET" and (klass or class_of(method, path)) is not RequestClass.UPKEEP
+        if mends and self._mends:
+            await asyncio.wait(self._mends, timeout=self._timeout.total)
+        used = self.generation
         async with self._gate.turn(method, path, klass):
             # Signed only now: a signature carries the time, and waiting for one's turn takes some.
             headers = self.authenticator.headers(method, url, params or {})
@@ -137,7 +155,24 @@ class HttpClient:
                 f"{method} {url} was refused with HTTP 429: too many requests.",
                 remedy=f"For {penalty_s:.0f} s only what protects positions is sent; then the session goes on.",
             )
+        if mends and reply.status != 200 and self.repair is not None:
+            mend = asyncio.create_task(self._mend(self.repair, reply, used), name="repair-after-refusal")
+            self._mends.add(mend)
+            mend.add_done_callback(self._mends.discard)
+        if mends and reply.status in REFUSED:
+            raise AuthenticationError(
+                f"{method} {path} was refused with HTTP {reply.status}, and nothing was done: {reply.text}",
+                remedy=f"The session logs on again by itself. If that fails: {self.authenticator.remedy}",
+            )
         return reply
+
+    @staticmethod
+    async def _mend(repair: Callable[[Reply, int], Awaitable[bool]], reply: Reply, used: int) -> None:
+        try:
+            await repair(reply, used)
+        except BtIbkrError as problem:
+            # The supervisor goes on trying, and tells.
+            _log.warning("session-repair-failed problem=%s", problem)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """The decoded body of a GET that must succeed.

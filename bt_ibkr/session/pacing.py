@@ -98,6 +98,21 @@ _PENALTY_SPACING_S = 1.0
 _HAIR_S = 1e-9
 
 
+class ClassWaits(msgspec.Struct, frozen=True):
+    """How the requests of one class fared.
+
+    Attributes:
+        requests: Let through.
+        waited_s, longest_wait_s: Seconds they waited for that, in sum and at most.
+        refused: Not sent because of a penalty.
+    """
+
+    requests: int = 0
+    waited_s: float = 0.0
+    longest_wait_s: float = 0.0
+    refused: int = 0
+
+
 class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate shows of itself.
 
@@ -108,6 +123,7 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
         longest_wait_s: The longest that one waited so far.
         penalty_s: Seconds left in the penalty box; 0 outside.
         penalties: How often the box was entered.
+        waits: By class name, of the classes that had requests.
     """
 
     budget: int
@@ -116,6 +132,7 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
     longest_wait_s: float
     penalty_s: float
     penalties: int
+    waits: dict[str, ClassWaits]
 
 
 class _Window:
@@ -194,6 +211,7 @@ class PacingGate:
         self._quickest_s = math.inf
         self._waited_s = 0.0
         self._longest_s = 0.0
+        self._waits: dict[RequestClass, ClassWaits] = {}
 
     @property
     def waited_s(self) -> float:
@@ -211,6 +229,7 @@ class PacingGate:
             longest_wait_s=self._longest_s,
             penalty_s=max(0.0, self._penalty_until - now),
             penalties=self._penalties,
+            waits={klass.name.lower(): waits for klass, waits in sorted(self._waits.items())},
         )
 
     def penalize(self) -> float:
@@ -231,12 +250,14 @@ class PacingGate:
                 continue
             for waiter in queue:
                 if not waiter.go.done():
-                    waiter.go.set_exception(self._refusal(now))
+                    waiter.go.set_exception(self._refusal(now, klass))
             queue.clear()
         self._pump()
         return self._penalty_for_s
 
-    def _refusal(self, now: float) -> PacingPenaltyError:
+    def _refusal(self, now: float, klass: RequestClass) -> PacingPenaltyError:
+        known = self._waits.get(klass, ClassWaits())
+        self._waits[klass] = msgspec.structs.replace(known, refused=known.refused + 1)
         return PacingPenaltyError(
             f"Not sent: IBKR answered 429 before; nothing but what protects positions is sent for another "
             f"{self._penalty_until - now:.0f} s.",
@@ -254,7 +275,7 @@ class PacingGate:
         chosen = class_of(method, path) if klass is None else klass
         now = self._monotonic()
         if now < self._penalty_until and chosen is not RequestClass.PROTECT:
-            raise self._refusal(now)
+            raise self._refusal(now, chosen)
         waiter = _Waiter(chosen, windows, now)
         await self._await_turn(waiter)
         try:
@@ -300,6 +321,10 @@ class PacingGate:
             waited = now - waiter.arrived
             self._waited_s += waited
             self._longest_s = max(self._longest_s, waited)
+            known = self._waits.get(waiter.klass, ClassWaits())
+            self._waits[waiter.klass] = ClassWaits(
+                known.requests + 1, known.waited_s + waited, max(known.longest_wait_s, waited), known.refused
+            )
             waiter.go.set_result(None)
         self._wait_for_next(now)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 
 import aiohttp
@@ -35,6 +36,7 @@ from bt_ibkr.session.log_on import LogOn, repair_of
 from bt_ibkr.session.maintenance import MaintenanceCalendar
 from bt_ibkr.session.pacing import GateStatus, gate_of
 from bt_ibkr.session.states import CONNECTED, SessionEvent, SessionState, check
+from bt_ibkr.session.unknown import Unknowns
 from bt_ibkr.session.websocket import Socket
 from bt_ibkr.wire import session as wire_session
 from bt_ibkr.wire import stream_events
@@ -95,6 +97,11 @@ class Session:
         self._whole_ns = 0
         self._nudged = asyncio.Event()
         self._closing = False
+        #: How often each change of state happened.
+        self.transitions: Counter[str] = Counter()
+        #: How often the stream came back.
+        self.reconnects = 0
+        self.unknowns = Unknowns()
         self._end_http: Callable[[], Awaitable[None]] | None = None
         self._log_on: LogOn
         self.http: HttpClient
@@ -149,6 +156,7 @@ class Session:
             streams=self._streams,
             since_ns=self._lost_since_ns(now_ns) if lost else 0,
         )
+        self.transitions[f"{self._state.value} -> {state.value}"] += 1
         self._state = state
         # An end that was asked for is no news.
         alarming = not self._closing and (state in _WAITING or event.previous in CONNECTED)
@@ -193,6 +201,7 @@ class Session:
                 self._clock,
                 self,
                 self.http.authenticator.websocket,
+                self.unknowns,
             )
             await self._bring_up()
             self._backoff.succeeded()
@@ -304,6 +313,7 @@ class Session:
                 self._classify(problem)
             else:
                 self._backoff.succeeded()
+                self.reconnects += 1
                 return
 
     def _classify(self, problem: BtIbkrError) -> None:

@@ -113,6 +113,13 @@ async def transfer(
             f"Nobody answers at {at} ({problem.os_error.strerror or problem.os_error}).",
             remedy="Start the gateway (or the emulator), or name the right address with --gateway URL.",
         ) from None
+    except RuntimeError:
+        if not client.closed:
+            raise
+        # aiohttp's word for it; a request that was under way breaks with one of the errors below.
+        raise UnreachableError(
+            f"{what} was not sent: the session is closed.", remedy="Open a new one."
+        ) from None
     except (TimeoutError, aiohttp.ConnectionTimeoutError):
         raise RequestTimeoutError(f"{what} was not answered in time.") from None
     except (aiohttp.ClientError, OSError) as problem:

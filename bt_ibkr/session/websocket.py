@@ -28,6 +28,7 @@ from bt_ibkr.errors import RequestTimeoutError, UnreachableError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.http import trust_error
 from bt_ibkr.session.mute import MuteWatch
+from bt_ibkr.session.unknown import Unknowns
 from bt_ibkr.wire import frames, topics
 from bt_ibkr.wire.frames import Frame, QuoteFrame
 
@@ -76,6 +77,7 @@ class Socket:
         events: Who is told.
         authenticate: Address and headers that authenticate a connection, from the plain address and the
             session id.
+        unknowns: Told of the fields of market data.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Socket:
         clock: Clock,
         events: SocketEvents,
         authenticate: Callable[[str, str], tuple[str, dict[str, str]]],
+        unknowns: Unknowns,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -93,6 +96,9 @@ class Socket:
         self._clock = clock
         self._events = events
         self._authenticate = authenticate
+        self._unknowns = unknowns
+        #: Topics whose next frame answers a subscription, and is looked at for fields that nobody knows.
+        self._fresh: set[str | None] = set()
         self._ws: aiohttp.ClientWebSocketResponse[Any] | None = None
         self._ready = False
         self._subscriptions: dict[str, Subscription] = {}
@@ -103,8 +109,9 @@ class Socket:
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
         self.routes: dict[str | None, Callable[[QuoteFrame], None]] = {}
-        #: Frames received on the present connection.
+        #: Frames received on the present connection, and on those before it.
         self.received = 0
+        self.received_before = 0
         #: Local port of the present connection, 0 if there is none.
         self.local_port = 0
         #: Frames that could not be read, since the start.
@@ -166,6 +173,7 @@ class Socket:
             raise trust_error(url, problem.certificate_error) from None
         except aiohttp.WSServerHandshakeError as problem:
             raise UnreachableError(f"{url} refused the WebSocket: HTTP {problem.status}.") from None
+        self.received_before += self.received
         self.received = 0
         self.silent_since_ns = 0
         self._mute = MuteWatch(self._settings.mute_s, self._settings.mute_s / 10)
@@ -214,6 +222,7 @@ class Socket:
         route = self.routes.get
         decode, decode_quote = frames.decode, frames.decode_quote
         heard = self._mute.heard.add
+        fresh = self._fresh
         text, binary = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY
         receive = ws.receive
         try:
@@ -242,6 +251,9 @@ class Socket:
                     on_progress()
                     continue
                 if take is not None:
+                    if fresh and topic in fresh:
+                        fresh.discard(topic)
+                        self._unknowns.fields(message.data)
                     take(quote)
                 elif frame is not None:
                     on_frame(frame)
@@ -328,6 +340,7 @@ class Socket:
         subscription = self._subscriptions.pop(key, None)
         self._sent_at_ns.pop(key, None)
         self._mute.forget(key)
+        self._fresh.discard(key)
         if subscription is not None and subscription.undo:
             await self._send(subscription.undo)
 
@@ -339,6 +352,8 @@ class Socket:
 
     async def _send_subscription(self, subscription: Subscription) -> None:
         self._sent_at_ns[subscription.key] = self._clock.now_ns()
+        if subscription.answers:
+            self._fresh.add(subscription.key)
         await self._send(subscription.text)
 
     async def _send(self, text: str) -> None:

@@ -13,8 +13,10 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.errors import WireError
+from bt_ibkr.model.contract import Leg, combo_key
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderType
 from bt_ibkr.wire import fields, values
+from bt_ibkr.wire.conidex import Conidex, parse_conidex
 from bt_ibkr.wire.json import parsed
 
 _STATUSES: Final = {status.value: status for status in OrderStatus}
@@ -58,7 +60,8 @@ class _LiveOrder(msgspec.Struct, rename="camel"):
 
     acct: object = None
     account: object = None
-    conid: object = None
+    conid: object = None  # of a combo: the spread's
+    conidex: object = None  # of a combo: with its legs
     ticker: object = None
     order_id: object = None
     side: object = None  # BUY, SELL; EXER for an exercise
@@ -90,6 +93,7 @@ class _OrderStatus(msgspec.Struct):
     account: object = None
     order_clearing_account: object = None
     conid: object = None
+    conidex: object = None
     symbol: object = None
     side: object = None  # B, S
     order_type: object = None
@@ -128,7 +132,7 @@ class _Execution(msgspec.Struct):
     trade_time_r: object = None  # epoch ms
     order_id: object = None
     order_ref: object = None  # cOID
-    liquidation_trade: object = None  # "1" where IBKR closed the position
+    liquidation_trade: object = None  # "1" or "0"
 
 
 def status_word(value: object, what: str = "order status") -> OrderStatus | None:
@@ -192,10 +196,13 @@ def live_order(item: object) -> OrderReport:
     what = f"order {order_id}"
     kind = type_word(row.orig_order_type) or type_word(row.order_type)
     limit, stop = _prices(row, kind, what)
+    address = _address(row.conid, row.conidex, what)
     return OrderReport(
         order_id=order_id,
         account=fields.text(row.account) or fields.text(row.acct),
-        conid=fields.conid(row.conid, f"{what}: conid"),
+        conid=address.conid,
+        legs=address.legs,
+        exchange=address.exchange,
         side=fields.side(row.side, f"{what}: side"),
         order_type=kind,
         status=status_word(row.status, f"{what}: status") or ccp_status(row.order_ccp_status),
@@ -213,6 +220,37 @@ def live_order(item: object) -> OrderReport:
         reason=fields.text(row.cancel_reason),
         time_ns=_time(row.last_execution_time_ms, row.last_execution_time),
     )
+
+
+class _Address(msgspec.Struct, frozen=True):
+    conid: int | None
+    exchange: str | None = None
+    legs: tuple[Leg, ...] = ()
+
+
+def _address(conid: object, conidex: object, what: str) -> _Address:
+    """The contract. ``conid`` alone says which; of a combo ``conidex`` has the legs, and ``conid`` is only the
+    currency's spread, which all its combos share.
+
+    Raises:
+        WireError: A conid that is none, or a combo that cannot be read: it must not be taken for another contract.
+    """
+    plain = fields.conid(conid, f"{what}: conid")
+    text = fields.text(conidex)
+    if text is None:
+        return _Address(plain)
+    if ";;;" not in text:
+        found = fields.lenient(_conidex, text, f"{what}: conidex")
+        if found is None:
+            return _Address(plain)
+        named = found.exchange if "@" in text else None
+        return _Address(found.conid if plain is None else plain, named)
+    combo = parse_conidex(text)
+    return _Address(combo_key(combo.legs), combo.exchange if "@" in text else None, combo.legs)
+
+
+def _conidex(value: object, what: str) -> Conidex:
+    return parse_conidex(str(value))
 
 
 def _prices(row: _LiveOrder, kind: str | None, what: str) -> tuple[float | None, float | None]:
@@ -248,13 +286,16 @@ def order_status(body: object) -> OrderReport:
     row = fields.payload(fields.mapping(body, "order/status"), _OrderStatus, "order/status")
     order_id = fields.required(fields.order_id(row.order_id), "order/status: order_id")
     what = f"order {order_id}"
+    address = _address(row.conid, row.conidex, what)
     remaining = row.size if row.remaining_quantity is None else row.remaining_quantity
     filled = row.filled_quantity if row.cum_fill is None else row.cum_fill
     average = row.avg_fill_price if row.average_price is None else row.average_price
     return OrderReport(
         order_id=order_id,
         account=fields.text(row.account) or fields.text(row.order_clearing_account),
-        conid=fields.conid(row.conid, f"{what}: conid"),
+        conid=address.conid,
+        legs=address.legs,
+        exchange=address.exchange,
         side=fields.side(row.side, f"{what}: side"),
         order_type=type_word(row.order_type),
         status=status_word(row.order_status, f"{what}: status") or ccp_status(row.order_ccp_status),
@@ -298,7 +339,7 @@ def execution(item: object) -> Execution:
     row = fields.payload(item, _Execution, "execution")
     key = fields.required(fields.text(row.execution_id), "execution: execution_id")
     what = f"execution {key[:60]}"
-    conid = fields.conid(row.conid, f"{what}: conid") or fields.conid(row.conid_ex, f"{what}: conidEx")
+    address = _address(row.conid, row.conid_ex, what)
     quantity = fields.required(fields.quantity(row.size, f"{what}: size"), f"{what}: size")
     if quantity < 0 or (not quantity and not _corrects(key)):
         raise WireError(f"{what}: a size of {quantity} is not above 0.")
@@ -307,7 +348,8 @@ def execution(item: object) -> Execution:
         account=fields.required(
             fields.text(row.account) or fields.text(row.account_code), f"{what}: the account"
         ),
-        conid=fields.required(conid, f"{what}: conid"),
+        conid=fields.required(address.conid, f"{what}: conid"),
+        legs=address.legs,
         symbol=fields.text(row.symbol) or "",
         side=fields.required(fields.side(row.side, f"{what}: side"), f"{what}: side"),
         quantity=quantity,
@@ -317,7 +359,7 @@ def execution(item: object) -> Execution:
         commission=fields.amount(row.commission, f"{what}: commission"),
         order_id=fields.order_id(row.order_id, f"{what}: order_id"),
         order_ref=fields.text(row.order_ref),
-        liquidation=fields.text(row.liquidation_trade) == "1",
+        liquidation=bool(fields.lenient(fields.flag, row.liquidation_trade, "liquidation_trade")),
     )
 
 

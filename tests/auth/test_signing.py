@@ -176,7 +176,11 @@ def test_the_server_understands_what_the_client_signs(query: dict[str, str], key
     assert signed.realm == "limited_poa"
     assert not parse("POST", url, query, header).keyed_with(key)
     assert not parse("GET", url + "x", query, header).keyed_with(key)
-    assert not parse("GET", url, {**query, "more": "1"}, header).keyed_with(key)
+    if query:
+        # One that covers no query at all is good for any: so signs ibind, and IBKR takes it.
+        assert not parse("GET", url, {**query, "more": "1"}, header).keyed_with(key)
+    else:
+        assert parse("GET", url, {"more": "1"}, header).keyed_with(key)
 
 
 @given(st.integers(0, 2**2100))

@@ -25,6 +25,7 @@ from bt_ibkr.connection.interface import (
     StoreEvent,
 )
 from bt_ibkr.connection.mailbox import Mailbox
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.intent import OrderIntent
@@ -101,6 +102,12 @@ class Played:
 
     def close(self) -> None:
         pass
+
+    def take_over(self) -> None:
+        raise AssertionError("nobody else holds the session")
+
+    def metrics(self) -> Metrics:
+        return Metrics()
 
     def accounts(self) -> tuple[str, ...]:
         return self.logins

@@ -288,6 +288,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"info": {"tif": "PAX"}}, "for instruments of type CRYPTO only"),
     ({"exectype": bt.Order.Stop, "price": 9.0, "info": {"tif": "IOC"}}, "does not go with type STP"),
     ({"exectype": bt.Order.Close, "info": {"tif": "GTC"}}, "does not go with type MOC"),
+    (
+        {
+            "exectype": bt.Order.Close,
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.OPTION),
+        },
+        "order_type 'MOC' is not offered for instruments of type OPT",
+    ),
+    (
+        {
+            "exectype": ExecType.MIDPRICE,
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.FUTURE),
+        },
+        "offers it for CFD, STK, WAR",
+    ),
     ({"info": {"cash_qty": 0}}, "cash_qty"),
     ({"info": {"cash_qty": "much"}}, "'much'"),
     ({"exectype": bt.Order.Stop, "price": 9.0, "info": {"cash_qty": 10}}, "does not go with type STP"),

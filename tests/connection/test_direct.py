@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import (
     AccountEvent,
     CancelFailed,
@@ -35,7 +35,6 @@ from bt_ibkr.errors import (
     UnreachableError,
 )
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import OrderStatus, OrderTicket, OrderType, Side
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.history import HistoryRequest
@@ -141,7 +140,7 @@ def test_nothing_works_without_a_session(connect: Connect, opened: bool) -> None
     calls: list[Callable[[], Any]] = [
         connection.accounts,
         lambda: connection.resolve(parse_dataname("AAPL")),
-        lambda: connection.subscribe_ticks(contract, deque()),
+        lambda: connection.subscribe_ticks(contract, TickBacklog()),
         lambda: connection.attach_account(ACCOUNT, client.mailbox),
         lambda: connection.place((Submission(1, ticket("a")),), client.mailbox),
         lambda: connection.cancel(ACCOUNT, "1", 1, client.mailbox),
@@ -155,7 +154,7 @@ def test_nothing_works_without_a_session(connect: Connect, opened: bool) -> None
         with pytest.raises(SessionError) as caught:
             call()
         assert caught.value.remedy
-    connection.unsubscribe_ticks(deque())
+    connection.unsubscribe_ticks(TickBacklog())
     connection.renew_due()
     assert connection.in_flight() == 0
     assert connection.stream_ns() == 0
@@ -366,8 +365,8 @@ def test_errors_and_notices_are_told(emulator: EmulatorThread, connect: Connect)
 def test_ticks(emulator: EmulatorThread, connect: Connect) -> None:
     client = connect()
     contract = client.connection.resolve(parse_dataname("AAPL"))
-    one: deque[Tick] = deque()
-    two: deque[Tick] = deque()
+    one = TickBacklog()
+    two = TickBacklog()
     client.step()
     client.connection.subscribe_ticks(contract, one)
     client.until(lambda: one)
@@ -391,7 +390,7 @@ def test_first_tick_after_a_break_is_a_picture(emulator: EmulatorThread, connect
     """What traded during the break is in no tick: it would be booked on one moment."""
     client = connect()
     contract = client.connection.resolve(parse_dataname("AAPL"))
-    ticks: deque[Tick] = deque()
+    ticks = TickBacklog()
     client.step(100)
     client.connection.subscribe_ticks(contract, ticks)
     client.until(lambda: ticks)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from bt_ibkr.config import SessionSettings
+from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.maintenance import REGIONS
 from bt_ibkr.session.states import ALLOWED, SessionState
@@ -44,9 +45,26 @@ def test_defaults_are_told() -> None:
     settings = SessionSettings()
     assert f"from {settings.reconnect_first_s:g} s to {settings.reconnect_longest_s:g} s" in TEXT
     assert f"`penalty_s` ({settings.penalty_s:g} s)" in TEXT
+    assert f"`mute_s` ({settings.mute_s:g} s)" in TEXT
+    assert f"`silence_s` ({settings.silence_s:g} s;" in TEXT
+    assert f"`tick_backlog` ({settings.tick_backlog:,};" in TEXT
     assert (settings.tickle_interval_s, settings.tic_interval_s, settings.renew_market_data_s) == (
         60,
         30,
         540,
     )
     assert settings.competing == "take_over_once"
+
+
+def test_every_figure_is_told() -> None:
+    told = {name for row in ROWS for name in re.findall(r"`([a-z_]+)`", row[0])}
+    assert set(Metrics.__struct_fields__) <= told
+
+
+def test_every_notice_is_told() -> None:
+    """The kinds that the code tells, and the messages of the store."""
+    code = (Path(__file__).resolve().parents[2] / "bt_ibkr" / "connection").rglob("*.py")
+    kinds = {kind for path in code for kind in re.findall(r'_tell\(\s*"([a-z]+)"', path.read_text("utf-8"))}
+    assert kinds == {"error", "mute", "notice", "reread", "unread", "unreadable"}
+    told = {row[0] for row in ROWS if len(row) == 3}
+    assert {f"`{kind}`" for kind in kinds | {"gap", "conflated", "caught up"}} <= told

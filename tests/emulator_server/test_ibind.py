@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
+from bt_ibkr.session.secrets import read_dh_parameters
 
 ACCOUNT = "DU1234567"
 
@@ -170,3 +172,111 @@ def test_websocket(emulator: EmulatorThread, client: Any, ibind: Any) -> None:
                 filled.add(type(event))
     finally:
         socket.shutdown()
+
+
+@pytest.fixture
+def oauth_emulator(tmp_path: Path) -> Iterator[EmulatorThread]:
+    settings = EmulatorSettings(
+        speed=60.0,
+        pacing="off",
+        synthetic_instruments=("AAPL",),
+        history_days=0,
+        authentication=AuthenticationSettings(kind="oauth1a", key_folder=str(tmp_path / "keys")),
+    )
+    with EmulatorThread(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def named_as_this_machine(
+    oauth_emulator: EmulatorThread, ibind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one address ibind cannot be told: the ``Host`` that a constant in its header names. A server verifies a
+    signature over the address at which it was called, so the constant becomes the emulator's; no code changes."""
+    pytest.importorskip("Crypto")
+    from ibind.oauth import oauth1a
+
+    code = oauth1a.generate_oauth_headers.__code__
+    host = oauth_emulator.url.split("/")[2]
+    constants = tuple(host if one == "api.ibkr.com" else one for one in code.co_consts)
+    assert constants != code.co_consts
+    monkeypatch.setattr(oauth1a.generate_oauth_headers, "__code__", code.replace(co_consts=constants))
+
+
+def oauth_config(emulator: EmulatorThread, keys: Path, **changes: Any) -> Any:
+    """ibind's settings, from the files that the emulator wrote for a client."""
+    from ibind.oauth.oauth1a import OAuth1aConfig
+
+    prime, generator = read_dh_parameters(str(keys / "dhparam.pem"))
+    given = {
+        "oauth_rest_url": emulator.url,
+        "access_token": (keys / "access_token").read_text(encoding="utf-8"),
+        "access_token_secret": (keys / "access_token_secret").read_text(encoding="utf-8"),
+        "consumer_key": "EMULATOR1",
+        "dh_prime": f"{prime:x}",
+        "dh_generator": str(generator),
+        "signature_key_fp": str(keys / "private_signature.pem"),
+        "encryption_key_fp": str(keys / "private_encryption.pem"),
+        "realm": "limited_poa",
+        "maintain_oauth": False,
+        "init_brokerage_session": True,
+    }
+    return OAuth1aConfig(**(given | changes))
+
+
+def oauth_client(ibind: Any, config: Any) -> Any:
+    return ibind.IbkrClient(
+        account_id=ACCOUNT,
+        use_oauth=True,
+        oauth_config=config,
+        auto_register_shutdown=False,
+        use_session=False,
+    )
+
+
+@pytest.mark.usefixtures("named_as_this_machine")
+def test_oauth1a_of_others_logs_on(oauth_emulator: EmulatorThread, ibind: Any, tmp_path: Path) -> None:
+    """ibind's own OAuth 1.0a, which shares no line with ours: the exchange of keys, the proof of the token, and a
+    signature on every request that the emulator verifies."""
+    client = oauth_client(ibind, oauth_config(oauth_emulator, tmp_path / "keys"))
+    try:
+        assert client.authentication_status().data["authenticated"] is True
+        assert client.receive_brokerage_accounts().data["accounts"] == [ACCOUNT]
+        assert client.portfolio_accounts().data[0]["accountId"] == ACCOUNT
+        assert client.stock_conid_by_symbol("AAPL").data == {"AAPL": 265598}
+        client.live_marketdata_snapshot("265598", ["31", "84", "86"])
+        (row,) = client.live_marketdata_snapshot("265598", ["31", "84", "86"]).data
+        assert float(row["84"]) < float(row["86"])
+        # The verification is not a formality: a token of its own making is refused.
+        client.live_session_token = "AAAAAAAAAAAAAAAAAAAAAAAAAAA="
+        with pytest.raises(Exception, match="invalid signature"):
+            client.tickle()
+    finally:
+        client.close_session()
+
+
+@pytest.mark.usefixtures("named_as_this_machine")
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"consumer_key": "SOMEBODY1"}, "invalid consumer"),
+        ({"access_token": "0" * 20}, "No access secret key found"),
+        ({"realm": "test_realm"}, "invalid realm"),
+        ({"dh_generator": "5"}, "validation failed"),
+    ],
+)
+def test_oauth1a_of_others_is_refused(
+    oauth_emulator: EmulatorThread, ibind: Any, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Exception, match=says):
+        oauth_client(ibind, oauth_config(oauth_emulator, tmp_path / "keys", **changes))
+
+
+@pytest.mark.usefixtures("named_as_this_machine")
+def test_oauth1a_of_others_with_a_swapped_key_is_refused(
+    oauth_emulator: EmulatorThread, ibind: Any, tmp_path: Path
+) -> None:
+    """The encryption key in place of the signature key: a real key, but not the registered one."""
+    wrong = {"signature_key_fp": str(tmp_path / "keys" / "private_encryption.pem")}
+    with pytest.raises(Exception, match="invalid signature"):
+        oauth_client(ibind, oauth_config(oauth_emulator, tmp_path / "keys", **wrong))

@@ -7,7 +7,6 @@ holds one, with everything that it told.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -17,12 +16,12 @@ import pytest
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.clock import Clock
 from bt_ibkr.config import SessionSettings, Trust
+from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.direct import DirectConnection
 from bt_ibkr.connection.interface import GapReported, SessionChanged, Submission
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.session.session import Session
@@ -44,7 +43,7 @@ class Bed(Client):
         self.control = control
         self.settings = SessionSettings(base_url=changes.pop("url", emulator.url), **(FAST | changes))
         self.connection = DirectConnection(self.settings, self.wake, clock=clock)
-        self.ticks: deque[Tick] = deque()
+        self.ticks = TickBacklog()
 
     @property
     def session(self) -> Session:

@@ -207,22 +207,34 @@ def test_80_giant_frame(bed: MakeBed) -> None:
     made.moves()
 
 
-def test_81_unknown_things(bed: MakeBed) -> None:
-    """Unknown topic, new field, missing field, null, a number as text: tolerated."""
+def test_81_unknown_things(bed: MakeBed, caplog: pytest.LogCaptureFixture) -> None:
+    """Unknown topic, new field, missing field, null, a number as text: tolerated, and logged once by name."""
     made = bed()
     made.stream()
     before = len(made.ticks)
-    for text in (
-        '{"topic":"xyz","args":{"a":1}}',
-        '{"topic":"smd+265598","conid":265598,"31":"101.5","new":[{"x":null}],"_updated":1772463600000}',
-        '{"topic":"smd+265598","conid":265598,"84":null,"86":101.75,"_updated":1772463600001}',
-        '{"topic":"smd+265598"}',
-        '{"args":[]}',
-    ):
-        made.emulator.call(partial(_say, text=text))
+    # New fields are looked for where a subscription is answered, as it is at every renewal.
+    made.fault("frames", action="drop", topic="smd", count=2)
+    made.on_loop(lambda: made.session.socket.ask_again("smd+265598"))
+    for _ in range(3):
+        for text in (
+            '{"topic":"xyz","args":{"a":1}}',
+            '{"topic":"smd+265598","conid":265598,"31":"101.5","new":[{"x":null}],"_updated":1772463600000}',
+            '{"topic":"smd+265598","conid":265598,"84":null,"86":101.75,"_updated":1772463600001}',
+            '{"topic":"smd+265598"}',
+            '{"args":[]}',
+        ):
+            made.emulator.call(partial(_say, text=text))
     made.until(lambda: len(made.ticks) >= before + 2)
+    made.clear()
     made.moves()
     assert "disconnected" not in made.states()
+    logged = [one.getMessage() for one in caplog.records if one.getMessage().startswith("unknown-")]
+    assert sorted(one.split(" passed")[0] for one in logged) == [
+        "unknown-field name='new'",
+        "unknown-frame name='without a topic'",
+        "unknown-topic name='xyz'",
+    ]
+    assert made.connection.metrics().unknown == 3 + 3 + 1
 
 
 def _say(server: EmulatorServer, text: str) -> None:

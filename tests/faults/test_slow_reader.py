@@ -101,13 +101,20 @@ def told(run: Run) -> list[tuple[str, TicksConflated]]:
     return [(msg, args[0]) for msg, args, _ in run.strategy.messages if msg in ("conflated", "caught up")]
 
 
+def same(run: Run, wanted: pd.DataFrame) -> None:
+    frame = run.strategy.frame("AAPL")
+    pd.testing.assert_frame_equal(
+        frame, wanted, check_names=False, check_dtype=False, check_freq=False, check_index_type=False
+    )
+
+
 def test_bars_stay_right(bench: Bench, tape: type[Tape], caplog: pytest.LogCaptureFixture) -> None:
     """Four minutes pass inside one `next()`: conflated, told once and ended once; not a price or a share is lost."""
     prices = wavy(tape, 600)
     with caplog.at_level(logging.WARNING):
         run = run_slow(bench, prices, at(bench, 2, 371.0, lambda s: s.buy(size=10)))
     wanted = prices.bars(60)
-    pd.testing.assert_frame_equal(run.strategy.frame("AAPL"), wanted, check_names=False, check_dtype=False, check_freq=False, check_index_type=False)  # fmt: skip
+    same(run, wanted)
     (began, first), (ended, last) = told(run)
     assert (began, ended) == ("conflated", "caught up")
     assert first.start_ns == last.start_ns < last.end_ns
@@ -126,7 +133,7 @@ def test_bars_of_quotes_stay_right(bench: Bench, tape: type[Tape]) -> None:
     prices = wavy(tape, 480)
     run = run_slow(bench, prices, at(bench, 2, 331.0), what="MIDPOINT")
     wanted = prices.bars(60, "mid")
-    pd.testing.assert_frame_equal(run.strategy.frame("AAPL"), wanted, check_names=False, check_dtype=False, check_freq=False, check_index_type=False)  # fmt: skip
+    same(run, wanted)
     assert [msg for msg, _ in told(run)] == ["conflated", "caught up"]
 
 
@@ -155,7 +162,7 @@ def test_too_slow_for_what_may_wait(bench: Bench, tape: type[Tape]) -> None:
     """A quarter of an hour inside one `next()`, where twenty conflated ticks may wait: the bars come from history."""
     prices = wavy(tape, 1260, every=8)
     run = run_slow(bench, prices, at(bench, 2, 911.0, lambda s: s.buy(size=10)), limit=20)
-    pd.testing.assert_frame_equal(run.strategy.frame("AAPL"), prices.bars(60), check_names=False, check_dtype=False, check_freq=False, check_index_type=False)  # fmt: skip
+    same(run, prices.bars(60))
     (_, _), (_, last) = told(run)
     assert last.dropped > 100
     statuses = run.strategy.told("AAPL")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bt_ibkr.errors import AmbiguousContractError, ContractError, ContractNotFoundError
-from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.model.contract import Contract, Leg, SecurityType, combo_key, combo_multiplier
+from bt_ibkr.services.combos import combo_contract
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import parse_dataname
 
@@ -181,3 +182,64 @@ async def test_listing_with_a_suffix(server: Server) -> None:
     }  # fmt: skip
     contract = await ContractService(server.http).resolve(parse_dataname("X-STK-NASDAQ"))
     assert (contract.conid, contract.exchange) == (5, "NASDAQ")
+
+
+async def test_a_combo_of_stocks(emulator: Emulator) -> None:
+    combo = await resolved(emulator, "COMBO:AAPL*1,conid:900001*-2")
+    assert combo.security_type is SecurityType.COMBO
+    assert combo.legs == (Leg(265598, 1), Leg(900001, -2))
+    assert (combo.symbol, combo.exchange, combo.currency) == ("AAPL*1,DUP*-2", "SMART", "USD")
+    assert (combo.multiplier, combo.tick_size, combo.spread_id) == (1.0, 0.01, 28812380)
+    assert combo.conid == combo_key(combo.legs) < 0
+    # The same legs are the same instrument, however they are named.
+    again = await resolved(emulator, "0;;;900001/-2,265598/1", exchange="NYSE")
+    assert (again.conid, again.exchange) == (combo.conid, "NYSE")
+    assert (await resolved(emulator, "COMBO:AAPL*-1,conid:900001*2")).conid != combo.conid
+
+
+async def test_a_combo_of_futures(emulator: Emulator) -> None:
+    combo = await resolved(emulator, "COMBO:MINI-202609-CME*1,MINI-202612-CME*-1@CME")
+    assert (combo.multiplier, combo.exchange) == (5.0, "CME")
+    given = await resolved(emulator, "61227069@CME;;;900011/1,900012/-1")
+    assert given.spread_id == 61227069
+
+
+@pytest.mark.parametrize(
+    ("dataname", "why"),
+    [
+        ("COMBO:AAPL,AAPL*-1", "names one contract twice"),
+        ("COMBO:AAPL,ONLYCH*-1", "priced in CHF and USD"),
+        ("COMBO:AAPL,EUR.USD*-1", "cannot be a leg"),
+        ("COMBO:AAPL,DUP*-1", "is ambiguous"),
+        ("COMBO:AAPL,NOSUCH*-1", "NOSUCH"),
+        ("28812380;;;265598/1,77777777/-1", "no contract 77777777"),
+    ],
+)
+async def test_what_makes_no_combo(emulator: Emulator, dataname: str, why: str) -> None:
+    with pytest.raises(ContractError, match=why):
+        await resolved(emulator, dataname)
+
+
+def test_a_currency_without_a_spread_conid() -> None:
+    def leg(conid: int) -> Contract:
+        return Contract(conid=conid, symbol=f"L{conid}", security_type=SecurityType.STOCK, currency="EUR")
+
+    with pytest.raises(ContractError, match="no spread conid for EUR"):
+        combo_contract(parse_dataname("COMBO:L1,L2*-1"), [(leg(1), 1), (leg(2), -1)])
+    known = combo_contract(parse_dataname("5;;;1/1,2/-1"), [(leg(1), 1), (leg(2), -1)])
+    assert known.spread_id == 5
+
+
+@pytest.mark.parametrize(
+    ("parts", "multiplier"),
+    [
+        ([(1, 1.0), (-1, 1.0)], 1.0),
+        ([(1, 100.0), (-2, 100.0), (1, 100.0)], 100.0),
+        ([(100, 1.0), (-1, 100.0)], 100.0),  # 100 shares against an option on them: priced by the share
+        ([(1, 50.0), (-1, 50.0)], 50.0),
+        ([(1, 50.0), (-2, 5.0)], 10.0),
+        ([(1, 0.5), (-1, 0.25)], 0.25),
+    ],
+)
+def test_what_a_point_of_a_combo_is_worth(parts: list[tuple[int, float]], multiplier: float) -> None:
+    assert combo_multiplier(parts) == multiplier

@@ -49,6 +49,25 @@ def test_forms(dataname: str, wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dataname", "legs", "exchange", "spread"),
+    [
+        ("COMBO:AAPL*1,MSFT*-1", [("AAPL", 1), ("MSFT", -1)], "SMART", 0),
+        ("combo: aapl , msft*-2 @nyse", [("AAPL", 1), ("MSFT", -2)], "NYSE", 0),
+        ("COMBO:ES-202612-CME*1,ES-202703-CME*-1@CME", [("ES", 1), ("ES", -1)], "CME", 0),
+        ("COMBO:conid:265598*+1,conid:8314*-1", [(265598, 1), (8314, -1)], "SMART", 0),
+        ("28812380;;;265598/1,8314/-1", [(265598, 1), (8314, -1)], "SMART", 28812380),
+        ("61227069@OSE.JPN;;;1/1,2/-2,3/1", [(1, 1), (2, -2), (3, 1)], "OSE.JPN", 61227069),
+        ("0;;;1/1,2/-2", [(1, 1), (2, -2)], "SMART", 0),
+    ],
+)
+def test_combos(dataname: str, legs: list[tuple[Any, int]], exchange: str, spread: int) -> None:
+    query = parse_dataname(dataname)
+    assert [(leg.conid or leg.symbol, ratio) for leg, ratio in query.legs] == legs
+    assert (query.exchange, query.spread_id, query.conid) == (exchange, spread, 0)
+    assert query.security_type is SecurityType.COMBO
+
+
+@pytest.mark.parametrize(
     "dataname",
     [
         "", "   ", "-", "-STK", "AAPL-", "AAPL-XYZ", "AAPL-STK-SMART-USD-EXTRA", "conid:", "conid:x",
@@ -57,6 +76,10 @@ def test_forms(dataname: str, wanted: dict[str, Any]) -> None:
         "ES-FOP-CME", "conid:0", "conid:00",
         "ES-202612-CME-USD-1_0", "ES-202612-CME-USD-\u0663",
         "ES-202612-CME-USD-nan", "ES-202612-CME-USD--50", "ES-202612-CME-USD-inf",
+        "COMBO:", "COMBO:AAPL", "COMBO:AAPL*1", "COMBO:AAPL*0,MSFT*1", "COMBO:AAPL*x,MSFT*1", "COMBO:AAPL*1,,MSFT",
+        "COMBO:AAPL@NYSE*1,MSFT*-1", "COMBO:AAPL,MSFT@", "COMBO:AAPL,MSFT@a b", "COMBO:COMBO:AAPL,MSFT,IBM",
+        "COMBO:AAPL*1.5,MSFT", "COMBO:" + ",".join(f"X{n}" for n in range(9)), "COMBO:AAPL,ÄPL",
+        "1;;;2/1", "1;;;2/1,2/1", "x;;;1/1,2/1", ";;;", "1;;;2/1,3/0",
         "ES-202612-CME-USD-0", "ES-202699-CME", "ES-20261399-CME",
     ],
 )  # fmt: skip
@@ -81,7 +104,7 @@ def test_defaults_where_the_name_does_not_say() -> None:
     assert (query.exchange, query.currency) == ("NYSE", "USD")
 
 
-words = st.text(alphabet="ABCXYZ.0159- @:conid\n\u0660É", max_size=40)
+words = st.text(alphabet="ABCXYZ.0159- @:*,;/conid\n\u0660É", max_size=40)
 parts = st.lists(
     st.sampled_from(
         ["AAPL", "EUR.USD", "STK", "CASH", "FUT", "OPT", "SMART", "CME", "USD", "202612", "50", "C", "", "x"]

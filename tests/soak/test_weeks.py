@@ -49,6 +49,8 @@ BREAKS = {str(one["kind"]) for one in DISTURBANCES} | {"nightly_reset", "mainten
 class Latest:
     """Takes ticks, and keeps the newest alone."""
 
+    room = 1
+
     def __init__(self) -> None:
         self.count = 0
         self.tick: Tick | None = None
@@ -56,6 +58,11 @@ class Latest:
     def append(self, tick: Tick) -> None:
         self.count += 1
         self.tick = tick
+
+    push = hold = append
+
+    def __len__(self) -> int:
+        return 0
 
 
 class Size(NamedTuple):

@@ -436,6 +436,60 @@ def test_live_order_row() -> None:
     )
 
 
+COMBO = "28812380;;;265598/1,8314/-2"
+LEGS = (Leg(265598, 1), Leg(8314, -2))
+
+
+def test_an_order_on_a_combo_is_known_by_its_legs() -> None:
+    """All combos of a currency share the conid that rows show."""
+    row = {
+        "orderId": 7,
+        "conid": 28812380,
+        "conidex": COMBO,
+        "side": "BUY",
+        "price": "-1.25",
+        "orderType": "Limit",
+    }
+    (report,) = orders.live_orders({"orders": [row]}).orders
+    assert (report.conid, report.legs, report.limit_price) == (combo_key(LEGS), LEGS, -1.25)
+    status = {"order_id": 7, "conid": 28812380, "conidex": "28812380@SMFE;;;265598/1,8314/-2", "side": "S"}
+    found = orders.order_status(status)
+    assert (found.conid, found.legs, found.exchange) == (combo_key(LEGS), LEGS, "SMFE")
+
+
+def test_a_combo_that_cannot_be_read_is_not_taken_for_another() -> None:
+    with pytest.raises(WireError, match="conidex"):
+        orders.live_orders({"orders": [{"orderId": 7, "conid": 28812380, "conidex": "28812380;;;x"}]})
+
+
+def test_a_routed_order_names_its_exchange() -> None:
+    row = {"orderId": 7, "conid": 265598, "conidex": "265598@NASDAQ"}
+    (report,) = orders.live_orders({"orders": [row]}).orders
+    assert (report.conid, report.exchange, report.legs) == (265598, "NASDAQ", ())
+    (plain,) = orders.live_orders({"orders": [row | {"conidex": "?"}]}).orders
+    assert (plain.conid, plain.exchange) == (265598, None)
+
+
+def test_executions_of_a_combo() -> None:
+    """The whole one changes no position; its legs' do."""
+    whole, leg = orders.trades(
+        [
+            TRADE | {"conid": 28812380, "conidEx": COMBO},
+            TRADE | {"execution_id": "b", "conidEx": "265598@ARCA"},
+        ]
+    )
+    assert (whole.conid, whole.legs) == (combo_key(LEGS), LEGS)
+    assert (leg.conid, leg.legs) == (265598, ())
+
+
+def test_a_liquidation_is_told() -> None:
+    forced, plain = orders.trades(
+        [TRADE | {"liquidation_trade": "1"}, TRADE | {"execution_id": "b", "liquidation_trade": "0"}]
+    )
+    assert forced.liquidation
+    assert not plain.liquidation
+
+
 def test_priming_answer() -> None:
     answer = orders.live_orders(b'{"orders":[],"snapshot":false}')
     assert not answer.orders

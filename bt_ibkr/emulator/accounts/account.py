@@ -21,7 +21,8 @@ from bt_ibkr.model.order import Side
 from bt_ibkr.model.portfolio import LedgerLine, Position
 
 ZERO = Decimal(0)
-_MARKED_TO_MARKET = frozenset({SecurityType.FUTURE, SecurityType.CFD, SecurityType.FUTURE_OPTION})
+#: Options on futures are not among them: their premium is paid when they are bought.
+_MARKED_TO_MARKET = frozenset({SecurityType.FUTURE, SecurityType.CFD})
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,15 +78,33 @@ class Account:
     # ------------------------------------------------------------------ changes
 
     def execute(
-        self, instrument: Instrument, side: Side, quantity: Decimal, price: float, commission: Decimal
+        self,
+        instrument: Instrument,
+        side: Side,
+        quantity: Decimal,
+        price: float,
+        commission: Decimal,
+        *,
+        conversion: bool = False,
     ) -> Decimal:
         """Book an execution.
+
+        Args:
+            instrument: No combo: its legs are booked.
+            side, quantity, price: Of the execution.
+            commission: In the contract's currency.
+            conversion: Of a currency pair: money is exchanged and leaves no position.
 
         Returns:
             The position after it.
         """
         contract = instrument.contract
         value = quantity * exact(price) * exact(contract.multiplier)
+        if conversion:
+            self.commissions[contract.currency] = self.commissions.get(contract.currency, ZERO) + commission
+            self._add_cash(contract.currency, -side.sign * value - commission)
+            self._add_cash(contract.symbol.partition(".")[0], side.sign * quantity)
+            return self.quantity(contract.conid)
         holding = self._holdings.setdefault(contract.conid, Holding())
         profit = _book(holding, side.sign * quantity, side.sign * value, commission)
         self.commissions[contract.currency] = self.commissions.get(contract.currency, ZERO) + commission

@@ -1,48 +1,39 @@
 """Whether an account can afford an order.
 
-``reg_t``: half of the value of stocks is lent when they are bought (Regulation T's initial margin), a quarter
-must be kept (maintenance); pairs need 2 %, futures 10 % of their value. The figures of other instruments are
-those of stocks, without credit. Cash accounts pay in full and sell only what they own.
+``reg_t`` asks for what ``requirements`` says of the positions as they would stand. Cash accounts pay in full and
+sell only what they own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 import msgspec
 
 from bt_ibkr.emulator.accounts.account import ZERO, Account
+from bt_ibkr.emulator.accounts.requirements import Held, by_group, requirement
 from bt_ibkr.emulator.accounts.valuation import Valuation, exact
 from bt_ibkr.emulator.types import EmulatedOrder
-from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.model.contract import Leg, SecurityType
 from bt_ibkr.model.order import Side
-
-_INITIAL = {
-    SecurityType.STOCK: Decimal("0.50"),
-    SecurityType.FUND: Decimal("0.50"),
-    SecurityType.FOREX: Decimal("0.02"),
-    SecurityType.FUTURE: Decimal("0.10"),
-    SecurityType.CFD: Decimal("0.20"),
-}
-_MAINTENANCE = {
-    SecurityType.STOCK: Decimal("0.25"),
-    SecurityType.FUND: Decimal("0.25"),
-    SecurityType.FOREX: Decimal("0.02"),
-    SecurityType.FUTURE: Decimal("0.09"),
-    SecurityType.CFD: Decimal("0.20"),
-}
-_FULL = Decimal(1)
 
 
 class Intended(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as margin sees it: what it may add to a position, and at what price it would."""
+    """An order as margin sees it: what it may add to positions, and at what price it would."""
 
     conid: int
     side: Side
     quantity: Decimal
     price: Decimal | None
     commission: Decimal = ZERO
+    legs: tuple[Leg, ...] = ()
+
+    @property
+    def changes(self) -> list[tuple[int, Decimal]]:
+        """Conids and signed quantities of the positions that it changes."""
+        size = self.quantity * self.side.sign
+        return [(leg.conid, size * leg.ratio) for leg in self.legs] or [(self.conid, size)]
 
 
 class MarginFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +52,7 @@ def intended(order: EmulatedOrder) -> Intended:
         side=order.spec.side,
         quantity=order.remaining,
         price=None if price is None else exact(price),
+        legs=order.spec.legs,
     )
 
 
@@ -70,48 +62,52 @@ class Margin:
     Args:
         policy: ``reg_t`` or ``off``.
         valuation: Present prices and rates.
+        clock: Market time.
     """
 
-    def __init__(self, policy: str, valuation: Valuation) -> None:
+    def __init__(self, policy: str, valuation: Valuation, clock: Callable[[], int]) -> None:
         self.policy = policy
         self._valuation = valuation
+        self._clock = clock
 
     def figures(self, account: Account, orders: Iterable[Intended] = ()) -> MarginFigures:
         """Margins of the positions as they would stand if the orders filled in the worst way.
 
-        Buys and sales of one instrument are not netted against each other: the larger of the two outcomes
-        counts.
+        Buys and sales are not netted against each other: of none, the buys, the sales and both the one that
+        requires most counts, for each group of positions that are taken together.
         """
+        listed = list(orders)
+        outcomes = [
+            by_group(self._held(account, [one for one in listed if one.side in sides], listed))
+            for sides in ((), (Side.BUY,), (Side.SELL,), (Side.BUY, Side.SELL))
+        ]
         initial = maintenance = ZERO
-        for conid, (exposure, price) in self._exposures(account, orders).items():
-            contract = self._valuation.instrument(conid).contract
-            value = exposure * price * exact(contract.multiplier)
-            value *= self._valuation.rate(contract.currency, account.currency)
-            full = account.kind == "cash" and contract.security_type is not SecurityType.FUTURE
-            initial += value * (_FULL if full else _INITIAL.get(contract.security_type, _FULL))
-            maintenance += value * (_FULL if full else _MAINTENANCE.get(contract.security_type, _FULL))
+        for key in dict.fromkeys(key for outcome in outcomes for key in outcome):
+            found = [
+                requirement(outcome.get(key, ()), now_ns=self._clock(), credit=account.kind != "cash")
+                for outcome in outcomes
+            ]
+            first = next(outcome[key][0] for outcome in outcomes if outcome.get(key))
+            rate = self._valuation.rate(first.instrument.contract.currency, account.currency)
+            initial += max(one for one, _ in found) * rate
+            maintenance += max(one for _, one in found) * rate
         return MarginFigures(equity=account.net_liquidation(), initial=initial, maintenance=maintenance)
 
-    def _exposures(
-        self, account: Account, orders: Iterable[Intended]
-    ) -> Mapping[int, tuple[Decimal, Decimal]]:
-        """Largest absolute position and its price, by conid."""
-        buys: dict[int, Decimal] = {}
-        sales: dict[int, Decimal] = {}
-        prices: dict[int, Decimal] = {}
-        for order in orders:
-            side = buys if order.side is Side.BUY else sales
-            side[order.conid] = side.get(order.conid, ZERO) + order.quantity
-            known = self._valuation.price(order.conid)
-            price = known if known is not None else order.price
-            if price is not None:
-                prices[order.conid] = price
-        found: dict[int, tuple[Decimal, Decimal]] = {}
-        for conid in dict.fromkeys([*account.holdings(), *buys, *sales]):
-            held = account.quantity(conid)
-            exposure = max(abs(held + buys.get(conid, ZERO)), abs(held - sales.get(conid, ZERO)))
-            price = prices.get(conid) or self._valuation.price(conid) or self._cost_price(account, conid)
-            found[conid] = (exposure, price)
+    def _held(self, account: Account, filled: list[Intended], orders: list[Intended]) -> dict[int, Held]:
+        """The positions after some of the orders, with their prices."""
+        quantities = {conid: holding.quantity for conid, holding in account.holdings().items()}
+        for order in filled:
+            for conid, change in order.changes:
+                quantities[conid] = quantities.get(conid, ZERO) + change
+        own = {order.conid: order.price for order in orders}
+        found: dict[int, Held] = {}
+        for conid, quantity in quantities.items():
+            instrument = self._valuation.instrument(conid)
+            price = self._valuation.price(conid) or own.get(conid) or self._cost_price(account, conid)
+            underlying = None
+            if instrument.underlying_conid:
+                underlying = self._valuation.price(instrument.underlying_conid)
+            found[conid] = Held(instrument=instrument, quantity=quantity, price=price, underlying=underlying)
         return found
 
     def _cost_price(self, account: Account, conid: int) -> Decimal:
@@ -145,11 +141,14 @@ class Margin:
 
     def _cash_refusal(self, account: Account, order: Intended, working: list[Intended]) -> str | None:
         contract = self._valuation.instrument(order.conid).contract
-        if contract.security_type is not SecurityType.FOREX and order.side is Side.SELL:
-            sold = sum((o.quantity for o in working if o.conid == order.conid and o.side is Side.SELL), ZERO)
-            if sold + order.quantity <= account.quantity(order.conid):
+        if contract.security_type is not SecurityType.FOREX:
+            sales = [(conid, -change) for conid, change in order.changes if change < 0]
+            for conid, sold in sales:
+                others = sum((-c for o in working for k, c in o.changes if k == conid and c < 0), ZERO)
+                if others + sold > account.quantity(conid):
+                    return "This account cannot hold short positions."
+            if sales and not order.legs:
                 return None
-            return "This account cannot hold short positions."
         needed = sum((self._price_of(account, one) for one in [*working, order]), ZERO)
         available = account.cash()
         return None if needed <= available else _insufficient(account, available, needed)
@@ -166,7 +165,8 @@ class Margin:
             return ZERO
         known = self._valuation.price(order.conid)
         price = order.price if order.price is not None else known if known is not None else ZERO
-        value = order.quantity * price * exact(contract.multiplier) + order.commission
+        # a spread may bring cash instead
+        value = max(order.quantity * price * exact(contract.multiplier), ZERO) + order.commission
         return value * self._valuation.rate(contract.currency, account.currency)
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from bt_ibkr.emulator.types import Instrument, QuoteState
 from bt_ibkr.emulator.universe import Universe
-from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.model.contract import Leg, SecurityType
 
 #: US dollars per unit, for currencies of which the tape shows no pair. Round figures of 2025.
 REFERENCE_USD = {
@@ -67,6 +67,14 @@ class Valuation:
         if instrument is None:
             raise KeyError(conid)
         return instrument
+
+    def legs(self, combo: Instrument) -> tuple[tuple[Leg, Instrument], ...]:
+        """The legs of a combo with their instruments."""
+        return tuple((leg, self.instrument(leg.conid)) for leg in combo.contract.legs)
+
+    def quote(self, conid: int) -> QuoteState | None:
+        """The present quote; ``None`` for an instrument that is not in the market."""
+        return self._quotes.get(conid)
 
     def price(self, conid: int) -> Decimal | None:
         """The price at which a position is valued; ``None`` before the first quote."""

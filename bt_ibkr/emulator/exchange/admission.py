@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
+
+import msgspec
 
 from bt_ibkr.emulator.accounts.account import Account
 from bt_ibkr.emulator.accounts.margin import Intended, Margin, intended
 from bt_ibkr.emulator.accounts.valuation import Valuation, exact
 from bt_ibkr.emulator.exchange import checks
 from bt_ibkr.emulator.exchange.book import Working
-from bt_ibkr.emulator.types import Instrument, OrderSpec
+from bt_ibkr.emulator.types import Instrument, OrderSpec, opposite
 from bt_ibkr.model.commission import CommissionSchedule, OrderProgress
+from bt_ibkr.model.order import Side
 
 ZERO = Decimal(0)
 
@@ -31,30 +34,51 @@ class Charges:
 
     def estimate(self, spec: OrderSpec, instrument: Instrument, price: Decimal | None) -> Decimal:
         """What the whole order would cost at that price."""
-        value = ZERO if price is None else price * spec.quantity * exact(instrument.contract.multiplier)
+        if not instrument.contract.legs:
+            value = ZERO if price is None else price * spec.quantity * exact(instrument.contract.multiplier)
+            return self._whole(spec, instrument, spec.side, spec.quantity, value)
+        total = ZERO
+        for leg, part in self._valuation.legs(instrument):
+            quantity = spec.quantity * abs(leg.ratio)
+            worth = (self._valuation.price(leg.conid) or ZERO) * quantity * exact(part.contract.multiplier)
+            side = spec.side if leg.ratio > 0 else opposite(spec.side)
+            total += self._whole(spec, part, side, quantity, worth)
+        return total
+
+    def _whole(
+        self, spec: OrderSpec, instrument: Instrument, side: Side, quantity: Decimal, value: Decimal
+    ) -> Decimal:
         return self._schedule.cost(
             instrument.contract.security_type,
-            spec.side,
-            OrderProgress(quantity=spec.quantity, value=value),
+            side,
+            OrderProgress(quantity=quantity, value=value),
             month_volume=self._traded.get(spec.account, ZERO),
             per_usd=self._valuation.rate("USD", instrument.contract.currency),
         )
 
-    def charge(self, working: Working, after: OrderProgress) -> Decimal:
-        """What the execution costs that brings the order to ``after``."""
-        spec, contract = working.order.spec, working.instrument.contract
-        traded = self._traded.get(spec.account, ZERO)
-        if working.per_usd is None:
-            working.per_usd = self._valuation.rate("USD", contract.currency)
-            working.month_volume = traded
-        self._traded[spec.account] = traded + after.quantity - working.progress.quantity
+    def charge(
+        self,
+        working: Working,
+        account: str,
+        instrument: Instrument,
+        side: Side,
+        quantity: Decimal,
+        value: Decimal,
+        *,
+        adds_liquidity: bool,
+    ) -> Decimal:
+        """What an execution of an order costs an account, on top of what it has been charged for the order."""
+        contract = instrument.contract
+        traded = self._traded.get(account, ZERO)
+        if account not in working.terms:
+            working.terms[account] = self._valuation.rate("USD", contract.currency), traded
+        per_usd, month_volume = working.terms[account]
+        self._traded[account] = traded + quantity
+        key = (account, contract.conid)
+        before = working.paid.get(key, OrderProgress())
+        after = working.paid[key] = before.plus(quantity, value, adds_liquidity=adds_liquidity)
         return self._schedule.execution_cost(
-            contract.security_type,
-            spec.side,
-            working.progress,
-            after,
-            month_volume=working.month_volume,
-            per_usd=working.per_usd,
+            contract.security_type, side, before, after, month_volume=month_volume, per_usd=per_usd
         )
 
 
@@ -78,8 +102,9 @@ class Admission:
 
     def form_error(self, spec: OrderSpec, instrument: Instrument | None) -> str | None:
         """Why an order of that form is refused; ``None`` if it is not."""
-        if spec.account not in self._accounts:
-            return f"Bad Request: accountId is not valid: {spec.account}"
+        for share in spec.shares():
+            if share.account not in self._accounts:
+                return f"Bad Request: accountId is not valid: {share.account}"
         if instrument is None:
             return f"no sec defs returned for conid {spec.conid}"
         if not self._valuation.knows(instrument.contract.currency):
@@ -90,7 +115,7 @@ class Admission:
         self,
         spec: OrderSpec,
         instrument: Instrument,
-        live: Iterable[Working],
+        live: Collection[Working],
         *,
         group: str,
         without: int = 0,
@@ -106,15 +131,37 @@ class Admission:
         """
         if self._margin.policy == "off":
             return None
-        others = [
-            intended(working.order)
-            for working in live
-            if working.order.active
-            and working.order.spec.account == spec.account
-            and working.order.order_id != without
-            and not (group and working.order.oca_group == group)
+        for share in spec.shares():
+            others = [
+                part
+                for working in live
+                if working.order.active
+                and working.order.order_id != without
+                and not (group and working.order.oca_group == group)
+                for part in self._of_account(intended(working.order), working.order.spec, share.account)
+            ]
+            own = self.intended(spec, instrument)
+            error = self._margin.refusal(
+                self._accounts[share.account], self._of_account(own, spec, share.account)[0], others
+            )
+            if error is not None:
+                return error
+        return None
+
+    @staticmethod
+    def _of_account(whole: Intended, spec: OrderSpec, account: str) -> list[Intended]:
+        """The account's part of an order; none if it has none."""
+        shares = spec.shares()
+        total = sum((share.weight for share in shares), ZERO)
+        return [
+            msgspec.structs.replace(
+                whole,
+                quantity=whole.quantity * share.weight / total,
+                commission=whole.commission * share.weight / total,
+            )
+            for share in shares
+            if share.account == account
         ]
-        return self._margin.refusal(self._accounts[spec.account], self.intended(spec, instrument), others)
 
     def intended(self, spec: OrderSpec, instrument: Instrument) -> Intended:
         """The order as margin sees it, at its own price or the market's."""
@@ -126,4 +173,5 @@ class Admission:
             quantity=spec.quantity,
             price=price,
             commission=self._charges.estimate(spec, instrument, price),
+            legs=spec.legs,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
+
 from bt_ibkr.emulator.accounts.valuation import exact
-from bt_ibkr.emulator.exchange.checks import TRAILS
+from bt_ibkr.emulator.exchange.checks import TRAILS, size_step
 from bt_ibkr.emulator.types import EmulatedOrder, Instrument, MarketEvent, QuoteState
 from bt_ibkr.model.commission import OrderProgress
 from bt_ibkr.model.order import DONE, OrderType, Side
@@ -29,21 +31,33 @@ class Working:
         resting: It was seen not to be marketable: from then on others trade against it, at its price.
         seen: A print came since it arrived or was triggered (fill model ``last``).
         limit: The limit price in force; a trail's is set when it triggers.
-        expires_ns: When an order for the day ends.
-        per_usd, month_volume: Fixed at the first execution, for the commission.
+        expires_ns: When an order for the day, or for one session, ends.
+        opens_ns: Of an order for the opening auction: from when on the first print executes it.
+        released: How much an algorithm lets trade so far; ``None`` for all of it.
+        participation: The fraction of what others trade that an algorithm releases, and from when on.
+        paid: What has executed by account and conid, for the commission.
+        terms: Units of the currency per USD and shares traded in the month before, by account; fixed at the
+            first execution, for the commission.
+        opened: Somebody has traded in the present session when the order came.
+        held: It waits for the answer to a prompt, or was entered without being transmitted.
     """
 
     __slots__ = (
         "arrival",
         "expires_ns",
+        "held",
         "instrument",
         "limit",
-        "month_volume",
+        "opened",
+        "opens_ns",
         "order",
-        "per_usd",
+        "paid",
+        "participation",
         "progress",
+        "released",
         "resting",
         "seen",
+        "terms",
     )
 
     def __init__(self, order: EmulatedOrder, instrument: Instrument) -> None:
@@ -55,8 +69,13 @@ class Working:
         self.seen = False
         self.limit = order.spec.limit_price
         self.expires_ns: int | None = None
-        self.per_usd: Decimal | None = None
-        self.month_volume = Decimal(0)
+        self.opened = False
+        self.opens_ns: int | None = None
+        self.released: Decimal | None = None
+        self.participation: tuple[Decimal, int] | None = None
+        self.paid: dict[tuple[str, int], OrderProgress] = {}
+        self.terms: dict[str, tuple[Decimal, Decimal]] = {}
+        self.held = order.spec.deactivated
 
     @property
     def alive(self) -> bool:
@@ -65,6 +84,27 @@ class Working:
     @property
     def buys(self) -> bool:
         return self.order.spec.side is Side.BUY
+
+    @property
+    def step(self) -> Decimal:
+        """The smallest quantity that an execution can have."""
+        return size_step(self.order.spec, self.instrument)
+
+    @property
+    def matchable(self) -> Decimal:
+        """What is left of the order, as far as it has been released."""
+        left = self.order.remaining
+        return left if self.released is None else min(left, self.released - self.order.filled)
+
+    def afford(self, price: float) -> None:
+        """Let the quantity of an order for an amount of cash be what is left of the cash buys at a price."""
+        spec = self.order.spec
+        if spec.cash_quantity is None or price <= 0:
+            return
+        unit = exact(price) * exact(self.instrument.contract.multiplier)
+        # as long as it works it trades a step at least: what a last crumb of cash buys is no reason to wait
+        more = max((spec.cash_quantity - self.progress.value) / unit // self.step * self.step, self.step)
+        self.order.spec = msgspec.structs.replace(spec, quantity=self.order.filled + more)
 
     @property
     def waits_for_trigger(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -12,7 +12,7 @@ from bt_ibkr.emulator.exchange.book import AT_CLOSE, Working
 from bt_ibkr.emulator.types import OrderSpec
 
 
-def refusal(working: Working, spec: OrderSpec, admission: Admission, live: Iterable[Working]) -> str | None:
+def refusal(working: Working, spec: OrderSpec, admission: Admission, live: Collection[Working]) -> str | None:
     """Why the order cannot become that; ``None`` if it can."""
     order, old = working.order, working.order.spec
     if not working.alive:
@@ -45,6 +45,7 @@ def apply(working: Working, spec: OrderSpec) -> bool:
         parent_client_id=old.parent_client_id,
         one_cancels_all=old.one_cancels_all,
         origin=old.origin,
+        allocation=old.allocation,
     )
     repriced = _pricing(new) != _pricing(old)
     if repriced:

@@ -18,8 +18,9 @@ from bt_ibkr.emulator.exchange.book import AT_CLOSE, Book, Working
 from bt_ibkr.emulator.exchange.matching import FillModel
 from bt_ibkr.emulator.exchange.registry import Registry
 from bt_ibkr.emulator.exchange.settlement import Settlement
+from bt_ibkr.emulator.exchange.slicing import Slicing
 from bt_ibkr.emulator.exchange.states import enter
-from bt_ibkr.emulator.market.sessions import in_session
+from bt_ibkr.emulator.market.sessions import in_overnight, in_session
 from bt_ibkr.emulator.types import (
     EmulatedExecution,
     EmulatedOrder,
@@ -29,7 +30,7 @@ from bt_ibkr.emulator.types import (
     Placed,
 )
 from bt_ibkr.model.commission import CommissionSchedule
-from bt_ibkr.model.order import OrderStatus, OrderType
+from bt_ibkr.model.order import OrderStatus, OrderType, TimeInForce
 
 _AT_ONCE = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.MIDPRICE, OrderType.RELATIVE})
 
@@ -79,8 +80,9 @@ class Exchange:
         self._registry = Registry(seed)
         charges = Charges(schedule, valuation)
         self._admission = Admission(accounts, margin, valuation, charges)
-        self._settlement = Settlement(accounts, charges, seed=seed, count=self._registry.count)
+        self._settlement = Settlement(accounts, charges, valuation, seed=seed, count=self._registry.count)
         self._appointments = Appointments(engine.schedule, self._close_conid, self._expire_day)
+        self._slicing = Slicing(engine.schedule, self._match)
 
     # ------------------------------------------------------------------ reading
 
@@ -95,7 +97,7 @@ class Exchange:
 
     def orders(self, account: str | None = None) -> list[EmulatedOrder]:
         """All orders ever accepted, in order of arrival."""
-        return [w.order for w in self._registry if account is None or w.order.spec.account == account]
+        return [w.order for w in self._registry if account is None or concerns(w.order.spec, account)]
 
     def working(self, order_id: int) -> Working | None:
         """An order with what matching knows of it, whatever has become of it."""
@@ -172,21 +174,49 @@ class Exchange:
         book = self._engine.book(spec.conid)
         book.orders.append(working)
         working.arrival = book.prints
+        working.opened = book.quote.open is not None
         self._appointments.make(working, self._engine.now_ns)
         self._engine.tell_order(order)
+        if not working.held:
+            self._transmit(working)
+        return order
+
+    def _transmit(self, working: Working) -> None:
+        order = working.order
         self._move(working, OrderStatus.PENDING_SUBMIT)
-        at_once = order.active and spec.order_type in _AT_ONCE
+        at_once = order.active and order.spec.order_type in _AT_ONCE and working.opens_ns is None
         if working.alive:
             self._move(working, OrderStatus.SUBMITTED if at_once else OrderStatus.PRE_SUBMITTED)
-        return order
+
+    def hold(self, order_id: int) -> None:
+        """Let an order wait for the answer to a prompt; it keeps its status."""
+        working = self._registry.get(order_id)
+        if working is not None and working.alive:
+            working.held = True
+
+    def release(self, order_id: int) -> None:
+        """Let an order that waits go on."""
+        working = self._registry.get(order_id)
+        if working is None or not working.alive or not working.held:
+            return
+        working.held = False
+        if working.order.status is OrderStatus.INACTIVE:
+            self._transmit(working)
+        if working.order.active:
+            self._arrive(working)
 
     def _arrive(self, working: Working) -> None:
         """The order may match from now on."""
         if not working.alive:
             return
-        book = self._engine.book(working.order.spec.conid)
-        working.arrival = book.prints
-        self._model.on_arrival(book, working, self)
+        working.arrival = self._engine.book(working.order.spec.conid).prints
+        if not working.held:
+            self._slicing.begin(working, self._engine.now_ns)
+        self._match(working)
+
+    def _match(self, working: Working) -> None:
+        if working.alive:
+            self._model.on_arrival(self._engine.book(working.order.spec.conid), working, self)
 
     # ------------------------------------------------------------------ changes asked for
 
@@ -211,7 +241,13 @@ class Exchange:
         if order.spec.time_in_force is not old.time_in_force:
             self._appointments.make(working, self._engine.now_ns)
         order.updated_ns = self._engine.now_ns
+        if working.held:
+            self._engine.tell_order(order)
+            if old.deactivated and not order.spec.deactivated:
+                self.release(order.order_id)
+            return
         waiting = not order.active or working.waits_for_trigger or order.spec.order_type in AT_CLOSE
+        waiting = waiting or working.opens_ns is not None
         enter(order, OrderStatus.PRE_SUBMITTED if waiting else OrderStatus.SUBMITTED, self._engine.now_ns)
         self._engine.tell_order(order)
         if order.active:
@@ -265,11 +301,34 @@ class Exchange:
 
     def on_event(self, book: Book, event: MarketEvent) -> None:
         """Match against an event that ``book`` has taken in."""
+        self._open(book, event)
+        self._slicing.take_part(book, event)
         self._model.on_event(book, event, self)
 
     def on_reopening(self, book: Book) -> None:
         """A halt ended."""
         self._model.on_reopening(book, self)
+
+    def _open(self, book: Book, event: MarketEvent) -> None:
+        """Execute orders for the opening at the first print of the session; limit orders that are worse end."""
+        price = book.print_of(event)
+        if price is None or book.quote.halted:
+            return
+        for working in list(book.orders):
+            due = working.opens_ns is not None and event.time_ns >= working.opens_ns
+            if not due or not working.alive or not working.order.active or working.held:
+                continue
+            self._auction(working, price, "The opening price was outside the limit.")
+
+    def _auction(self, working: Working, price: float, worse: str) -> None:
+        """Execute all of an order at the one price of an auction, or end it."""
+        limit = working.limit
+        if limit is not None and (limit < price if working.buys else limit > price):
+            self._end(working, worse)
+            return
+        self._move(working, OrderStatus.SUBMITTED)
+        working.afford(price)
+        self.fill(working, working.order.remaining, price, adds_liquidity=False)
 
     def on_close(self, book: Book) -> None:
         """Execute orders at the close at the latest print; limit orders that are worse end."""
@@ -279,12 +338,9 @@ class Exchange:
                 continue
             if price is None or book.quote.halted:
                 continue
-            limit = working.limit if working.order.spec.order_type is OrderType.LIMIT_ON_CLOSE else None
-            if limit is not None and (limit < price if working.buys else limit > price):
-                self._end(working, "The closing price was outside the limit.")
+            if working.held:
                 continue
-            self._move(working, OrderStatus.SUBMITTED)
-            self.fill(working, working.order.remaining, price, adds_liquidity=False)
+            self._auction(working, price, "The closing price was outside the limit.")
 
     def _close_conid(self, conid: int) -> None:
         self.on_close(self._engine.book(conid))
@@ -299,6 +355,10 @@ class Exchange:
 
     def open_for(self, working: Working) -> bool:
         """Whether the order may match at this moment."""
+        if working.order.spec.time_in_force is TimeInForce.OVERNIGHT:
+            return in_overnight(working.instrument, self._engine.now_ns)
+        if working.order.spec.time_in_force is TimeInForce.OVERNIGHT_AND_DAY:
+            return True
         if not self._regular_hours_enforced or working.order.spec.outside_regular_hours:
             return True
         return in_session(working.instrument, self._engine.now_ns)
@@ -385,6 +445,11 @@ class Exchange:
     def _move(self, working: Working, status: OrderStatus) -> None:
         if enter(working.order, status, self._engine.now_ns):
             self._engine.tell_order(working.order)
+
+
+def concerns(spec: OrderSpec, account: str) -> bool:
+    """Whether an order is the account's, or one for a group that the account is in."""
+    return spec.account == account or any(share.account == account for share in spec.allocation)
 
 
 def _no_parent(spec: OrderSpec) -> str:

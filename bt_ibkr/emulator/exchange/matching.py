@@ -60,6 +60,8 @@ def _ready(working: Working, venue: Venue) -> bool:
     return (
         working.alive
         and working.order.active
+        and not working.held
+        and working.opens_ns is None
         and working.order.spec.order_type not in AT_CLOSE
         and venue.open_for(working)
     )
@@ -121,11 +123,11 @@ class QuoteModel:
         if limit is not None and (limit < opposite if working.buys else limit > opposite):
             working.resting = True
             return
-        quantity = _whole(working, book.left(buys=working.buys))
+        price = limit if working.resting and limit is not None else opposite
+        quantity = _whole(working, book.left(buys=working.buys), price)
         if quantity <= 0:
             return
         book.use(quantity, buys=working.buys)
-        price = limit if working.resting and limit is not None else opposite
         venue.fill(working, quantity, price, adds_liquidity=working.resting)
 
     def _print(self, book: Book, price: float, size: float | None, venue: Venue) -> None:
@@ -138,7 +140,7 @@ class QuoteModel:
                 if working.waits_for_trigger or working.arrival >= book.prints or not _ready(working, venue):
                     continue
                 at = _print_price(working, price, book, blind=blind)
-                quantity = _whole(working, left)
+                quantity = Decimal(0) if at is None else _whole(working, left, at)
                 if at is None or quantity <= 0:
                     continue
                 if left is not None:
@@ -200,17 +202,27 @@ class LastModel:
         better = 0.0 if limit is None else limit - price if working.buys else price - limit
         if better >= 0:
             at = price if limit is None or first else limit
-            venue.fill(working, working.order.remaining, at, adds_liquidity=not first)
+            quantity = _whole(working, None, at)
+            if quantity > 0:
+                venue.fill(working, quantity, at, adds_liquidity=not first)
         _expire_if_immediate(working, venue)
 
 
-def _whole(working: Working, left: Decimal | None) -> Decimal:
-    """As much of the order as ``left`` allows, in whole steps of the contract's size."""
-    remaining = working.order.remaining
-    if left is None or left >= remaining:
-        return remaining
-    step = exact(working.instrument.contract.size_increment)
-    return left // step * step
+def _whole(working: Working, left: Decimal | None, price: float) -> Decimal:
+    """As much of the order as ``left`` allows, in whole steps; none of an all-or-none order that is more."""
+    working.afford(price)
+    wanted = working.matchable
+    if left is None or left >= wanted:
+        return (
+            wanted
+            if working.released is None or wanted == working.order.remaining
+            else _steps(working, wanted)
+        )
+    return Decimal(0) if working.order.spec.all_or_none else _steps(working, left)
+
+
+def _steps(working: Working, quantity: Decimal) -> Decimal:
+    return quantity // working.step * working.step
 
 
 def _expire_if_immediate(working: Working, venue: Venue) -> None:

@@ -89,3 +89,36 @@ def next_day_end_ns(instrument: Instrument, time_ns: int) -> int:
 def next_midnight_ns(instrument: Instrument, time_ns: int) -> int:
     """The start of the next calendar day at the exchange."""
     return day_start_ns(instrument, local_date(instrument, time_ns) + timedelta(days=1))
+
+
+def next_open_ns(instrument: Instrument, time_ns: int) -> int:
+    """The next beginning of a session after the moment."""
+    day = local_date(instrument, time_ns)
+    while True:
+        opened, _ = session_of_day(instrument, day)
+        if opened > time_ns and day.weekday() < _SATURDAY:
+            return opened
+        day += timedelta(days=1)
+
+
+_OVERNIGHT_BEGINS, _OVERNIGHT_ENDS = time(20), time(3, 50)
+
+
+def in_overnight(instrument: Instrument, time_ns: int) -> bool:
+    """Whether US stocks trade overnight at the moment: 20:00 to 03:50, from Sunday evening to Friday morning."""
+    day = local_date(instrument, time_ns)
+    if time_ns >= _at(instrument.time_zone, day, _OVERNIGHT_BEGINS):
+        day += timedelta(days=1)
+    elif time_ns >= _at(instrument.time_zone, day, _OVERNIGHT_ENDS):
+        return False
+    return day.weekday() < _SATURDAY
+
+
+def overnight_end_ns(instrument: Instrument, time_ns: int) -> int:
+    """The next end of an overnight session after the moment."""
+    day = local_date(instrument, time_ns)
+    while True:
+        end = _at(instrument.time_zone, day, _OVERNIGHT_ENDS)
+        if end > time_ns and day.weekday() < _SATURDAY:
+            return end
+        day += timedelta(days=1)

@@ -49,13 +49,17 @@ class Signed(msgspec.Struct, frozen=True):
     realm: str
 
     def bases(self, prepend: str = "") -> Iterator[str]:
-        """Base strings the signature may be of: clients in the field write a space as ``%20`` or ``+``."""
-        together = sorted({**self.query, **self.params}.items())
-        joined = "&".join(f"{name}={value}" for name, value in together)
+        """Base strings the signature may be of.
+
+        Clients in the field write a space as ``%20`` or ``+``. And IBKR's text has the query's parameters signed, but
+        ibind leaves them out of every signature and works with the real service, so both are right.
+        """
         head = f"{prepend}{self.method}&{_escape(self.url)}&"
-        yield head + _escape(joined)
-        if " " in joined:
-            yield head + _escape(joined).replace("%20", "+")
+        for covered in ({**self.query, **self.params}, self.params) if self.query else (self.params,):
+            joined = "&".join(f"{name}={value}" for name, value in sorted(covered.items()))
+            yield head + _escape(joined)
+            if " " in joined:
+                yield head + _escape(joined).replace("%20", "+")
 
     def signed_by(self, key: RSAPublicKey, prepend: str = "") -> bool:
         """Whether it is an RSA-SHA256 signature of the holder of ``key``."""
