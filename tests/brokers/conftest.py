@@ -261,7 +261,7 @@ def execution(
     order_id: str | None = "900",
     side: Side = Side.BUY,
     commission: float | None = 1.0,
-    ref: str | None = None,
+    second: int = 60,
     account: str = ACCOUNT,
 ) -> Execution:
     return Execution(
@@ -272,10 +272,9 @@ def execution(
         side=side,
         quantity=Decimal(quantity),
         price=price,
-        time_ns=START_NS + MINUTE_NS,
+        time_ns=START_NS + second * NS_PER_S,
         commission=commission,
         order_id=order_id,
-        order_ref=ref,
     )
 
 
