@@ -20,7 +20,7 @@ from bt_ibkr.brokers.groups import Groups
 from bt_ibkr.brokers.names import Names
 from bt_ibkr.brokers.records import Records, Working
 from bt_ibkr.brokers.tickets import check_size, make_ticket
-from bt_ibkr.brokers.validity import expiry_ns, readable_valid
+from bt_ibkr.brokers.validity import expiry_ns, is_moment, readable_valid
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.interface import AccountEvent, CancelFailed, Connection
 from bt_ibkr.connection.mailbox import Mailbox
@@ -134,6 +134,7 @@ class Outgoing:
     def _make(self, call: OrderCall) -> tuple[Any, OrderTicket]:
         contract, what = contract_of(call.data), _what(call)
         size = check_size(call.size, what)
+        is_moment(call.valid)
         if not len(call.data):
             raise OrderRefusedError(
                 f"{what}: the order was placed before the first bar of {contract.symbol}.",

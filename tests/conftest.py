@@ -321,7 +321,8 @@ class Bench:
         control = self._stack.enter_context(contextlib.closing(ControlClient(emulator.control)))
         now_ns = int(control.get("/state")["now_ns"])
         clock: Clock = ManualClock(now_ns) if chosen["speed"] == "lockstep" else FollowingClock(now_ns)
-        given: dict[str, Any] = {"bar_grace_s": 0.0} | dict(store or {})
+        # Each emulator's account begins anew, and so does its journal.
+        given: dict[str, Any] = {"bar_grace_s": 0.0, "journal": ":memory:"} | dict(store or {})
         made = IBKRStore(
             settings=SessionSettings(base_url=emulator.url, paced=False, reconnect_first_s=0.01),
             clock=clock,
@@ -366,6 +367,14 @@ class Bench:
         with line.store:
             strategies = made.run()
         return Run(line, made, strategies[0], line.ledger())
+
+
+@pytest.fixture(autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test finds what another has left, or leaves something in the user's own folder."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("BT_IBKR_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ class Played:
         self.refuses: OrderRefusedError | None = None
         self.logins: tuple[str, ...] = (ACCOUNT,)
         self.attached: list[str] = []
+        self.paper: bool | None = None
         self.flying = 0
         #: Spoken one by one, each time the store looks.
         self.batches: deque[list[AccountEvent]] = deque()
@@ -162,7 +163,7 @@ class Played:
         self.halts.append((state, cancel_open, flatten))
 
     def is_paper(self) -> bool | None:
-        return None
+        return self.paper
 
     def availability(self, contract: Contract) -> str:
         return "RpB"
@@ -246,7 +247,7 @@ class Stage:
 
         self.store.set_idle_hook(hook)
         with self.store:
-            (self.strategy,) = self.cerebro.run()
+            self.strategy = self.cerebro.run()[0]
         assert not todo
         assert not self.connection.batches
         return self.strategy
@@ -268,7 +269,7 @@ def execution(
     order_id: str | None = "900",
     side: Side = Side.BUY,
     commission: float | None = 1.0,
-    ref: str | None = None,
+    second: int = 60,
     account: str = ACCOUNT,
 ) -> Execution:
     return Execution(
@@ -279,10 +280,9 @@ def execution(
         side=side,
         quantity=Decimal(quantity),
         price=price,
-        time_ns=START_NS + MINUTE_NS,
+        time_ns=START_NS + second * NS_PER_S,
         commission=commission,
         order_id=order_id,
-        order_ref=ref,
     )
 
 
@@ -336,14 +336,28 @@ class Says:
     @staticmethod
     def reconciled(*positions: Position, complete: bool = True, **more: Any) -> AccountEvent:
         """An hour later, unless ``time_ns`` says otherwise."""
-        given = {"account": ACCOUNT, "cause": "timer", "time_ns": START_NS + 60 * MINUTE_NS} | more
+        given: dict[str, Any] = {
+            "account": ACCOUNT,
+            "cause": "timer",
+            "time_ns": START_NS + 60 * MINUTE_NS,
+        } | more
         return Reconciled(complete=complete, positions=positions if complete else None, **given)
 
 
 @pytest.fixture
 def stage(scripted: type[Any]) -> Callable[..., Stage]:
-    """Makes stages with a scripted strategy."""
-    return lambda **given: Stage(scripted, **given)
+    """Makes stages with a scripted strategy, or another one."""
+    return lambda strategy=scripted, **given: Stage(strategy, **given)
+
+
+@pytest.fixture(name="held")
+def held_fixture() -> Callable[..., Position]:
+    return held
+
+
+@pytest.fixture
+def make_execution() -> Callable[..., Execution]:
+    return execution
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_orders_open_and_their_states(bench: Bench, tape: type[Tape], at_bar: An
         assert broker.orderstatus(filled) == filled.brokerstatus() == bt.Order.Completed
         assert broker.orderstatus(resting) == bt.Order.Accepted
         name, epoch, number = broker.client_order_id(resting).split(".")
-        assert (name, len(epoch), number) == ("t", 5, "2")
+        assert (name, len(epoch), number) == ("scripted", 5, "2")
         assert broker.order_id(resting).isdigit()
 
     def trade(strategy: Any) -> list[Any]:

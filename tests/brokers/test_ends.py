@@ -12,6 +12,7 @@ import backtrader as bt
 import pytest
 
 from bt_ibkr.errors import ContractError, OrderRefusedError, UsageError
+from bt_ibkr.risk import RiskLimits
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Run, Tape
@@ -135,10 +136,13 @@ def test_order_that_fills_in_time_does_not_expire(play: Any) -> None:
     run.agree()
 
 
-def test_order_valid_until_a_date_of_the_past_ends_at_once(play: Any) -> None:
-    run = play(lambda s: far(s, valid=date(2026, 3, 2)))
-    (order,) = run.strategy.orders
-    assert run.strategy.statuses(order) == ["Submitted", "Accepted", "Expired"]
+def test_order_valid_until_a_date_of_the_past_is_refused(play: Any) -> None:
+    def late(strategy: Any) -> None:
+        with pytest.raises(OrderRefusedError, match="in the past"):
+            far(strategy, valid=date(2026, 3, 1))
+
+    run = play(late)
+    assert not run.broker.orders
 
 
 def test_cancelled_before_it_expires_is_cancelled(play: Any) -> None:
@@ -155,7 +159,9 @@ def test_cancelled_before_it_expires_is_cancelled(play: Any) -> None:
     ],
 )
 def test_rejected_by_ibkr(play: Any, fields: dict[str, Any], reason: str) -> None:
-    run = play(lambda s: s.buy(**fields), broker={"round_prices": False})
+    # Nothing at home looks at them.
+    limits = RiskLimits(check_tick=False, check_lot=False)
+    run = play(lambda s: s.buy(**fields), broker={"round_prices": False}, store={"risk": limits})
     (order,) = run.strategy.orders
     assert run.strategy.statuses(order) == ["Submitted", "Rejected"]
     assert reason in order.info["reason"]

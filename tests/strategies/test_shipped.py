@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import backtrader as bt
 import pytest
 
+from bt_ibkr.risk import RiskLimits
 from bt_ibkr.strategies import BracketBreakout, Pairs, SmaCross
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: By minute: falls, rises, falls, rises.
 WAVES = [100, 99, 98, 97, 96, 99, 102, 105, 108, 105, 102, 99, 96, 99, 102, 105, 108]
+
+#: Orders may leave although the instrument is halted.
+WHILE_HALTED = RiskLimits(allow_halted=True)
 
 
 def by_minute(values: Sequence[float]) -> Any:
@@ -67,7 +71,8 @@ def halted(line: Any, conid: int) -> Any:
 
 
 def test_sma_cross_sends_nothing_while_an_order_works(bench: Bench, tape: type[Tape]) -> None:
-    line = bench.line(market=bench.market(AAPL=tape().every_second(60 * len(WAVES), by_minute(WAVES))))
+    prices = tape().every_second(60 * len(WAVES), by_minute(WAVES))
+    line = bench.line(market=bench.market(AAPL=prices), store={"risk": WHILE_HALTED})
     run = bench.run(line, strategy=SmaCross, fast=2, slow=4, before=halted(line, 265598))
     (order,) = run.broker.orders
     assert order.status == bt.Order.Accepted
@@ -128,7 +133,7 @@ def test_pairs_decides_nothing_while_a_leg_works(bench: Bench, tape: type[Tape])
     wobble = [0.0, 0.1, -0.1, 0.1, -0.1, 0.0, 0.1, -0.1, 0.1, 5.0, 5.0, *([0.1, -0.1, 0.0] * 4)]
     first = tape().every_second(60 * len(wobble), by_minute([100 + value for value in wobble]))
     second = tape().every_second(60 * len(wobble), lambda s: 50.0)
-    line = bench.line(market=bench.market(AAPL=first, IBM=second))
+    line = bench.line(market=bench.market(AAPL=first, IBM=second), store={"risk": WHILE_HALTED})
     run = bench.run(
         line,
         strategy=Pairs, period=8, entry=2.0, exit=0.5, value=10_000.0,
