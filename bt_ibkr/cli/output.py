@@ -190,7 +190,10 @@ def show_summary(console: Console, result: RunResult) -> None:
         )
         for heading in ("time (UTC)", "side", "size", "symbol", "price", "commission", "order"):
             right = heading in ("size", "price", "commission")
-            fills.add_column(heading, justify="right" if right else "left", no_wrap=True)
+            # In a narrow terminal an order's long key is folded, never the figures.
+            fills.add_column(
+                heading, justify="right" if right else "left", no_wrap=heading != "order", overflow="fold"
+            )
         for row in result.executions:
             fills.add_row(
                 row.time[:19].replace("T", " "), row.side, f"{row.size:g}", row.symbol,

@@ -31,6 +31,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
+from bt_ibkr.desk.controls import RiskControls
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
 from bt_ibkr.errors import (
@@ -47,7 +48,7 @@ from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.trading import TradingState
-from bt_ibkr.risk import RiskGate, RiskLimits
+from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
@@ -109,10 +110,12 @@ class DirectConnection:
         journal: Path | JournalInMemory | None = None,
         risk: RiskLimits | None = None,
     ) -> None:
-        self._settings = settings
+        self._policy = policy or QuestionPolicy()
+        # What is to be suppressed at IBKR is told anew after each log-on.
+        suppressed = dict.fromkeys((*settings.suppress, *sorted(self._policy.suppress)))
+        self._settings = msgspec.structs.replace(settings, suppress=tuple(suppressed))
         self._wake = wake
         self._clock = clock or SystemClock()
-        self._policy = policy or QuestionPolicy()
         self._loop: LoopThread | None = None
         self._session: Session | None = None
         self._store_events: Mailbox[StoreEvent] | None = None
@@ -367,6 +370,8 @@ class DirectConnection:
         for line in stream_events.account_pnl(bytes(frame.args)):
             if self._view is not None and line.daily is not None:
                 self._view.take_pnl(line.account, line.daily)
+                if self._desk is not None and line.account in self._desk.accounts:
+                    self._desk.pnl_changed(line.account)
 
     def _on_notices(self, frame: Frame) -> None:
         if frame.topic == "ntf" and self._desk is not None:
@@ -503,14 +508,14 @@ class DirectConnection:
             clock=self._clock,
             latest=self._market_data.latest,
             contract=self._contracts.known,
+            fractions=any(one.supports_fractions for one in self._session.accounts.accounts),
         )
-        gate = RiskGate(self._risk, self._clock)
         desk = self._desk = TradingDesk(
             http=self._session.http,
             portfolio=self._portfolio,
             journal=journal,
             policy=self._policy,
-            risk=lambda intents: gate.check(intents, view),
+            controls=RiskControls(self._risk, view, self._clock, journal),
             clock=self._clock,
             tell=self._tell,
             repair=self._repair,

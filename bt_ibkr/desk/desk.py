@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, Protocol
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
@@ -29,6 +27,9 @@ from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, Outcome
 from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import OrderIntent, OrderState
 from bt_ibkr.model.order import OrderReport, OrderTicket
+from bt_ibkr.model.trading import TradingState
+from bt_ibkr.risk.exposure import group_of
+from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.conversation import BrokenOffError, Stage
 from bt_ibkr.services.orders import OrderService, Outcome, is_done
 from bt_ibkr.services.portfolio import PortfolioService
@@ -44,7 +45,25 @@ _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 #: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
 _CANCELLATIONS = 3
 
-RiskCheck = Callable[[Sequence[OrderIntent]], None]
+
+class Controls(Protocol):
+    """What is asked before anything leaves."""
+
+    def cleared(self, intents: Sequence[OrderIntent]) -> tuple[OrderIntent, ...]:
+        """The orders as they may be placed; raises ``OrderRefusedError``."""
+        ...
+
+    def withdraw(self, intents: Sequence[OrderIntent]) -> None:
+        """They were cleared, but not sent."""
+        ...
+
+    def check_change(self, tracked: Tracked, ticket: OrderTicket) -> None:
+        """Raises ``OrderRefusedError`` for a change that may not be made."""
+        ...
+
+    def required_state(self, account: str) -> TradingState | None:
+        """The trading state that the limits demand now; ``None`` if the present one will do."""
+        ...
 
 
 class OrderDesk:
@@ -55,7 +74,8 @@ class OrderDesk:
         portfolio: Lists for look-ups.
         journal: The record.
         registry, router: Shared with reconciliation.
-        risk: Raises for what may not leave.
+        controls: Risk controls.
+        algos: Checks orders that name an algorithm.
         clock: Market clock.
         tell: Alarms for the store, by kind and text.
     """
@@ -68,7 +88,8 @@ class OrderDesk:
         journal: Journal,
         registry: Registry,
         router: ReportRouter,
-        risk: RiskCheck,
+        controls: Controls,
+        algos: AlgoService,
         clock: Clock,
         tell: Callable[[str, str], None],
     ) -> None:
@@ -77,7 +98,8 @@ class OrderDesk:
         self._journal = journal
         self._registry = registry
         self._router = router
-        self._risk = risk
+        self._controls = controls
+        self._algos = algos
         self._clock = clock
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,14 +110,26 @@ class OrderDesk:
     async def submit(self, intents: Sequence[OrderIntent], sink: Sink) -> None:
         """Check, write down, send; returns once the outcome was told, or is being looked up in the background."""
         try:
-            self._risk(intents)
-            self._journal.intend(intents)
-        except (OrderRefusedError, JournalError) as problem:
+            for intent in intents:
+                if intent.ticket.algo is not None:
+                    await self._algos.check(intent.ticket)
+            cleared = self._controls.cleared(intents)
+        except BtIbkrError as problem:
             for intent in intents:
                 sink.append(OrderFailed(intent.key, _as_refusal(problem)))
             return
+        try:
+            self._journal.intend(cleared)
+        except (OrderRefusedError, JournalError) as problem:
+            self._controls.withdraw(cleared)
+            for intent in intents:
+                sink.append(OrderFailed(intent.key, _unrecorded(problem)))
+            return
+        intents = cleared
         steps.step("intended")
         tracked = [self._registry.add(intent, sink) for intent in intents]
+        for one in tracked:
+            one.group = group_of(one.intent, intents[0].key)
         account = intents[0].ticket.account
         self._router.begin(account)
         try:
@@ -328,9 +362,10 @@ class OrderDesk:
             sink.append(ModifyFailed(key, OrderRefusedError(f"Order {key} {why}: it cannot be changed.")))
             return
         try:
-            self._journal.note_event(key, "modify-asked", _encoded(ticket))
-        except JournalError as problem:
-            sink.append(ModifyFailed(key, _as_refusal(problem)))
+            self._controls.check_change(tracked, ticket)
+            self._journal.note_event(key, "modify-asked", payload=ticket)
+        except (OrderRefusedError, JournalError) as problem:
+            sink.append(ModifyFailed(key, _unrecorded(problem)))
             return
         steps.step("modify-intended")
         try:
@@ -414,6 +449,12 @@ def _keys(tracked: Sequence[Tracked]) -> str:
 def _as_refusal(problem: BtIbkrError) -> BtIbkrError:
     if isinstance(problem, OrderRefusedError):
         return problem
+    return OrderRefusedError(f"It could not be checked, and was not sent: {problem}")
+
+
+def _unrecorded(problem: BtIbkrError) -> BtIbkrError:
+    if isinstance(problem, OrderRefusedError):
+        return problem
     return OrderRefusedError(f"Nothing is sent that is not on record: {problem}")
 
 
@@ -422,10 +463,6 @@ def _unknown_error(one: Tracked, broken: BrokenOffError) -> OutcomeUnknownError:
         f"Whether order {one.key} stands at IBKR is not known: {broken.message}",
         remedy="It was not sent again and is looked for. Check the account before you repeat it.",
     )
-
-
-def _encoded(ticket: OrderTicket) -> str:
-    return msgspec.json.encode(ticket).decode()
 
 
 def _shows(report: OrderReport, ticket: OrderTicket) -> bool:

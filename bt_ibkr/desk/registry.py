@@ -26,6 +26,7 @@ class Tracked:
         sink: Who placed it; ``None`` while nobody of this process has taken it over.
         order_id: IBKR's, once it is known.
         filled: What has executed of it, corrections considered.
+        group: The one-cancels-others group it is of, kept by whomever.
         cancel_wanted: To be cancelled as soon as it has an id.
         ended: Set once it will not execute any more.
     """
@@ -39,6 +40,7 @@ class Tracked:
         self.order_id: str | None = None
         self._state = OrderState.INTENDED
         self.filled = Decimal(0)
+        self.group = intent.group
         self.cancel_wanted = False
         self.ended = asyncio.Event()
 

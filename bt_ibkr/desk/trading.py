@@ -10,7 +10,7 @@ from typing import Any
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, OrderFailed, Reconciled, TradingChanged
-from bt_ibkr.desk.desk import OrderDesk, RiskCheck
+from bt_ibkr.desk.desk import Controls, OrderDesk
 from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry, Sink
 from bt_ibkr.desk.reports import ReportRouter
@@ -20,6 +20,7 @@ from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import Execution, OrderReport, OrderTicket
 from bt_ibkr.model.trading import Trading, TradingState
+from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
@@ -45,7 +46,7 @@ class TradingDesk:
         portfolio: Its reads.
         journal: The record; closed with the desk.
         policy: Answers to order questions.
-        risk: Raises for what may not leave.
+        controls: Risk controls.
         clock: Market clock.
         tell: Alarms for the store, by kind and text.
         repair: Called with the times in a row that only asking brought executions: the stream is mute.
@@ -64,7 +65,7 @@ class TradingDesk:
         portfolio: PortfolioService,
         journal: Journal,
         policy: QuestionPolicy,
-        risk: RiskCheck,
+        controls: Controls,
         clock: Clock,
         tell: Callable[[str, str], None],
         repair: Callable[[int], Coroutine[Any, Any, None]],
@@ -80,6 +81,7 @@ class TradingDesk:
         self._since_ns = 0
         self._unread_told = False
         self._clock = clock
+        self._controls = controls
         self._tell = tell
         self._repair = repair
         self._watch_s = watch_s
@@ -101,7 +103,8 @@ class TradingDesk:
             journal=journal,
             registry=self.registry,
             router=self._router,
-            risk=risk,
+            controls=controls,
+            algos=AlgoService(http),
             clock=clock,
             tell=tell,
         )
@@ -316,6 +319,13 @@ class TradingDesk:
         _log.warning("trading-state mode=%s by=%s reason=%s", state.mode, state.by, state.reason)
         for account in self._router.accounts:
             self._router.tell_all(account, TradingChanged(state))
+
+    def pnl_changed(self, account: str) -> None:
+        """The day's profit and loss has changed: the limits may demand that only positions are reduced."""
+        state = self._controls.required_state(account)
+        if state is not None:
+            self._tell("loss-limit", state.reason)
+            self._spawn(self._switch.throw(state, cancel_open=False, flatten=False), "reduce")
 
     def _liquidated(self, execution: Execution) -> None:
         """IBKR closes positions by itself: whatever the strategy is, it is not to trade against that."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.journal import Journal
-from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import DONE, OrderReport
 from bt_ibkr.model.portfolio import LedgerLine
@@ -28,6 +28,7 @@ class SessionView:
         clock: Market clock.
         latest: The last tick of a contract, if it streams.
         contract: The contract of a conid, if it was resolved.
+        fractions: The login's accounts take fractions of shares.
         read_only: This login may not trade.
     """
 
@@ -38,12 +39,14 @@ class SessionView:
         clock: Clock,
         latest: Callable[[int], Tick | None],
         contract: Callable[[int], Contract | None],
+        fractions: bool = False,
         read_only: bool = False,
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._latest = latest
         self._contract = contract
+        self._fractions = fractions
         self._read_only = read_only
         self._ledger: dict[str, dict[str, LedgerLine]] = {}
         self._pnl: dict[str, float] = {}
@@ -78,7 +81,10 @@ class SessionView:
 
     def rules(self, conid: int) -> TradingRules | None:
         contract = self._contract(conid)
-        return None if contract is None else TradingRules.of(contract)
+        if contract is None:
+            return None
+        fractions = self._fractions and contract.security_type is SecurityType.STOCK
+        return TradingRules.of(contract, fractions=fractions)
 
     def position(self, account: str, conid: int) -> Decimal | None:
         held = self.desk.positions(account) if self.desk is not None else None
@@ -98,7 +104,7 @@ class SessionView:
                         key=order.key,
                         effect=effect,
                         parent_key=order.intent.parent_key,
-                        group=order.intent.group,
+                        group=order.group,
                     )
                 )
         found.extend(

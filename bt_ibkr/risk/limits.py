@@ -133,7 +133,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     allow_frozen_data: bool = False
     allow_halted: bool = False
     allow_no_data: bool = False
-    max_quote_age_s: Decimal | None = Decimal(300)
+    max_quote_age_s: Decimal | None = None
     only_when_open: bool = False
     max_position_size: Decimal | None = None
     max_position_notional: Decimal | None = None

@@ -63,8 +63,9 @@ def test_every_figure_is_told() -> None:
 
 def test_every_notice_is_told() -> None:
     """The kinds that the code tells, and the messages of the store."""
-    code = (Path(__file__).resolve().parents[2] / "bt_ibkr" / "connection").rglob("*.py")
-    kinds = {kind for path in code for kind in re.findall(r'_tell\(\s*"([a-z]+)"', path.read_text("utf-8"))}
-    assert kinds == {"error", "mute", "notice", "reread", "unread", "unreadable"}
+    root = Path(__file__).resolve().parents[2] / "bt_ibkr"
+    code = [*(root / "connection").rglob("*.py"), *(root / "desk").rglob("*.py")]
+    kinds = {kind for path in code for kind in re.findall(r'tell\(\s*"([a-z-]+)"', path.read_text("utf-8"))}
+    assert {"error", "mute", "notice", "reread", "unread", "unreadable", "journal-failed"} <= kinds
     told = {row[0] for row in ROWS if len(row) == 3}
     assert {f"`{kind}`" for kind in kinds | {"gap", "conflated", "caught up"}} <= told
