@@ -8,15 +8,14 @@ again from there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any, NamedTuple
 
 import backtrader as bt
 
+from bt_ibkr.brokers.instruments import Instruments
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import Difference
-from bt_ibkr.feeds.ibkr_data import contract_of
-from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.order import Execution
 from bt_ibkr.model.portfolio import LedgerLine, Position
 
@@ -24,65 +23,6 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 LEDGER_SETTLES_S = 15
 #: So long after an execution IBKR's position may not show it yet, market seconds.
 POSITION_LAGS_S = 15
-#: Whose cash moves by profit and loss, not by what they cost.
-_MARGINED = frozenset({SecurityType.FUTURE, SecurityType.CFD})
-#: Options are by the hundred, where no feed tells the multiplier.
-_BY_THE_HUNDRED = frozenset({SecurityType.OPTION, SecurityType.FUTURE_OPTION})
-
-
-class Instruments:
-    """What is known of instruments, by conid: from feeds, and from positions that no feed follows."""
-
-    def __init__(self) -> None:
-        #: The first feed that trades the instrument.
-        self.datas: dict[int, Any] = {}
-        self._positions: dict[int, Position] = {}
-
-    def add(self, data: Any) -> int:
-        """Take in a feed; the conid it trades."""
-        conid = contract_of(data).conid
-        self.datas.setdefault(conid, data)
-        return conid
-
-    def note(self, position: Position) -> None:
-        """Remember what IBKR tells with a position."""
-        self._positions[position.conid] = position
-
-    def security_type(self, conid: int) -> SecurityType:
-        if (data := self.datas.get(conid)) is not None:
-            return contract_of(data).security_type
-        told = self._positions.get(conid)
-        return SecurityType.from_wire(told.security_type if told is not None else None)
-
-    def margined(self, conid: int) -> bool:
-        return self.security_type(conid) in _MARGINED
-
-    def multiplier(self, conid: int) -> float:
-        if (data := self.datas.get(conid)) is not None:
-            return contract_of(data).multiplier
-        return 100.0 if self.security_type(conid) in _BY_THE_HUNDRED else 1.0
-
-    def currency(self, conid: int) -> str:
-        if (data := self.datas.get(conid)) is not None:
-            return contract_of(data).currency
-        told = self._positions.get(conid)
-        return told.currency if told is not None else ""
-
-    def price(self, conid: int, otherwise: float) -> float:
-        """The last bar's close, else the price that came with the position."""
-        data = self.datas.get(conid)
-        if data is not None and len(data):
-            return float(data.close[0])
-        told = self._positions.get(conid)
-        mark = None if told is None else told.market_price
-        return otherwise if mark is None else mark
-
-    def name(self, conid: int) -> str:
-        """For people."""
-        if (data := self.datas.get(conid)) is not None:
-            return contract_of(data).symbol
-        told = self._positions.get(conid)
-        return told.symbol if told is not None and told.symbol else f"contract {conid}"
 
 
 class Applied(NamedTuple):
@@ -183,12 +123,26 @@ class AccountBook:
     # -- positions ---------------------------------------------------------------------------------
 
     def position(self, conid: int) -> Any:
-        """backtrader's position; ``None`` if there never was one."""
-        return self._positions.get(conid)
+        """backtrader's position; ``None`` if there never was one. Of a combo: what its legs' positions make."""
+        legs = self.instruments.legs(conid)
+        if not legs:
+            return self._positions.get(conid)
+        size = self.exact(conid)
+        if not size:
+            return bt.Position(0, 0.0)
+        points = self.instruments.leg_points
+        price = sum(points(conid, leg) * self._positions[leg.conid].price for leg in legs)
+        return bt.Position(_plain(size), price)
 
     def exact(self, conid: int) -> Decimal:
-        """Its size; 0 if there is none."""
-        return self._exact.get(conid, Decimal(0))
+        """Its size; 0 if there is none. Of a combo: as many whole ones as the positions of its legs hold."""
+        legs = self.instruments.legs(conid)
+        if not legs:
+            return self._exact.get(conid, Decimal(0))
+        held = [self.exact(leg.conid) / leg.ratio for leg in legs]
+        if not all(held) or len({size > 0 for size in held}) > 1:
+            return Decimal(0)
+        return min(held, key=abs).to_integral_value(ROUND_DOWN)
 
     @property
     def positions(self) -> dict[int, Any]:
@@ -322,7 +276,7 @@ class AccountBook:
         return self.cash + sum(self._worth(conid) for conid in self._positions)
 
     def _worth(self, conid: int) -> float:
-        position = self._positions.get(conid)
+        position = self.position(conid)
         if position is None or not position.size:
             return 0.0
         price = self.instruments.price(conid, position.price)

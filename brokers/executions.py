@@ -10,6 +10,7 @@ import backtrader as bt
 import msgspec
 
 from bt_ibkr.brokers.books import AccountBook, Applied, Books, signed
+from bt_ibkr.brokers.combos import ComboProgress, is_envelope
 from bt_ibkr.brokers.endings import Endings
 from bt_ibkr.brokers.fills import correct_order, execute_order, moved, shadow
 from bt_ibkr.brokers.outgoing import Outgoing
@@ -59,6 +60,8 @@ class Executions:
         self._scheme = scheme
         self._commissions: dict[str, float] = {}
         self._applied: dict[str, _Applied] = {}
+        #: Of combo orders, by key.
+        self._combos: dict[str, ComboProgress] = {}
 
     def known(self, execution: Execution, working: Working | None = None) -> None:
         """An execution that is in the positions already."""
@@ -69,6 +72,7 @@ class Executions:
         return (
             execution.commission is not None
             or not execution.quantity
+            or is_envelope(execution)
             or execution.execution_id in self._commissions
         )
 
@@ -89,13 +93,37 @@ class Executions:
         commission = self._commissions.pop(execution.execution_id, execution.commission)
         execution = msgspec.structs.replace(execution, commission=commission)
         self._applied[execution.execution_id] = _Applied(execution, working, commission)
+        if working is not None:
+            self._endings.accept(working)
+            self._records.executions.append((working.key, execution))
+            if working.ticket.legs:
+                self._take_combo(working, book, execution)
+                return
+        if is_envelope(execution):
+            # Its legs are executions of their own.
+            self._records.tell("external-execution", execution)
+            return
         applied = book.apply(execution, commission or 0.0)
         if working is None:
             self._watching.take_execution(execution, applied, event.key)
-            return
-        self._endings.accept(working)
-        self._records.executions.append((working.key, execution))
-        self._execute(working, execution, applied)
+        else:
+            self._execute(working, execution, applied)
+
+    def _take_combo(self, working: Working, book: AccountBook, execution: Execution) -> None:
+        """A part of a combo: legs are booked, and the order executes as far as all of them have."""
+        progress = self._combos.get(working.key)
+        if progress is None:
+            progress = self._combos[working.key] = ComboProgress(working)
+        if is_envelope(execution):
+            progress.add_envelope(execution)
+        else:
+            applied = book.apply(execution, execution.commission or 0.0)
+            progress.add_leg(execution)
+            self._watching.show(book.account, applied, execution)
+        self._outgoing.executed(working)
+        made = progress.advance(book, execution)
+        if made is not None:
+            self._execute(working, *made)
 
     def _execute(self, working: Working, execution: Execution, applied: Applied) -> None:
         order, status_before = working.order, working.order.status
@@ -132,7 +160,8 @@ class Executions:
         applied.execution = msgspec.structs.replace(applied.execution, commission=execution.commission)
         working = applied.working
         if working is not None:
-            working.executions[execution.execution_id] = applied.execution
+            if execution.execution_id in working.executions:
+                working.executions[execution.execution_id] = applied.execution
             working.order.executed.comm += difference
             self._replace_recorded(execution.execution_id, working.key, applied.execution)
             self._records.tell("late-commission", working.order, execution=execution)

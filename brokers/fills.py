@@ -90,6 +90,21 @@ def _correct_bit(order: Any, old: Execution, new: Execution) -> None:
             return
 
 
+def seed(data: Any, position: Any, comminfo: Any) -> Any:
+    """An order that shows backtrader's trades a position from before the run."""
+    cls = bt.BuyOrder if position.size > 0 else bt.SellOrder
+    order = cls(
+        data=data, size=abs(position.size), price=position.price, exectype=bt.Order.Market, simulated=True
+    )
+    order.addcomminfo(comminfo)
+    order.execute(
+        0, position.size, position.price, 0, 0.0, 0.0, position.size, 0.0, 0.0, 0.0, 0.0,
+        position.size, position.price,
+    )  # fmt: skip
+    order.completed()
+    return order
+
+
 def moved(position: Any, size: float, price: float) -> Applied:
     """What trading ``size`` (signed) at ``price`` does to a position, which is brought up to date."""
     before = position.price

@@ -13,11 +13,13 @@ from typing import Any
 
 import backtrader as bt
 
+from bt_ibkr.brokers.accounts import admitted
 from bt_ibkr.brokers.books import AccountBook, Books
 from bt_ibkr.brokers.changes import Changes, Wanted
 from bt_ibkr.brokers.commission import IBKRCommission
 from bt_ibkr.brokers.endings import Endings
 from bt_ibkr.brokers.executions import Executions
+from bt_ibkr.brokers.fills import seed
 from bt_ibkr.brokers.incoming import Incoming
 from bt_ibkr.brokers.names import Names
 from bt_ibkr.brokers.outgoing import OrderCall, Outgoing, OutgoingSettings
@@ -26,13 +28,14 @@ from bt_ibkr.brokers.records import Records
 from bt_ibkr.brokers.resume import Resume, check_policy
 from bt_ibkr.brokers.strays import Strays
 from bt_ibkr.brokers.watching import Watching
-from bt_ibkr.connection.guard import Standing
 from bt_ibkr.connection.interface import AccountEvent
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import UsageError
 from bt_ibkr.feeds.ibkr_data import base_of, contract_of
+from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.order import OrderReport
 from bt_ibkr.model.trading import Trading, TradingState
+from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.store import IBKRStore, refuse_unknown
 from bt_ibkr.wire.order_answers import WhatIf
 
@@ -154,7 +157,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         if self._started:
             return
         self._store.start(broker=self)
-        for account in self._accounts():
+        for account in admitted(self._store, self.p.accounts, self.p.confirm_accounts):
             snapshot = self._store.connection.attach_account(account, self._events)
             self._books.open(account).seed(snapshot.positions, snapshot.ledger.values())
             self._outgoing.start(snapshot.epoch, snapshot.sequences)
@@ -164,23 +167,6 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self.startingcash = self.getcash()
         self.startingvalue = self.getvalue()
         self._started = True
-
-    def _accounts(self) -> tuple[str, ...]:
-        """The store's account, and the further ones, each of them admitted."""
-        connection, store = self._store.connection, self._store
-        further = tuple(account for account in self.p.accounts if account != store.account)
-        for account in further:
-            if account not in connection.accounts():
-                raise UsageError(
-                    f"IBKRBroker: account {account!r} is not one of this login's: "
-                    f"{', '.join(connection.accounts())}.",
-                    remedy="Name accounts of this login.",
-                )
-            standing = Standing(
-                accounts=connection.accounts(), account=account, is_paper=connection.is_paper()
-            )
-            store.guard.check_further(standing, confirmed=account in self.p.confirm_accounts)
-        return (store.account, *further)
 
     def stop(self) -> None:
         super().stop()
@@ -224,22 +210,21 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
 
     def data_started(self, data: Any) -> None:
         """A feed knows its contract now: show strategies the position that stood before them."""
-        conid = self._books.instruments.add(data)
+        contract = self._books.instruments.add(data)
+        self._learn_legs(contract)
+        conid = contract.conid
         position = self._book().position(conid)
         if position is None or not position.size or conid in self._seeded:
             return
         self._seeded.add(conid)
-        cls = bt.BuyOrder if position.size > 0 else bt.SellOrder
-        order = cls(
-            data=data, size=abs(position.size), price=position.price, exectype=bt.Order.Market, simulated=True
-        )
-        order.addcomminfo(self.getcommissioninfo(data))
-        order.execute(
-            0, position.size, position.price, 0, 0.0, 0.0, position.size, 0.0, 0.0, 0.0, 0.0,
-            position.size, position.price,
-        )  # fmt: skip
-        order.completed()
-        self._records.notify(order)
+        self._records.notify(seed(data, position, self.getcommissioninfo(data)))
+
+    def _learn_legs(self, contract: Contract) -> None:
+        """What the legs of a combo are, which their executions do not tell: multipliers, futures or not."""
+        instruments, connection = self._books.instruments, self._store.connection
+        for leg in contract.legs:
+            if not instruments.knows(leg.conid):
+                instruments.learn(connection.resolve(parse_dataname(f"conid:{leg.conid}")))
 
     # -- what backtrader asks ----------------------------------------------------------------------
 
@@ -281,8 +266,9 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         """Position by data, for the datas of this run."""
         if not self._books.accounts:
             return {}
-        held, datas = self._book().positions, self._books.instruments.datas
-        return {data: held[conid] for conid, data in datas.items() if conid in held}
+        book = self._book()
+        held = {data: book.position(conid) for conid, data in self._books.instruments.datas.items()}
+        return {data: position for data, position in held.items() if position is not None}
 
     def getcommissioninfo(self, data: Any) -> Any:
         """The scheme set for the data, the one set for all, or IBKR's fixed schedule for its contract."""

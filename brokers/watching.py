@@ -87,7 +87,7 @@ class Watching:
         """Of an order that is none of this run's; it is in the books already."""
         _log.info("external-execution id=%s conid=%d", execution.execution_id, execution.conid)
         self._records.tell("external-execution", execution)
-        self._show(execution.account, execution.conid, applied, execution)
+        self.show(execution.account, applied, execution)
         if key is not None:
             self._strays.executed(key)
 
@@ -117,7 +117,7 @@ class Watching:
             self._records.tell("reconciled", event)
         adopted = [] if event.positions is None else book.adopt(event.positions, event.time_ns)
         for one in adopted:
-            self._show(event.account, one.conid, one.applied, None, one.price, event.time_ns)
+            self._shadow(event.account, one.conid, one.applied, one.price, 0.0, event.time_ns)
             self._tell_difference(event.account, one.difference, again=True)
         for difference in event.differences:
             if difference.kind != "position" or not adopted:
@@ -136,23 +136,18 @@ class Watching:
         for difference in differences:
             self._tell_difference(account, difference)
 
-    def _show(
-        self,
-        account: str,
-        conid: int,
-        applied: Applied,
-        execution: Execution | None,
-        price: float = 0.0,
-        time_ns: int = 0,
+    def show(self, account: str, applied: Applied, execution: Execution) -> None:
+        """Show backtrader's trades an execution that no order of the instrument stands behind."""
+        commission = execution.commission or 0.0
+        self._shadow(account, execution.conid, applied, execution.price, commission, execution.time_ns)
+
+    def _shadow(
+        self, account: str, conid: int, applied: Applied, price: float, commission: float, time_ns: int
     ) -> None:
-        """Show backtrader's trades that the position has changed: a later close of it then closes a trade."""
+        """A later close of the position then finds a trade to close."""
         data = self._books.instruments.datas.get(conid)
-        if data is None or account != self._books.accounts[0]:
-            return
-        commission = 0.0
-        if execution is not None:
-            price, time_ns, commission = execution.price, execution.time_ns, execution.commission or 0.0
-        self._records.notify(shadow(data, applied, price, commission, time_ns, self._scheme(data)))
+        if data is not None and account == self._books.accounts[0]:
+            self._records.notify(shadow(data, applied, price, commission, time_ns, self._scheme(data)))
 
     # -- the kill switch -----------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ class Played:
     def __init__(self, contract: Contract) -> None:
         self.clock = ManualClock(START_NS)
         self.contract = contract
+        #: Others, by conid.
+        self.contracts: dict[int, Contract] = {}
         self.ticks: list[TickSink] = []
         self.events: Mailbox[AccountEvent] | None = None
         self.submissions: list[tuple[OrderIntent, ...]] = []
@@ -114,7 +116,7 @@ class Played:
         return self.logins
 
     def resolve(self, query: ContractQuery) -> Contract:
-        return self.contract
+        return self.contracts.get(query.conid, self.contract)
 
     def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
         self.ticks.append(sink)
