@@ -43,6 +43,7 @@ from bt_ibkr.model.commission import commission_schedule
 from bt_ibkr.model.market import Bar
 
 MINUTE_NS = 60 * NS_PER_S
+_NOTHING = MarginFigures(equity=Decimal(0), initial=Decimal(0), maintenance=Decimal(0))
 _MARGINS = ("reg_t", "off")
 
 
@@ -345,8 +346,15 @@ class Engine:
         error, intended = self._exchange.preview(spec)
         if intended is None:
             return WhatIf(error=error)
-        account = self._accounts[spec.account]
-        held = account.quantity(spec.conid)
+        shares = spec.shares()
+        total = sum(share.weight for share in shares)
+        before, after, held = _NOTHING, _NOTHING, Decimal(0)
+        for share in shares:
+            account, part = self._accounts[share.account], share.weight / total
+            own = msgspec.structs.replace(intended, quantity=intended.quantity * part)
+            held += account.quantity(spec.conid)
+            before = before.plus(self._margin.figures(account))
+            after = after.plus(self._margin.figures(account, [own]))
         multiplier = self._board.listing(spec.conid).instrument.contract.multiplier
         value = None
         if intended.price is not None:
@@ -356,8 +364,8 @@ class Engine:
             price=intended.price,
             value=value,
             commission=intended.commission,
-            before=self._margin.figures(account),
-            after=self._margin.figures(account, [intended]),
+            before=before,
+            after=after,
             position_before=held,
             position_after=held + spec.side.sign * spec.quantity,
         )

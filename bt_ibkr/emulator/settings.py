@@ -11,6 +11,7 @@ import msgspec
 
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.errors import UsageError
+from bt_ibkr.model.contract import SecurityType
 
 #: Market seconds per wall second, or a mode that has no such factor.
 Speed = float | Literal["max", "lockstep"]
@@ -74,7 +75,9 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         accounts: Account ids, ``DU…`` on paper or ``U…`` live.
         paper: What the server says of them; ``auto`` goes by the ids, which begin with D on paper.
         fa_master: The one of ``accounts`` that is an adviser's master (``F…`` or ``DF…``); empty for none.
-        fa_groups: Names of the adviser's groups.
+        fa_groups: Names of the adviser's groups; all accounts but the master belong to each of them.
+        permissions: Security types that may be traded, as ``STK``; empty for all.
+        regular_hours: Orders not marked for outside regular hours match only within them.
         cash: Of each account at the start, in ``currency``.
         commission: Schedule of commissions.
         margin: ``reg_t`` refuses what an account cannot carry.
@@ -121,6 +124,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     fa_groups: tuple[str, ...] = ()
     cash: float = 1_000_000.0
     currency: str = "USD"
+    permissions: tuple[str, ...] = ()
+    regular_hours: bool = False
     commission: Literal["fixed", "tiered", "none"] = "fixed"
     margin: Literal["reg_t", "off"] = "reg_t"
     history_days: int = 5
@@ -183,6 +188,10 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         parse_window(self.maintenance)
         for name in (
             "penalty_s",
+        known = {kind.value for kind in SecurityType} - {SecurityType.UNKNOWN.value}
+        self._check(
+            set(self.permissions) <= known, "permissions", self.permissions, f"of {', '.join(sorted(known))}"
+        )
             "connect_delay_s",
             "parent_pid",
             "smd_lifetime_s",

@@ -13,6 +13,7 @@ from bt_ibkr.emulator.faults.registry import Faults
 from bt_ibkr.emulator.oracle import Oracle
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.marketdata.state import SnapshotStreams
+from bt_ibkr.emulator.services.orders.prompts import Prompts
 from bt_ibkr.emulator.services.orders.state import OrdersState
 from bt_ibkr.emulator.services.pacing import Pacing
 from bt_ibkr.emulator.services.session.state import SessionState, Tier
@@ -59,6 +60,7 @@ class Core:
         #: Conids that ``secdef/search`` found: ``secdef/info`` and ``strikes`` want that first.
         self.searched: set[int] = set()
         self._server_id = 20_000_000 + settings.seed % 1000
+        self.prompts = Prompts()
         self.hub = Hub(self)
         engine.set_listener(self.hub)
         self.corporate = CorporateActions(self)
@@ -126,6 +128,7 @@ class Core:
         self.faults.reseed(seed)
         self.faults.listings.forget()
         self.oracle.forget()
+        self.prompts = Prompts()
         self.hub.reset()
         self._calendar.arm()
 

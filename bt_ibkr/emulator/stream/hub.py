@@ -192,6 +192,12 @@ class Hub:
             if connection.ready:
                 connection.send({"topic": "blt", "args": [bulletin]})
 
+    def prompt(self, body: dict[str, object]) -> None:
+        """A prompt about an order to every client."""
+        for connection in self.connections:
+            if connection.ready:
+                connection.send({"topic": "ntf", "args": [body]})
+
     # --- what clients send -------------------------------------------------------------------------
 
     def receive(self, connection: Connection, text: str) -> None:
