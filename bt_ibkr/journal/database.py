@@ -39,13 +39,14 @@ class Database:
     Args:
         path: The file; ``None`` for one in memory.
         busy_timeout_s: How long to wait for another process that writes.
+        migrate: Whether a file of an earlier version may be brought up to date.
 
     Raises:
         JournalError: It cannot be opened, is another program's, or of a later version.
         sqlite3.DatabaseError: It is damaged (``is_damage``).
     """
 
-    def __init__(self, path: Path | None, *, busy_timeout_s: float) -> None:
+    def __init__(self, path: Path | None, *, busy_timeout_s: float, migrate: bool = True) -> None:
         self.name = str(path) if path is not None else "in memory"
         self._closed = False
         try:
@@ -66,7 +67,7 @@ class Database:
         except sqlite3.Error as problem:
             raise self.error("open", problem) from None
         try:
-            self._set_up()
+            self._set_up(migrate)
         except sqlite3.Error as problem:
             self.connection.close()
             if is_damage(problem):
@@ -76,7 +77,7 @@ class Database:
             self.connection.close()
             raise
 
-    def _set_up(self) -> None:
+    def _set_up(self, migrate: bool) -> None:
         execute = self.connection.execute
         execute(f"PRAGMA page_size = {PAGE_SIZE}")
         # Each page is looked at when it is read, so that damage is told and not handed on.
@@ -90,7 +91,7 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         # macOS's fsync leaves data in the drive's cache; elsewhere this changes nothing.
         execute("PRAGMA fullfsync = ON")
-        prepare(self.connection, self.name)
+        prepare(self.connection, self.name, migrate)
 
     def write(self, name: str, doing: str, *, durable: bool = True) -> Transaction:
         """A transaction that is on the disk when its block ends, or did not happen.

@@ -165,7 +165,12 @@ class Journal:
     def _check_room(self) -> None:
         if self.path is None or not hasattr(os, "statvfs"):
             return
-        space = os.statvfs(self.path.parent)
+        try:
+            space = os.statvfs(self.path.parent)
+        except OSError as problem:
+            raise JournalError(
+                f"The folder of the journal {self._database.name} is gone: {problem.strerror}; no order was sent."
+            ) from None
         free = space.f_bavail * space.f_frsize
         if free < self.reserve_bytes:
             raise JournalError(

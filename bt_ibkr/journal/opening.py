@@ -21,6 +21,7 @@ from bt_ibkr.journal.records import EventKind, Repair
 from bt_ibkr.journal.salvage import salvage
 from bt_ibkr.journal.schema import new_epoch
 from bt_ibkr.journal.steps import step
+from bt_ibkr.model.intent import OrderState
 
 _OWNER_TIMEOUT_S: Final = 2.0
 _VISITOR_TIMEOUT_S: Final = 10.0
@@ -82,7 +83,7 @@ def _beside(path: Path, ending: str) -> Path:
 
 def _visit(path: Path, busy_timeout_s: float) -> Database:
     try:
-        return Database(path, busy_timeout_s=busy_timeout_s)
+        return Database(path, busy_timeout_s=busy_timeout_s, migrate=False)
     except sqlite3.DatabaseError as problem:
         raise JournalError(
             f"The journal {path} is damaged: {problem}.",
@@ -149,11 +150,14 @@ def _complaints(database: Database) -> list[str]:
     if said != ["ok"]:
         return said
     found = []
-    for key, intent in execute("SELECT key, intent FROM orders WHERE open = 1").fetchall():
+    # As bytes: text that is no text any more would not even be handed over.
+    query = "SELECT number, CAST(state AS BLOB), CAST(intent AS BLOB) FROM orders WHERE open = 1"
+    for number, state, intent in execute(query).fetchall():
         try:
+            OrderState(state.decode())
             tables.decode_parts(intent)
-        except msgspec.DecodeError as problem:
-            found.append(f"the order {key} is not readable: {problem}")
+        except (ValueError, msgspec.DecodeError) as problem:
+            found.append(f"order number {number} is not readable: {problem}")
     return found
 
 
@@ -165,6 +169,8 @@ def _cut_torn(database: Database, clock: Clock, log: WalSize) -> None:
     cut = log.frames - max(used, 0)
     if not log.frames or cut <= 0:
         return
+    # The log goes on with the same salts: what is behind its end would look torn again after the next crash.
+    database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     what = "its last entry was not whole" if log.sound_head else "the head of its log was not whole"
     with database.write("repair", "note its repair") as execute:
         (orders,) = execute("SELECT count(*) FROM orders").fetchone()

@@ -144,6 +144,8 @@ def events(
 
 def trading_state(execute: Execute) -> TradingState:
     mode, reason, by, since_ns = execute("SELECT mode, reason, by, since_ns FROM trading").fetchone()
+    if mode not in set(Trading):
+        raise JournalError(f"The journal holds a trading state {mode!r}, which is none: nothing may be sent.")
     return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
 
 

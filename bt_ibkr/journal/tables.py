@@ -102,11 +102,19 @@ def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: 
     return Entry(cursor.lastrowid, time_ns)
 
 
-def add_order(execute: Execute, entry: Entry, key: str, strategy: str, account: str, intent: str) -> None:
-    """An order is intended; ``intent`` is JSON."""
+def add_order(
+    execute: Execute,
+    entry: Entry,
+    key: str,
+    strategy: str,
+    account: str,
+    intent: str,
+    number: int | None = None,
+) -> None:
+    """An order is intended; ``intent`` is JSON. It gets the next number, unless one is given."""
     execute(
-        "INSERT INTO orders VALUES (NULL, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
-        (key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
+        "INSERT INTO orders VALUES (?, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
+        (number, key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
     )
     use_key(execute, key)
 
@@ -170,8 +178,15 @@ def stem_and_revision(execution_id: str) -> tuple[str, int] | None:
     return stem, int(revision)
 
 
-def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str | None, source: str) -> bool:
-    """An execution not known before.
+def add_execution(
+    execute: Execute,
+    entry: Entry,
+    execution: Execution,
+    key: str | None,
+    source: str,
+    number: int | None = None,
+) -> bool:
+    """An execution not known before. It gets the next number, unless one is given.
 
     Returns:
         Whether it counts: not if a correction of it was here first.
@@ -180,16 +195,17 @@ def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str
     counts = True
     family = _family(execute, account, identity)
     key = key or next((row[2] for row in family if row[2] is not None), None)
-    for number, other_id, other_key in family:
+    for other, other_id, other_key in family:
         if _revision(other_id) > _revision(identity):
             counts = False
         else:
-            execute("UPDATE executions SET superseded = 1 WHERE number = ?", (number,))
+            execute("UPDATE executions SET superseded = 1 WHERE number = ?", (other,))
         if other_key is None and key is not None:
-            execute("UPDATE executions SET key = ? WHERE number = ?", (key, number))
+            execute("UPDATE executions SET key = ? WHERE number = ?", (key, other))
     execute(
-        "INSERT INTO executions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO executions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            number,
             account,
             identity,
             key,
@@ -202,7 +218,7 @@ def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str
             encode(execution),
         ),
     )
-    _touch(execute, entry, key)
+    touch(execute, entry, key)
     return counts
 
 
@@ -217,13 +233,13 @@ def complete_execution(
     for other, _, other_key in _family(execute, execution.account, execution.execution_id):
         if other_key is None and key is not None:
             execute("UPDATE executions SET key = ? WHERE number = ?", (key, other))
-    _touch(execute, entry, key)
+    touch(execute, entry, key)
 
 
-def _touch(execute: Execute, entry: Entry, key: str | None) -> None:
+def touch(execute: Execute, entry: Entry, key: str | None) -> None:
     """Something about the order was noted, though nothing in its row changes."""
     if key is not None:
-        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (entry.time_ns, key))
+        execute("UPDATE orders SET changed_ns = max(changed_ns, ?) WHERE key = ?", (entry.time_ns, key))
 
 
 def _family(execute: Execute, account: str, execution_id: str) -> list[tuple[int, str, str | None]]:
