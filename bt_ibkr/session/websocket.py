@@ -231,11 +231,12 @@ class Socket:
                 message = await receive()
                 kind = message.type
                 if kind is not text and kind is not binary:
-                    return (
-                        f"closed with code {ws.close_code}"
-                        if kind != aiohttp.WSMsgType.ERROR
-                        else str(ws.exception())
-                    )
+                    if kind != aiohttp.WSMsgType.ERROR:
+                        return f"closed with code {ws.close_code}"
+                    if isinstance(message.data, aiohttp.WebSocketError):
+                        # A frame too large, or none at all: there is no going on behind it.
+                        self.unreadable += 1
+                    return str(ws.exception())
                 try:
                     quote = decode_quote(message.data)
                     topic = quote.topic
