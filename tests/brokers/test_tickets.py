@@ -305,6 +305,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"info": {"cash_qty": 0}}, "cash_qty"),
     ({"info": {"cash_qty": "much"}}, "'much'"),
     ({"exectype": bt.Order.Stop, "price": 9.0, "info": {"cash_qty": 10}}, "does not go with type STP"),
+    ({"info": {"cash_qty": 10.001}}, "more than 2 decimals"),
+    ({"info": {"cash_qty": 10, "all_or_none": True}}, "does not go with cash_quantity"),
+    (
+        {
+            "info": {"cash_qty": 10},
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.FUTURE),
+        },
+        "does not fit an instrument of type FUT",
+    ),
+    (
+        {
+            "info": {"cash_qty": 10},
+            "sell": True,
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.CRYPTO),
+        },
+        "for buying CRYPTO only",
+    ),
     ({"info": {"fx_qty": 10}}, "currency conversions only"),
     ({"info": {"fx_qty": 10, "cash_qty": 10}}, "Give one"),
     ({"info": {"currency_conversion": True}}, "does not fit an instrument of type STK"),
