@@ -87,6 +87,11 @@ _FUTURES: tuple[tuple[int, str, str, str, str, float, float, float], ...] = (
     (495512563, "ES", "20251219", "CME", "E-mini S&P 500", 6700.0, 0.25, 50.0),
     (304037511, "CL", "20261020", "NYMEX", "Light Sweet Crude Oil", 70.0, 0.01, 1000.0),
 )
+# conid, symbol, company name, reference price, tick: cryptocurrencies trade around the clock, in small parts
+_COINS: tuple[tuple[int, str, str, float, float], ...] = (
+    (479624278, "BTC", "Bitcoin cryptocurrency", 90_000.0, 0.25),
+    (495759171, "ETH", "Ethereum cryptocurrency", 3_000.0, 0.01),
+)
 _US_ROUTES = ("SMART", "AMEX", "NYSE", "ARCA", "NASDAQ", "BATS", "IEX", "IBKRATS")
 
 
@@ -417,8 +422,31 @@ def default_universe() -> Universe:
     return Universe(
         [
             *(_stock(*row) for row in _STOCKS),
+def _coin(conid: int, symbol: str, name: str, price: float, tick: float) -> Instrument:
+    return Instrument(
+        contract=Contract(
+            conid=conid,
+            symbol=symbol,
+            security_type=SecurityType.CRYPTO,
+            exchange="PAXOS",
+            listing_exchange="PAXOS",
+            company_name=name,
+            tick_size=tick,
+            size_increment=1e-8,
+        ),
+        valid_exchanges=("PAXOS",),
+        company_name=name,
+        reference_price=price,
+        annual_volatility=0.5,
+        average_daily_volume=5_000.0,
+        session_open="00:00",
+        session_close="00:00",
+    )
+
+
             *(_foreign(*row) for row in _FOREIGN),
             *(_pair(*row) for row in _PAIRS),
             *(_future(*row) for row in _FUTURES),
         ]
     )
+            *(_coin(*row) for row in _COINS),
