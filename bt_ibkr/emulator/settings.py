@@ -122,10 +122,10 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     paper: Literal["auto", "yes", "no"] = "auto"
     fa_master: str = ""
     fa_groups: tuple[str, ...] = ()
-    cash: float = 1_000_000.0
-    currency: str = "USD"
     permissions: tuple[str, ...] = ()
     regular_hours: bool = False
+    cash: float = 1_000_000.0
+    currency: str = "USD"
     commission: Literal["fixed", "tiered", "none"] = "fixed"
     margin: Literal["reg_t", "off"] = "reg_t"
     history_days: int = 5
@@ -185,13 +185,13 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         self._check(
             bool(self.fa_master) or not self.fa_groups, "fa_groups", self.fa_groups, "empty without fa_master"
         )
-        parse_window(self.maintenance)
-        for name in (
-            "penalty_s",
         known = {kind.value for kind in SecurityType} - {SecurityType.UNKNOWN.value}
         self._check(
             set(self.permissions) <= known, "permissions", self.permissions, f"of {', '.join(sorted(known))}"
         )
+        parse_window(self.maintenance)
+        for name in (
+            "penalty_s",
             "connect_delay_s",
             "parent_pid",
             "smd_lifetime_s",

@@ -417,11 +417,6 @@ def _future(
     )
 
 
-def default_universe() -> Universe:
-    """A few dozen well-known instruments, each time a new and separate universe."""
-    return Universe(
-        [
-            *(_stock(*row) for row in _STOCKS),
 def _coin(conid: int, symbol: str, name: str, price: float, tick: float) -> Instrument:
     return Instrument(
         contract=Contract(
@@ -444,9 +439,14 @@ def _coin(conid: int, symbol: str, name: str, price: float, tick: float) -> Inst
     )
 
 
+def default_universe() -> Universe:
+    """A few dozen well-known instruments, each time a new and separate universe."""
+    return Universe(
+        [
+            *(_stock(*row) for row in _STOCKS),
             *(_foreign(*row) for row in _FOREIGN),
             *(_pair(*row) for row in _PAIRS),
             *(_future(*row) for row in _FUTURES),
+            *(_coin(*row) for row in _COINS),
         ]
     )
-            *(_coin(*row) for row in _COINS),

@@ -209,7 +209,7 @@ class Account:
         total = ZERO
         for conid in self._holdings:
             contract = self._valuation.instrument(conid).contract
-            if contract.security_type in _MARKED_TO_MARKET or contract.security_type is SecurityType.FOREX:
+            if contract.security_type is not kind:
                 continue
             if currency in (None, "BASE"):
                 total += self.market_value(conid) * self._rate(contract.currency)

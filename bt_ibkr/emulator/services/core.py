@@ -57,10 +57,10 @@ class Core:
         self.faults = Faults(self, settings.seed)
         self.snapshots = SnapshotStreams()
         self.orders = OrdersState(settings.seed)
+        self.prompts = Prompts()
         #: Conids that ``secdef/search`` found: ``secdef/info`` and ``strikes`` want that first.
         self.searched: set[int] = set()
         self._server_id = 20_000_000 + settings.seed % 1000
-        self.prompts = Prompts()
         self.hub = Hub(self)
         engine.set_listener(self.hub)
         self.corporate = CorporateActions(self)
@@ -125,10 +125,10 @@ class Core:
     def reset(self, seed: int) -> None:
         """The engine began anew: forget orders and streams, keep the session and the sockets."""
         self.orders = OrdersState(seed)
+        self.prompts = Prompts()
         self.faults.reseed(seed)
         self.faults.listings.forget()
         self.oracle.forget()
-        self.prompts = Prompts()
         self.hub.reset()
         self._calendar.arm()
 

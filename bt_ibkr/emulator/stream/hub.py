@@ -184,6 +184,12 @@ class Hub:
             notice = {"id": "118", "text": text, "title": None, "url": None}
             connection.send({"topic": "ntf", "args": [notice]})
 
+    def prompt(self, body: dict[str, object]) -> None:
+        """A prompt about an order to every client."""
+        for connection in self.connections:
+            if connection.ready:
+                connection.send({"topic": "ntf", "args": [body]})
+
     def bulletin(self, text: str) -> None:
         """A bulletin to every client; ``args`` is an array and the id a number, as recorded."""
         self._bulletins += 1
@@ -191,12 +197,6 @@ class Hub:
         for connection in self.connections:
             if connection.ready:
                 connection.send({"topic": "blt", "args": [bulletin]})
-
-    def prompt(self, body: dict[str, object]) -> None:
-        """A prompt about an order to every client."""
-        for connection in self.connections:
-            if connection.ready:
-                connection.send({"topic": "ntf", "args": [body]})
 
     # --- what clients send -------------------------------------------------------------------------
 
