@@ -103,7 +103,7 @@ def tickets(draw: Any, kind: OrderType) -> OrderTicket:
 
 @pytest.mark.parametrize("kind", OrderType)
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 @given(data=st.data())
 def test_the_server_reads_what_was_meant(kind: OrderType, data: Any) -> None:
