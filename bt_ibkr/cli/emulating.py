@@ -24,6 +24,7 @@ _Q: Final = QuestionLimits()
 #: Options whose names are not those of their settings.
 _NAMES: Final = {
     "accounts": "account", "fa_groups": "fa-group", "synthetic_instruments": "symbol", "synthetic_day": "day",
+    "state_file": "state",
 }  # fmt: skip
 
 
@@ -46,6 +47,9 @@ def emulator(
         bool, _LISTEN("--tls", help="Serve https and wss with a certificate made at the start.")
     ] = False,
     parent_pid: Annotated[int, _LISTEN(help="End when this process is gone.")] = 0,
+    state: Annotated[
+        str, _LISTEN(help="File that keeps orders, accounts and session; goes on from it if it is there.")
+    ] = "",
     market: Annotated[
         list[str] | None,
         text_option(

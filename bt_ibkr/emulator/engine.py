@@ -84,6 +84,7 @@ class Engine:
         listener: Is told of everything, at once.
 
     Attributes:
+        tape_events: How many events of the tape have happened.
         now_ns: Market time. It starts at the whole minute of the tape's first event, so that a client that
             subscribes before the first step sees whole bars from the first one on.
 
@@ -124,6 +125,7 @@ class Engine:
 
     def _start(self) -> None:
         self.now_ns = self.tape.start_ns // MINUTE_NS * MINUTE_NS
+        self.tape_events = 0
         self._timers = Timers()
         self._order_events = 0
         self._board = Board(self.universe, self, lambda: self.now_ns)
@@ -226,6 +228,7 @@ class Engine:
             else:
                 self._apply(tape.pop())
                 events += 1
+                self.tape_events += 1
                 if tape.next_ns() is None:
                     self._close_all()
             if stop_on_order_event and self._order_events > before:
@@ -429,6 +432,19 @@ class Engine:
         }
 
     # ------------------------------------------------------------------ what the exchange needs
+
+    def books(self) -> list[Book]:
+        """The books of all instruments that are in the market."""
+        return [listing.book for listing in self._board]
+
+    def instrument_for(self, spec: OrderSpec) -> Instrument:
+        """What an order that was accepted is on.
+
+        Raises:
+            ContractNotFoundError: The universe does not know it.
+        """
+        self._list_combos([spec])
+        return self._board.listing(spec.conid).instrument
 
     def book(self, conid: int) -> Book:
         """The working orders of an instrument."""

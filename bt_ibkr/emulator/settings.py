@@ -91,6 +91,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         idle_s: Wall seconds without a request after which the brokerage session ends; 0 never.
         run_on: The market's clock goes on after the end of the tape, if it follows the wall clock.
         parent_pid: The emulator ends when this process is gone; 0 for none.
+        state_file: Where orders, executions, accounts, session and market time are kept, so that the emulator goes
+            on from there when it is started again; empty for nowhere.
     """
 
     host: str = "127.0.0.1"
@@ -138,6 +140,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     idle_s: float = 0.0
     run_on: bool = False
     parent_pid: int = 0
+    state_file: str = ""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

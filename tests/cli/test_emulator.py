@@ -68,6 +68,7 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "idle_s": (("--idle-s", "300"), 300.0),
     "run_on": (("--run-on",), True),
     "parent_pid": (("--parent-pid", "1"), 1),
+    "state_file": (("--state", "kept"), "kept"),
     "authentication": (
         (
             "--auth", "oauth2", "--auth-key-folder", "keys", "--auth-skew-s", "30", "--auth-lifetime-s", "600",

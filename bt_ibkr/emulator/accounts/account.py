@@ -118,6 +118,18 @@ class Account:
                 self._add_cash(contract.symbol.partition(".")[0], side.sign * quantity)
         return holding.quantity
 
+    def restore(
+        self,
+        *,
+        cash: dict[str, Decimal],
+        commissions: dict[str, Decimal],
+        holdings: dict[int, Holding],
+    ) -> None:
+        """Take over the books of an account as it was."""
+        self._cash = cash
+        self.commissions = commissions
+        self._holdings = holdings
+
     def _add_cash(self, currency: str, amount: Decimal) -> None:
         self._cash[currency] = self._cash.get(currency, ZERO) + amount
 

@@ -23,6 +23,7 @@ from bt_ibkr.emulator.types import Instrument
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.engine import Engine
+    from bt_ibkr.emulator.persistence.keeper import Keeper
     from bt_ibkr.emulator.universe import Universe
 
 
@@ -54,6 +55,8 @@ class Core:
             strict=settings.strict_pacing,
             penalty_s=settings.penalty_s,
         )
+        #: Keeps all of this in a file, if the settings want it.
+        self.keeper: Keeper | None = None
         self.faults = Faults(self, settings.seed)
         self.snapshots = SnapshotStreams()
         self.orders = OrdersState(settings.seed)
@@ -129,8 +132,15 @@ class Core:
         self.faults.reseed(seed)
         self.faults.listings.forget()
         self.oracle.forget()
+        if self.keeper is not None:
+            self.keeper.forget()
         self.hub.reset()
         self._calendar.arm()
+
+    def save(self) -> None:
+        """Keep what has changed, before anybody is told."""
+        if self.keeper is not None:
+            self.keeper.save()
 
     def next_server_id(self) -> str:
         """Id of a history answer."""
