@@ -242,8 +242,9 @@ class Socket:
                     topic = quote.topic
                     take = route(topic)
                     heard(topic)
-                    # Rare enough to be decoded twice: all but market data.
-                    frame = decode(message.data) if take is None else None
+                    if take is None:
+                        # Rare enough to be decoded twice: all but market data.
+                        frame = decode(message.data)
                 except WireError as problem:
                     self.received += 1
                     self.unreadable += 1
@@ -256,7 +257,7 @@ class Socket:
                         fresh.discard(topic)
                         self._unknowns.fields(message.data)
                     take(quote)
-                elif frame is not None:
+                else:
                     on_frame(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.
                 self.received += 1
