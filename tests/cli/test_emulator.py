@@ -54,6 +54,8 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "paper": (("--paper", "no"), "no"),
     "fa_master": (("--account", "F1", "--fa-master", "F1"), "F1"),
     "fa_groups": (("--account", "F1", "--fa-master", "F1", "--fa-group", "A", "--fa-group", "B"), ("A", "B")),
+    "permissions": (("--permission", "STK", "--permission", "OPT"), ("STK", "OPT")),
+    "regular_hours": (("--regular-hours",), True),
     "cash": (("--cash", "5000"), 5000.0),
     "currency": (("--currency", "EUR"), "EUR"),
     "commission": (("--commission", "tiered"), "tiered"),
