@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from bt_ibkr.errors import UsageError
-from bt_ibkr.login import GatewayLogin, Login, NoLogin
+from bt_ibkr.login import GatewayLogin, Login, NoLogin, is_loopback
 
 #: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
 PENALTY_S = 900.0
@@ -154,17 +153,6 @@ def rest_base(address: str) -> str:
             remedy=f"Give the REST base, as {DEFAULT_GATEWAY}, or the server alone.",
         )
     return urlunsplit((parts.scheme, parts.netloc, path or API_PATH, "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether ``url`` is of this machine, by its spelling alone."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_address(address: str) -> None:

@@ -217,7 +217,10 @@ class Universe:
             try:
                 trial.add(instrument)
             except UsageError as error:
-                raise MarketFileError(f"{table}, row {line}, column conid: {error.message}") from None
+                raise MarketFileError(
+                    f"{table}, row {line}, column conid: {error.message}",
+                    remedy="Give each row a conid of its own.",
+                ) from None
         for instrument in added:
             self.add(instrument)
         return len(added)
@@ -243,9 +246,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise MarketFileError(f"{path} does not exist.", remedy="Check the path.") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise MarketFileError(f"{path} cannot be read as a table: {error}.") from error
+        raise MarketFileError(
+            f"{path} cannot be read as a table: {error}.", remedy="Tables are CSV (UTF-8) or Parquet files."
+        ) from error
     if not rows:
-        raise MarketFileError(f"{path} holds no rows.")
+        raise MarketFileError(f"{path} holds no rows.", remedy="Give one row for each instrument.")
     missing = [name for name in _REQUIRED if name not in rows[0]]
     if missing:
         raise MarketFileError(
