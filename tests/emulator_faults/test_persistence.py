@@ -20,6 +20,7 @@ import pytest
 
 from bt_ibkr.emulator.engine import Engine
 from bt_ibkr.emulator.persistence import codec
+from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import UsageError
@@ -51,7 +52,10 @@ class Client:
             "tif": "GTC",
             "price": 50.0,
         }
-        return self.ask("POST", ORDERS, {"orders": [common | one for one in orders]})
+        tickets = [
+            {key: value for key, value in (common | one).items() if value is not None} for one in orders
+        ]
+        return self.ask("POST", ORDERS, {"orders": tickets})
 
     def prime(self) -> None:
         self.ask("GET", "/iserver/accounts")
@@ -167,6 +171,55 @@ def test_a_question_waits_over_a_restart(client: Client) -> None:
     requests = emulator.ledger()["requests"]
     assert [one["outcome"] for one in requests] == ["question", "question", "accepted"]
     assert emulator.ledger()["created"] == {"asked": 1}
+
+
+def test_combos_algorithms_and_prompts_survive(tmp_path: Path) -> None:
+    with EmulatorThread(settings(tmp_path / "state", questions="all")) as emulator:
+        emulator.do("step", max_events=40)
+        client = Client(emulator)
+        client.prime()
+        every = ["o163", "o354", "o383", "o451", "o10151", "o10152", "o10153"]
+        client.ask("POST", "/iserver/questions/suppress", {"messageIds": every})
+        combo = {
+            "conid": None,
+            "conidex": f"28812380;;;{AAPL}/1,{SPY}/-1",
+            "quantity": 1,
+            "useAdaptive": False,
+        }
+        algorithm = {
+            "strategy": "Twap",
+            "strategyParameters": {},
+            "quantity": 700,
+            "price": 900.0,
+            "useAdaptive": False,
+        }
+        for name, order in (
+            ("combo", combo | {"price": 500.0}),
+            ("rests", combo | {"price": -999.0}),
+            ("twap", algorithm),
+        ):
+            client.place(order | {"cOID": name})
+        client.place({"cOID": "prompted", "price": 50.0})
+        held = {one["client_order_id"]: one for one in emulator.ledger()["orders"]}
+        assert held["combo"]["status"] == "Filled"
+        before = truth(emulator)
+        emulator.restart(killed=True)
+        assert truth(emulator) == before
+        order_id = held["prompted"]["order_id"]
+
+        def waits(server: EmulatorServer) -> bool:
+            working = server.core.engine.exchange.working(order_id)
+            assert working is not None
+            return working.held
+
+        assert emulator.call(waits)
+        emulator.call(lambda s: s.core.prompts.answer(s.core, order_id, "22170", "Do not use"))
+        assert not emulator.call(waits)
+        for _ in range(60):
+            emulator.do("step", until_ns=emulator.do("state")["now_ns"] + 3600 * 10**9)
+        filled = {one["client_order_id"]: one["filled"] for one in emulator.ledger()["orders"]}
+        assert filled["twap"] == "700"
+        assert int(held["twap"]["filled"]) < 700
 
 
 def test_what_was_changed_by_hand_survives(client: Client) -> None:

@@ -15,7 +15,7 @@ from bt_ibkr.emulator.oracle import OrderRequest
 from bt_ibkr.emulator.persistence.codec import CodecError, made, plain, set_slots, slots_of
 from bt_ibkr.emulator.persistence.store import TABLES, VERSION, StateStore
 from bt_ibkr.emulator.types import EmulatedOrder
-from bt_ibkr.errors import UsageError
+from bt_ibkr.errors import ContractError, UsageError
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.drive import Drive
@@ -183,6 +183,7 @@ class Keeper:
         yield "session", {name: plain(getattr(core.session, name)) for name in _SESSION}
         yield "service", {name: plain(getattr(core.orders, name)) for name in _SERVICE}
         yield "waiting", plain(core.orders.submissions)
+        yield "prompts", plain(core.prompts.state)
         yield "exchange", plain(engine.exchange.numbers)
         yield "corporate", {"record": core.corporate.record, "changes": plain(core.corporate.adjustments)}
         yield "accounts", {name: self._account(name) for name in engine.account_ids()}
@@ -201,6 +202,7 @@ class Keeper:
     def _quote(self, book: Book) -> Any:
         return {
             "quote": slots_of(book.quote, without=("conid",)),
+            "legs": [plain(leg) for leg in book.instrument.contract.legs],
             "book": {name: plain(getattr(book, name)) for name in _BOOK},
         }
 
@@ -223,7 +225,14 @@ class Keeper:
             self._check(meta)
             try:
                 self._restore(meta)
-            except (CodecError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as problem:
+            except (
+                CodecError,
+                KeyError,
+                TypeError,
+                ValueError,
+                msgspec.MsgspecError,
+                ContractError,
+            ) as problem:
                 raise UsageError(
                     f"State file {self._store.path} cannot be read: {problem}.",
                     remedy="Name a file that does not exist yet.",
@@ -272,6 +281,7 @@ class Keeper:
             made(meta["waiting"]),
             meta["restarts"] + 1,
         )
+        core.prompts.restore(made(meta["prompts"]))
         if meta["started"] and not self._drive.started:
             self._drive.start()
 
@@ -287,6 +297,8 @@ class Keeper:
             engine.advance(max_events=clock["events"] - engine.tape_events)
             engine.advance(until_ns=clock["now_ns"])
             for conid, text in meta["quotes"].items():
+                if text["legs"]:
+                    core.universe.combo(tuple(made(leg) for leg in text["legs"]))
                 book = engine.book(int(conid))
                 set_slots(book.quote, text["quote"])
                 set_slots(book, text["book"])

@@ -60,6 +60,15 @@ class Prompts:
         self._waiting: dict[str, Prompt] = {}
         self._next = _FIRST_REQUEST
 
+    @property
+    def state(self) -> tuple[dict[str, Prompt], int]:
+        """What ``restore`` takes."""
+        return dict(self._waiting), self._next
+
+    def restore(self, state: tuple[dict[str, Prompt], int]) -> None:
+        """Wait for the same answers as before the server was started again."""
+        self._waiting, self._next = state
+
     def ask(self, core: Core, placed: list[Placed]) -> None:
         """Ask about the orders that want it; they wait from now on."""
         for order in (one.order for one in placed if one.order is not None):
