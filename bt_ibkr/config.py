@@ -1,7 +1,9 @@
-"""Settings: frozen, keyword only, units in the names, secrets masked. Nothing here reads the environment."""
+"""Settings: frozen, keyword only, units in the names, secrets masked. The environment is read in one place."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -135,6 +137,38 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """The WebSocket's address beside the REST base."""
         base = self.base_url.rstrip("/")
         return ("wss" if urlsplit(base).scheme == "https" else "ws") + base[base.index(":") :] + "/ws"
+
+
+def state_directory() -> Path:
+    """Where the program keeps what must outlast it, its journals above all; it need not be there yet.
+
+    ``BT_IBKR_HOME``, if it is set; else the user's directory for the state of programs, as the system has it.
+
+    Raises:
+        UsageError: ``BT_IBKR_HOME`` is not absolute, or there is neither it nor a home directory.
+    """
+    own = os.environ.get("BT_IBKR_HOME")
+    try:
+        if own:
+            path = Path(own).expanduser()
+        elif sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            path = (Path(local) if local else Path.home() / "AppData" / "Local") / "bt-ibkr"
+        elif sys.platform == "darwin":
+            path = Path.home() / "Library" / "Application Support" / "bt-ibkr"
+        else:
+            state = Path(os.environ.get("XDG_STATE_HOME") or "")
+            path = (state if state.is_absolute() else Path.home() / ".local" / "state") / "bt-ibkr"
+    except RuntimeError:
+        raise UsageError(
+            "There is no home directory to keep state in.", remedy="Set BT_IBKR_HOME to an absolute path."
+        ) from None
+    if not path.is_absolute():
+        raise UsageError(
+            f"BT_IBKR_HOME is {own!r}, which means another place in every directory.",
+            remedy="Set it to an absolute path.",
+        )
+    return path
 
 
 def rest_base(address: str) -> str:

@@ -368,6 +368,14 @@ class Bench:
         return Run(line, made, strategies[0], line.ledger())
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program's state goes here, also that of child processes; never into the user's own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("BT_IBKR_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:

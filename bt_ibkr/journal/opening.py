@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Final
 import msgspec
 
 from bt_ibkr.clock import Clock
-from bt_ibkr.errors import JournalError
+from bt_ibkr.config import state_directory
+from bt_ibkr.errors import JournalError, UsageError
 from bt_ibkr.journal import tables
 from bt_ibkr.journal.database import Database, is_damage
 from bt_ibkr.journal.lock import OwnerLock
@@ -27,6 +29,7 @@ _OWNER_TIMEOUT_S: Final = 2.0
 _VISITOR_TIMEOUT_S: Final = 10.0
 #: So many complaints of SQLite's check are enough.
 _MOST_PROBLEMS: Final = 5
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 _SQLITE_HEAD: Final = b"SQLite format 3\0"
 #: Where the repair is written down until it has been told.
 _NOTICE: Final = "repaired"
@@ -35,6 +38,23 @@ _encode_repair: Final = msgspec.json.Encoder(enc_hook=str).encode
 _decode_repair: Final = msgspec.json.Decoder(
     Repair, dec_hook=lambda kind, value: Path(value) if kind is Path else value
 ).decode
+
+
+def journal_path(account: str, folder: Path | None = None) -> Path:
+    """Where the journal of an account lies: one for each, so that its lock keeps a second program off the account.
+
+    Args:
+        account: IBKR account id.
+        folder: Instead of the state directory.
+
+    Raises:
+        UsageError: That is no account id, or there is no state directory.
+    """
+    if not _ACCOUNT.fullmatch(account):
+        raise UsageError(
+            f"The account {account!r} is no IBKR account id.", remedy="Give it as IBKR writes it: U1234567."
+        )
+    return (folder or state_directory()) / f"journal-{account}.sqlite"
 
 
 def open_file(

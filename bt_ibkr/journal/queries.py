@@ -144,9 +144,13 @@ def events(
 
 def trading_state(execute: Execute) -> TradingState:
     mode, reason, by, since_ns = execute("SELECT mode, reason, by, since_ns FROM trading").fetchone()
-    if mode not in set(Trading):
-        raise JournalError(f"The journal holds a trading state {mode!r}, which is none: nothing may be sent.")
-    return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
+    try:
+        return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
+    except ValueError:
+        raise JournalError(
+            f"The journal holds a trading state {mode!r}, which is none: nothing may be sent.",
+            remedy="Set it anew: bt-ibkr halt or bt-ibkr resume.",
+        ) from None
 
 
 def baseline(execute: Execute, account: str) -> PositionsBaseline | None:

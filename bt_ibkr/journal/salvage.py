@@ -17,7 +17,7 @@ from bt_ibkr.journal import tables
 from bt_ibkr.journal.pages import Row, Value, WalSize, read_pages, rows
 from bt_ibkr.journal.records import EventKind, Repair
 from bt_ibkr.journal.tables import Entry, Execute
-from bt_ibkr.model.intent import OPEN, OrderState
+from bt_ibkr.model.intent import OPEN, OrderState, parse_key
 from bt_ibkr.model.trading import Trading, TradingState
 
 Values = tuple[Value, ...]
@@ -87,11 +87,11 @@ class Saved(NamedTuple):
         )
 
     def _use_keys(self, execute: Execute) -> None:
-        for (key,) in execute("SELECT key FROM orders").fetchall():
-            tables.use_key(execute, key)
-        for values in self.events.values():
-            if isinstance(values[1], str):
-                tables.use_key(execute, values[1])
+        keys = {str(values[1]) for values in self.events.values()}
+        keys.update(key for (key,) in execute("SELECT key FROM orders").fetchall())
+        for key in keys:
+            if (parts := parse_key(key)) is not None:
+                tables.use_key(execute, parts)
         execute(
             "INSERT OR IGNORE INTO order_ids SELECT account, order_id, key FROM orders"
             " WHERE order_id IS NOT NULL ORDER BY number DESC"

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bt_ibkr.journal.records import JournalExecution, JournalOrder
-from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState, parse_key
+from bt_ibkr.model.intent import OPEN, KeyParts, OrderIntent, OrderState
 from bt_ibkr.model.order import Execution
 from bt_ibkr.model.trading import TradingState
 
@@ -116,18 +116,15 @@ def add_order(
         "INSERT INTO orders VALUES (?, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
         (number, key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
     )
-    use_key(execute, key)
 
 
-def use_key(execute: Execute, key: str) -> None:
+def use_key(execute: Execute, key: KeyParts) -> None:
     """The key's number is taken, and all below it."""
-    parts = parse_key(key)
-    if parts is not None:
-        execute(
-            "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
-            " SET next = max(next, excluded.next)",
-            (parts.name, parts.number + 1),
-        )
+    execute(
+        "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
+        " SET next = max(next, excluded.next)",
+        (key.name, key.number + 1),
+    )
 
 
 def set_state(
