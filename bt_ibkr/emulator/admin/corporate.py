@@ -117,8 +117,8 @@ class CorporateActions:
         return self._note(told)
 
     def _underlying(self, option: Instrument, conid: int | None) -> Instrument:
-        if conid is not None:
-            return self._instrument(conid)
+        if conid is not None or option.underlying_conid:
+            return self._instrument(conid if conid is not None else option.underlying_conid)
         found = [
             one
             for one in self._core.universe.by_symbol(option.contract.symbol)
