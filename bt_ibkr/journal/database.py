@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -49,10 +51,10 @@ class Database:
     def __init__(self, path: Path | None, *, busy_timeout_s: float, migrate: bool = True) -> None:
         self.name = str(path) if path is not None else "in memory"
         self._closed = False
+        self._durable = True
         try:
             if path is not None:
-                # SQLite gives its other files the rights of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                _make(path)
             self.connection = sqlite3.connect(
                 path if path is not None else ":memory:",
                 timeout=busy_timeout_s,
@@ -108,6 +110,20 @@ class Database:
         """Several queries that see the same moment."""
         return Reading(self, doing)
 
+    def sync_at_commit(self, durable: bool, doing: str) -> None:
+        """Whether the next transaction waits for the disk when it commits."""
+        if durable is self._durable:
+            return
+        self.check_open(doing)
+        try:
+            if self.connection.in_transaction:
+                # In one, SQLite would leave it as it is.
+                self.connection.execute("ROLLBACK")
+            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        except sqlite3.Error as problem:
+            raise self.error(doing, problem) from None
+        self._durable = durable
+
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
         self.check_open("be read")
@@ -138,6 +154,15 @@ class Database:
         """Refuse to go on after ``close``."""
         if self._closed:
             raise JournalError(f"The journal {self.name} could not {doing}: it is closed.")
+
+
+def _make(path: Path) -> None:
+    """Make a file that only its user may read; SQLite gives its other files the same rights. One that is there is not
+    touched: closing it would drop the locks of every connection of this process to it (POSIX)."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 class _Block:
@@ -211,26 +236,15 @@ class Transaction(_Block):
 
     def __enter__(self) -> Any:
         step(f"journal.{self._name}.begin")
-        if not self._durable:
-            self._sync("NORMAL")
+        self._database.sync_at_commit(self._durable, self._doing)
         self._begin()
         return self._execute
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
-                step(f"journal.{self._name}.commit")
-            self._end(error)
-        finally:
-            if not self._durable:
-                self._sync("FULL")
+        if error is None:
+            step(f"journal.{self._name}.commit")
+        self._end(error)
         if error is None:
             step(f"journal.{self._name}.committed")
-
-    def _sync(self, mode: str) -> None:
-        try:
-            self._execute(f"PRAGMA synchronous = {mode}")
-        except sqlite3.Error as problem:
-            raise self._database.error(self._doing, problem) from None

@@ -15,7 +15,7 @@ import msgspec
 from bt_ibkr.clock import Clock
 from bt_ibkr.config import state_directory
 from bt_ibkr.errors import JournalError, UsageError
-from bt_ibkr.journal import tables
+from bt_ibkr.journal import queries, tables
 from bt_ibkr.journal.database import Database, is_damage
 from bt_ibkr.journal.lock import OwnerLock
 from bt_ibkr.journal.pages import WalSize, wal_size
@@ -134,7 +134,10 @@ def _own(path: Path, clock: Clock, busy_timeout_s: float) -> Database:
             raise
     except sqlite3.DatabaseError as problem:
         if not is_damage(problem):
-            raise
+            raise JournalError(
+                f"The journal {path} could not be opened: {problem}.",
+                remedy="Look at that disk, and who else has the file open.",
+            ) from None
         found = [str(problem)]
         _refuse_foreign(path)
     try:
@@ -155,7 +158,7 @@ def _refuse_foreign(path: Path) -> None:
     """A file that SQLite does not know at all, and that holds nothing of ours, is somebody else's."""
     with path.open("rb") as file:
         head = file.read(len(_SQLITE_HEAD))
-    if head == _SQLITE_HEAD or salvage(path, _beside(path, "-wal")).orders or not head.strip(b"\0"):
+    if head == _SQLITE_HEAD or not head.strip(b"\0") or salvage(path, _beside(path, "-wal")).anything:
         return
     raise JournalError(
         f"The file {path} is no journal of orders.",
@@ -170,6 +173,11 @@ def _complaints(database: Database) -> list[str]:
     if said != ["ok"]:
         return said
     found = []
+    for ask in (queries.epoch, queries.trading_state):
+        try:
+            ask(execute)
+        except JournalError as problem:
+            found.append(problem.message)
     # As bytes: text that is no text any more would not even be handed over.
     query = "SELECT number, CAST(state AS BLOB), CAST(intent AS BLOB) FROM orders WHERE open = 1"
     for number, state, intent in execute(query).fetchall():
@@ -200,12 +208,12 @@ def _cut_torn(database: Database, clock: Clock, log: WalSize) -> None:
         note_repair(execute, clock.now_ns(), repair)
 
 
-def note_repair(execute: tables.Execute, now_ns: int, repair: Repair) -> None:
+def note_repair(execute: tables.Execute, now_ns: int, repair: Repair, number: int | None = None) -> None:
     """Write down what was done, until it has been told; and begin a new epoch."""
     body = _encode_repair(repair).decode()
     execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_NOTICE, body))
     execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (new_epoch(),))
-    tables.add_event(execute, now_ns, None, EventKind.REPAIRED, repair.describe(), body)
+    tables.add_event(execute, now_ns, None, EventKind.REPAIRED, repair.describe(), body, number)
 
 
 def _notice(database: Database) -> Repair | None:
@@ -238,7 +246,9 @@ def _repair(path: Path, clock: Clock, found: list[str], log: WalSize) -> None:
     try:
         with database.write("salvage", "be repaired") as execute:
             repair = saved.restore(execute, tuple(found), aside, log)
-            note_repair(execute, clock.now_ns(), repair)
+            # Behind every entry there was: rows tell by these numbers which of them is newer.
+            number = repair.events + repair.lost_events + 1
+            note_repair(execute, clock.now_ns(), repair, number)
         database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         database.close()

@@ -39,6 +39,11 @@ class Saved(NamedTuple):
     baselines: dict[str, Values]
     trading: Values | None
 
+    @property
+    def anything(self) -> bool:
+        """Whether there is any sign that this was a journal."""
+        return bool(self.orders or self.executions or self.events or self.baselines or self.trading)
+
     def restore(self, execute: Execute, found: tuple[str, ...], set_aside: Path, log: WalSize) -> Repair:
         """Fill an empty journal.
 

@@ -5,6 +5,7 @@ damaged file, entry by entry, which is why they know neither clock nor policy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +13,7 @@ import msgspec
 
 from bt_ibkr.journal.records import JournalExecution, JournalOrder
 from bt_ibkr.model.intent import OPEN, KeyParts, OrderIntent, OrderState
-from bt_ibkr.model.order import Execution
+from bt_ibkr.model.order import Execution, OrderTicket, OrderType, Side
 from bt_ibkr.model.trading import TradingState
 
 Execute = Callable[..., Any]
@@ -47,8 +48,19 @@ class BaselineNote(msgspec.Struct, frozen=True):
     positions: dict[str, Decimal]
 
 
+class _StoredTicket(OrderTicket, frozen=True, kw_only=True):
+    """A ticket that is read back: what stands at IBKR stands, whatever a later version would refuse."""
+
+    def __post_init__(self) -> None:
+        """Nothing is checked."""
+
+
+class _StoredIntent(OrderIntent, frozen=True, kw_only=True):
+    ticket: _StoredTicket
+
+
 _encoder: Final = msgspec.json.Encoder()
-decode_intent: Final = msgspec.json.Decoder(OrderIntent).decode
+_decode_intent: Final = msgspec.json.Decoder(_StoredIntent).decode
 #: An intent whose ticket is not looked at: what was written under other rules must stay as it is.
 decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_execution: Final = msgspec.json.Decoder(Execution).decode
@@ -62,6 +74,22 @@ decode_positions: Final = msgspec.json.Decoder(dict[str, Decimal]).decode
 def encode(value: object) -> str:
     """JSON text."""
     return _encoder.encode(value).decode()
+
+
+#: Any ticket: copies of it are filled with what was read.
+_BLANK: Final = OrderTicket(
+    account="-", contract_id=1, side=Side.BUY, order_type=OrderType.MARKET, quantity=Decimal(1)
+)
+
+
+def decode_intent(text: str) -> OrderIntent:
+    """An intent as it was written; its ticket is not checked again."""
+    stored = _decode_intent(text)
+    ticket = copy(_BLANK)
+    for name in OrderTicket.__struct_fields__:
+        msgspec.structs.force_setattr(ticket, name, getattr(stored.ticket, name))
+    fields = {name: getattr(stored, name) for name in OrderIntent.__struct_fields__}
+    return OrderIntent(**fields | {"ticket": ticket})
 
 
 ORDER_COLUMNS: Final = "number, intent, state, order_id, created_ns, changed_ns, text"
@@ -96,9 +124,19 @@ def execution_of(row: tuple[Any, ...]) -> JournalExecution:
     )
 
 
-def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: str, payload: str) -> Entry:
-    """Append to the log."""
-    cursor = execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?)", (time_ns, key, kind, text, payload))
+def add_event(
+    execute: Execute,
+    time_ns: int,
+    key: str | None,
+    kind: str,
+    text: str,
+    payload: str,
+    number: int | None = None,
+) -> Entry:
+    """Append to the log. The entry gets the next number, unless one is given."""
+    cursor = execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (number, time_ns, key, kind, text, payload)
+    )
     return Entry(cursor.lastrowid, time_ns)
 
 

@@ -231,6 +231,49 @@ def test_an_unreadable_order_that_the_structure_hides(books: Any) -> None:
     assert [order.key for order in journal.orders(open_only=True)] == [key]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trading SET mode = 'halten'",
+        "UPDATE meta SET value = 'K3F9A!' WHERE name = 'epoch'",
+        "DELETE FROM meta",
+        "UPDATE orders SET state = 'workinh'",
+    ],
+)
+def test_values_that_are_none(books: Any, change: str) -> None:
+    journal = books.open()
+    key = books.place(journal, 1)
+    expected = view(journal)
+    journal.close()
+    with sqlite3.connect(books.path) as connection:
+        connection.execute(change)
+    connection.close()
+    journal = books.open()
+    assert journal.repaired is not None
+    assert journal.epoch not in key
+    assert view(journal) == expected
+    assert journal.trading_state().mode is (Trading.HALTED if "trading" in change else Trading.ACTIVE)
+
+
+def test_entries_after_a_repair_are_newer_than_any_before(books: Any) -> None:
+    """The end of the log is lost, the tables know of it: what is noted next must not look older than they are."""
+    journal = books.open()
+    key = books.place(journal, 1)
+    journal.note(key, OrderState.WORKING, order_id="1")
+    journal.close()
+    with sqlite3.connect(books.path) as connection:
+        connection.execute("DELETE FROM events WHERE number = 2")
+        connection.execute("DELETE FROM meta")
+    connection.close()
+    journal = books.open()
+    assert journal.repaired is not None
+    assert journal.repaired.lost_events == 1
+    assert [event.number for event in journal.events()] == [1, 3]
+    order = journal.order(key)
+    assert order is not None
+    assert order.state is OrderState.WORKING
+
+
 def test_a_file_cut_short(books: Any, tmp_path: Path) -> None:
     journal = books.open()
     fill(books, journal)

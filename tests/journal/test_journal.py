@@ -362,3 +362,54 @@ def test_a_place_that_is_none(books: Any, tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be made") as caught:
         books.open(tmp_path / "file" / "journal")
     assert "BT_IBKR_HOME" in caught.value.remedy
+
+
+def test_what_waits_for_the_disk(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's ``synchronous`` at each commit: 2 waits for the disk, 1 does not."""
+    journal = books.open(busy_timeout_s=0.01)
+    execute = journal._database.connection.execute
+    assert execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    modes = []
+
+    def look(name: str) -> None:
+        if name.endswith(".commit"):
+            modes.append((name.split(".")[1], *execute("PRAGMA synchronous").fetchone()))
+
+    monkeypatch.setattr("bt_ibkr.journal.database.step", look)
+    key = books.place(journal, 1)
+    journal.note(key, OrderState.WORKING, durable=False)
+    journal.note_event(key, "question", durable=False)
+    journal.note(key, OrderState.WORKING)
+    assert modes == [("intend", 2), ("note", 1), ("event", 1), ("note", 2)]
+    # One that failed to begin leaves nothing behind.
+    visitor = books.open(exclusive=False)
+    with visitor._database.write("x", "x"), pytest.raises(JournalError, match="locked"):
+        journal.note_event(key, "question", durable=False)
+    modes.clear()
+    books.place(journal, 2)
+    journal.add_executions([(books.execution("a.b.01.01"), key, "s")])
+    journal.set_trading_state(HALTED)
+    journal.set_positions_baseline("DU1", {}, 1)
+    journal.replace_ticket(key, books.intent(journal, 1, limit_price=1.0).ticket)
+    assert modes == [(name, 2) for name in ("intend", "executions", "trading", "baseline", "ticket")]
+
+
+def test_closing_one_connection_leaves_the_locks_of_another(books: Any, child: Any) -> None:
+    """A second connection of this process comes and goes; another process must still see that the file is in use."""
+    journal = books.open()
+    books.place(journal, 1)
+    books.open(exclusive=False).close()
+    program = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM orders").fetchone()[0])
+connection.close()
+"""
+    log = Path(f"{books.path}-wal")
+    out, error = child(program, books.path).communicate(timeout=60)
+    assert (out, error) == ("1\n", "")
+    # The last one to close it would have removed the log.
+    assert log.exists()
+    books.place(journal, 2)
+    journal.close()
+    assert len(books.open().orders()) == 2
