@@ -386,7 +386,9 @@ class Doctor:
             self._tell("key files", Status.FAIL, " ".join(found.wrong), remedy)
         else:
             self._tell(
-                "key files", Status.OK, f"{found.places} are there, and only their owner can read them"
+                "key files",
+                Status.OK,
+                f"{found.places} of {found.places} can be used, and only their owner can read them",
             )
 
 
