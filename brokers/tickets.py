@@ -21,8 +21,18 @@ from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.order import AlgoValue, OrderTicket, OrderType, Side, TimeInForce
 from bt_ibkr.model.order_words import AT_CLOSE, MAY_LIMIT, MAY_STOP, TRAILING
 
-__all__ = ["ORDER_TYPES", "Wishes", "check_size", "exact", "make_ticket", "order_type_of", "round_to_tick",
-           "time_in_force", "wishes_of"]  # fmt: skip
+__all__ = [
+    "ORDER_TYPES",
+    "Wishes",
+    "check_arguments",
+    "check_size",
+    "exact",
+    "make_ticket",
+    "order_type_of",
+    "round_to_tick",
+    "time_in_force",
+    "wishes_of",
+]
 
 #: backtrader's execution types and IBKR's order types.
 ORDER_TYPES: dict[int, OrderType] = {
@@ -209,6 +219,22 @@ def _price(value: Any, name: str, what: str) -> float:
     return float(value)
 
 
+def check_arguments(what: str, *, price: Any, plimit: Any, trailamount: Any, trailpercent: Any) -> None:
+    """Refuse what backtrader's ``Order`` would stumble over while it is being made.
+
+    Args:
+        what: The order, for messages.
+        price, plimit, trailamount, trailpercent: As ``buy()`` got them.
+
+    Raises:
+        OrderRefusedError: One of them is no number.
+    """
+    given = {"price": price, "plimit": plimit, "trailamount": trailamount, "trailpercent": trailpercent}
+    for name, value in given.items():
+        if value is not None:
+            _price(value, name, what)
+
+
 class _Prices(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None = None
     stop: float | None = None
@@ -229,6 +255,9 @@ def _prices(order: Any, kind: OrderType, what: str) -> _Prices:
         capped = price is not None or kind not in (OrderType.MIDPRICE, OrderType.RELATIVE)
         return _Prices(limit=_price(price, "price", what) if capped else None)
     stop = _price(price, "price", what)
+    if kind is OrderType.STOP_LIMIT and second is None:
+        # backtrader's own broker takes the stop for the limit, too.
+        return _Prices(stop=stop, limit=stop)
     if kind in MAY_LIMIT:
         return _Prices(stop=stop, limit=_price(second, "plimit", what))
     _unused(second, kind, what)

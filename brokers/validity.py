@@ -6,8 +6,7 @@ cancels it then (``OrderIntent.expires_ns``), also after a restart.
 
 from __future__ import annotations
 
-import math
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from bt_ibkr.clock import NS_PER_S
@@ -19,7 +18,7 @@ from bt_ibkr.model.order import TimeInForce
 
 #: The adapter's own word, for an order that ends at a moment.
 GOOD_TILL_DATE = "GTD"
-_WORDS = {time.value: time for time in TimeInForce}
+_WORDS = {word.value: word for word in TimeInForce}
 #: Beside a moment as the end only these make sense.
 _WITH_A_MOMENT = frozenset({TimeInForce.GOOD_TILL_CANCELLED, TimeInForce.DAY, TimeInForce.OVERNIGHT_AND_DAY})
 #: backtrader cannot reckon with later times.
@@ -124,19 +123,26 @@ def expiry_ns(order: Any, contract: Contract, now_ns: int, *, extended: bool = F
 
 
 def readable_valid(valid: Any, data: Any) -> Any:
-    """``valid`` as backtrader's ``Order`` can take it: it raises on a datetime that has a zone already.
+    """``valid`` as backtrader's ``Order`` can take it: on a feed with a zone it raises for a ``date``, and for a
+    ``datetime`` that has a zone already.
+
+    Who makes the order with this sets ``order.p.valid`` to what the user gave afterwards: that is what ``expiry_ns``
+    reads.
 
     Args:
         valid: As the user gave it.
         data: The order's feed.
 
     Returns:
-        The same moment without a zone, to be read in the feed's; anything else as it is.
+        The same moment as a ``datetime`` without a zone, to be read in the feed's; of a ``date`` its midnight, as
+        in a backtest; anything else as it is.
     """
     zone = _zone_of(data)
-    if not isinstance(valid, datetime) or valid.tzinfo is None or not math.isfinite(valid.timestamp()):
+    if zone is None or not isinstance(valid, date):
         return valid
-    if zone is None:
+    if not isinstance(valid, datetime):
+        return datetime.combine(valid, time())
+    if valid.tzinfo is None:
         return valid
     plain = valid.astimezone(zone).replace(tzinfo=None, fold=0)
     return plain if ns_of(_localized(plain, zone)) == ns_of(valid) else plain.replace(fold=1)

@@ -1,9 +1,10 @@
-"""Settings: frozen, keyword only, units in the names, secrets masked. Nothing here reads the environment."""
+"""Settings: frozen, keyword only, units in the names, secrets masked. The environment is read in one place."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from bt_ibkr.errors import UsageError
-from bt_ibkr.login import GatewayLogin, Login, NoLogin
+from bt_ibkr.login import GatewayLogin, Login, NoLogin, is_loopback
 
 #: How long IBKR refuses an address that asked too fast: 15 minutes; another official text says 10.
 PENALTY_S = 900.0
@@ -139,6 +140,38 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return ("wss" if urlsplit(base).scheme == "https" else "ws") + base[base.index(":") :] + "/ws"
 
 
+def state_directory() -> Path:
+    """Where the program keeps what must outlast it, its journals above all; it need not be there yet.
+
+    ``BT_IBKR_HOME``, if it is set; else the user's directory for the state of programs, as the system has it.
+
+    Raises:
+        UsageError: ``BT_IBKR_HOME`` is not absolute, or there is neither it nor a home directory.
+    """
+    own = os.environ.get("BT_IBKR_HOME")
+    try:
+        if own:
+            path = Path(own).expanduser()
+        elif sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            path = (Path(local) if local else Path.home() / "AppData" / "Local") / "bt-ibkr"
+        elif sys.platform == "darwin":
+            path = Path.home() / "Library" / "Application Support" / "bt-ibkr"
+        else:
+            state = Path(os.environ.get("XDG_STATE_HOME") or "")
+            path = (state if state.is_absolute() else Path.home() / ".local" / "state") / "bt-ibkr"
+    except RuntimeError:
+        raise UsageError(
+            "There is no home directory to keep state in.", remedy="Set BT_IBKR_HOME to an absolute path."
+        ) from None
+    if not path.is_absolute():
+        raise UsageError(
+            f"BT_IBKR_HOME is {own!r}, which means another place in every directory.",
+            remedy="Set it to an absolute path.",
+        )
+    return path
+
+
 def rest_base(address: str) -> str:
     """The REST base that a user means by ``address``: without a path it is completed, since that is what a
     browser's page of the gateway shows.
@@ -155,17 +188,6 @@ def rest_base(address: str) -> str:
             remedy=f"Give the REST base, as {DEFAULT_GATEWAY}, or the server alone.",
         )
     return urlunsplit((parts.scheme, parts.netloc, path or API_PATH, "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether ``url`` is of this machine, by its spelling alone."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_address(address: str) -> None:
@@ -189,11 +211,3 @@ def _check_address(address: str) -> None:
             f"The gateway address {address!r} is not an http or https URL.",
             remedy=f"Give it in full, for example {DEFAULT_GATEWAY}.",
         )
-
-
-def state_directory() -> Path:
-    """Where this product keeps what must outlive a run: ``$BT_IBKR_HOME``, else the user's state directory."""
-    home = os.environ.get("BT_IBKR_HOME")
-    if home:
-        return Path(home)
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "bt_ibkr"

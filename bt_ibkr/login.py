@@ -7,7 +7,9 @@ read, or ``keyring:SERVICE/NAME`` for an entry of the operating system's keyring
 from __future__ import annotations
 
 import ipaddress
-from typing import ClassVar, Literal
+import math
+from typing import ClassVar, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +17,61 @@ from bt_ibkr.errors import UsageError
 
 #: Where third-party users grant access (wire facts, 2.1).
 AUTHORIZE_URL = "https://interactivebrokers.com/authorize"
+
+
+#: No path is longer; a key or token may be.
+_LONGEST_PLACE: Final = 1024
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` is of this machine, by its spelling alone."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _place(kind: str, name: str, value: str) -> None:
+    """The place of a secret; the secret itself in its stead is refused, and not repeated."""
+    _wanted(kind, name, value)
+    if (
+        "\n" in value
+        or "\0" in value
+        or "-----BEGIN" in value
+        or value.startswith("eyJ")
+        or len(value) > _LONGEST_PLACE
+    ):
+        raise UsageError(
+            f"{kind}: {name} holds a secret itself, not the place of one (it is not repeated here).",
+            remedy="Store it in a file that only you can read and give the file's path, or keyring:SERVICE/NAME.",
+        )
+
+
+def _secure_url(kind: str, name: str, value: str) -> None:
+    """A place on the net that is sent a credential: https, or this machine."""
+    try:
+        parts = urlsplit(value)
+        fine = bool(parts.hostname) and "@" not in value and parts.port != 0
+        fine = fine and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(value)))
+    except ValueError:
+        fine = False
+    if not fine:
+        shown = "it" if "@" in value else repr(value)
+        raise UsageError(
+            f"{kind}: {name} is no https URL: {shown} would be sent a credential.",
+            remedy="Give it as https://HOST/PATH, without a user name or password.",
+        )
+
+
+def _seconds(kind: str, name: str, value: float, *, least: float = 0.0) -> None:
+    if not least <= value < math.inf:
+        raise UsageError(
+            f"{kind}: {name} must be {least:g} or more seconds, not {value!r}.",
+            remedy="Leave it out, or mend it.",
+        )
 
 
 def _wanted(kind: str, name: str, value: str) -> None:
@@ -38,8 +95,8 @@ class GatewayLogin(
     poll_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.wait_s < 0 or self.poll_s <= 0:
-            raise UsageError("GatewayLogin: wait_s must be 0 or more, and poll_s above 0.")
+        _seconds("GatewayLogin", "wait_s", self.wait_s)
+        _seconds("GatewayLogin", "poll_s", self.poll_s, least=0.001)
 
 
 class OAuth1Login(
@@ -67,10 +124,11 @@ class OAuth1Login(
     renew_before_s: float = 900.0
 
     def __post_init__(self) -> None:
-        for name in ("consumer_key", "access_token", "access_token_secret", "signature_key"):
+        for name in ("consumer_key", "dh_parameters"):
             _wanted("OAuth1Login", name, getattr(self, name))
-        for name in ("encryption_key", "dh_parameters"):
-            _wanted("OAuth1Login", name, getattr(self, name))
+        for name in ("access_token", "access_token_secret", "signature_key", "encryption_key"):
+            _place("OAuth1Login", name, getattr(self, name))
+        _seconds("OAuth1Login", "renew_before_s", self.renew_before_s)
 
 
 class OAuth2Login(
@@ -111,13 +169,21 @@ class OAuth2Login(
     renew_before_s: float = 900.0
 
     def __post_init__(self) -> None:
-        for name in ("client_id", "key_id", "private_key", "credential"):
+        for name in ("client_id", "key_id", "credential"):
             _wanted("OAuth2Login", name, getattr(self, name))
+        _place("OAuth2Login", "private_key", self.private_key)
+        for name in ("token_url", "sso_url"):
+            if getattr(self, name):
+                _secure_url("OAuth2Login", name, getattr(self, name))
+        _seconds("OAuth2Login", "renew_before_s", self.renew_before_s)
         if self.ip:
             try:
                 ipaddress.ip_address(self.ip)
             except ValueError:
-                raise UsageError(f"OAuth2Login: ip {self.ip!r} is not an address.") from None
+                raise UsageError(
+                    f"OAuth2Login: ip {self.ip!r} is not an address.",
+                    remedy="Give the public address that IBKR sees, as 203.0.113.7.",
+                ) from None
 
 
 class TokenLogin(
@@ -136,7 +202,8 @@ class TokenLogin(
     renew_before_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _wanted("TokenLogin", "token", self.token)
+        _place("TokenLogin", "token", self.token)
+        _seconds("TokenLogin", "renew_before_s", self.renew_before_s)
 
 
 class NoLogin(

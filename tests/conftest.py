@@ -370,8 +370,8 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test finds what another has left, or leaves something in the user's own folder."""
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program's state goes here, also that of child processes; never into the user's own."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("BT_IBKR_HOME", str(folder))
     return folder

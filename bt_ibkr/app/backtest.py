@@ -39,7 +39,10 @@ def run_backtest(
         contract = instrument.contract
         rows = bars[contract.conid]
         if not rows:
-            raise UsageError(f"There are no bars of {contract.symbol} between the bounds of this run.")
+            raise UsageError(
+                f"There are no bars of {contract.symbol} between the bounds of this run.",
+                remedy="Look at --from, --to and the days of the market.",
+            )
         frame = pd.DataFrame(
             {
                 "open": [b.open for b in rows],

@@ -7,29 +7,33 @@ takes it from another login.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from bt_ibkr.app.login_file import secret_places
+from bt_ibkr.app.key_files import look_at_keys
+from bt_ibkr.app.server_dates import ServerDates
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.guard import AccountKind, Standing
 from bt_ibkr.errors import (
+    AuthenticationError,
     BtIbkrError,
     PacingPenaltyError,
     TrustError,
     UnreachableError,
     UsageError,
 )
+from bt_ibkr.login import TokenLogin
 from bt_ibkr.model.market import DataQuality
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
@@ -37,7 +41,6 @@ from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.session.http import HttpClient, Reply
 from bt_ibkr.session.loop import new_event_loop
 from bt_ibkr.session.pacing import gate_of
-from bt_ibkr.session.secrets import KEYRING, complaint, read_secret
 from bt_ibkr.wire import session as wire_session
 from bt_ibkr.wire.values import quality
 
@@ -47,6 +50,10 @@ SKEW_FAIL_S: Final = 30.0
 #: Bytes that should be, and must be, free where state is kept.
 DISK_WARN: Final = 1_000_000_000
 DISK_FAIL: Final = 100_000_000
+#: Seconds that a token which only its owner replaces should still be good for.
+TOKEN_WARN_S: Final = 600.0
+#: What is written to see whether the disk takes it.
+_TRIAL_BYTES: Final = 65_536
 
 _LOGGED_OUT: Final = frozenset({401, 403, 410})
 _MONEY_WORDS = {
@@ -81,45 +88,6 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
 
 
-class _Dates:
-    """Notes how far the ``Date`` of answers is from this machine's clock.
-
-    Args:
-        wall_s: This machine's clock, epoch seconds.
-    """
-
-    def __init__(self, wall_s: Callable[[], float]) -> None:
-        self._wall_s = wall_s
-        #: Server less ours, seconds, of the answer that came fastest; ``None`` before the first.
-        self.skew_s: float | None = None
-        self._best_s = float("inf")
-
-    def trace(self) -> aiohttp.TraceConfig:
-        config = aiohttp.TraceConfig()
-        config.on_request_start.append(self._begin)
-        config.on_request_end.append(self._end)
-        return config
-
-    async def _begin(
-        self, client: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestStartParams
-    ) -> None:
-        context.began_s = self._wall_s()
-
-    async def _end(
-        self, client: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
-    ) -> None:
-        try:
-            server_s = parsedate_to_datetime(params.response.headers["Date"]).timestamp()
-        except (KeyError, ValueError, TypeError):
-            return
-        now_s = self._wall_s()
-        took_s = now_s - context.began_s
-        if took_s < self._best_s:
-            self._best_s = took_s
-            # The header has whole seconds, cut off: half a second later on average.
-            self.skew_s = server_s + 0.5 - (now_s + context.began_s) / 2
-
-
 class Doctor:
     """Looks at one login. Used once.
 
@@ -141,7 +109,7 @@ class Doctor:
         self._settings = settings
         self._query = parse_dataname(dataname)
         self._folder = folder or Path.home()
-        self._dates = _Dates(wall_s)
+        self._dates = ServerDates(wall_s)
         self._gate = gate_of(settings)
         self._rows: dict[str, Row] = {}
         self._http: HttpClient
@@ -226,9 +194,25 @@ class Doctor:
             )
             self._tell("authenticated", Status.FAIL, what + said, self._http.authenticator.remedy)
             return False
-        self._tell("authenticated", Status.OK, "logged in, the brokerage session stands")
+        self._tell_login()
         self._tell("competing", Status.OK, "no other login holds the brokerage session")
         return True
+
+    def _tell_login(self) -> None:
+        """Logged in; a token that nobody renews may be about to end."""
+        ends_ns = self._http.authenticator.expires_ns
+        words = "logged in, the brokerage session stands"
+        if isinstance(self._settings.login, TokenLogin) and ends_ns is not None:
+            left_s = ends_ns / NS_PER_S - self._dates.wall_s()
+            if left_s < TOKEN_WARN_S:
+                self._tell(
+                    "authenticated",
+                    Status.WARN,
+                    f"{words}, but the token ends in {left_s:.0f} s",
+                    self._http.authenticator.remedy,
+                )
+                return
+        self._tell("authenticated", Status.OK, words)
 
     def _judge_accounts(self, accounts: wire_session.Accounts) -> None:
         ids = tuple(
@@ -241,11 +225,14 @@ class Doctor:
             return
         standing = Standing(accounts=ids, account=ids[0], is_paper=accounts.is_paper)
         others = f"; also {', '.join(ids[1:])}" if ids[1:] else ""
-        if standing.kind is AccountKind.UNCLEAR:
+        unclear = [
+            one for one in ids if msgspec.structs.replace(standing, account=one).kind is AccountKind.UNCLEAR
+        ]
+        if unclear:
             self._tell(
                 "account",
                 Status.FAIL,
-                f"{ids[0]}: its id and IBKR's isPaper ({accounts.is_paper}) contradict each other{others}",
+                f"{', '.join(unclear)}: the id and IBKR's isPaper ({accounts.is_paper}) contradict each other",
                 "Nothing is traded in it; look at the login.",
             )
             return
@@ -259,6 +246,14 @@ class Doctor:
         words = f"{name}: {what.name.lower().replace('_', ' ')} (6509 is {code or 'not told'})"
         if what in (DataQuality.REALTIME, DataQuality.EXEMPT):
             self._tell("market data", Status.OK, words)
+        elif not code:
+            self._tell(
+                "market data",
+                Status.FAIL,
+                words,
+                "IBKR gave no market data. Look at the subscriptions in IBKR's portal, and whether another session "
+                "of this user takes the data.",
+            )
         elif what in (DataQuality.NOT_SUBSCRIBED, DataQuality.NO_ACKNOWLEDGEMENT):
             self._tell(
                 "market data",
@@ -286,6 +281,11 @@ class Doctor:
             return
         if isinstance(problem, UsageError):
             # A key or token is not where the login says.
+            self._tell("authenticated", Status.FAIL, problem.message, problem.remedy)
+            return
+        if isinstance(problem, AuthenticationError):
+            if self._dates.skew_s is not None:
+                self._tell("gateway reachable", Status.OK, f"{self._settings.base_url} answers")
             self._tell("authenticated", Status.FAIL, problem.message, problem.remedy)
             return
         open_rows = [name for name in _OF_SERVER if name not in self._rows]
@@ -319,6 +319,13 @@ class Doctor:
             self._tell("TLS", Status.OK, "the certificate is trusted")
         skew_s = self._dates.skew_s
         if skew_s is None:
+            if self._answered:
+                self._tell(
+                    "clock",
+                    Status.WARN,
+                    "the server's answers tell no time to compare with",
+                    "Look at the proxy in between, and whether this machine's clock follows a time server (NTP).",
+                )
             return
         text = f"the server's clock is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} ours"
         remedy = "Set this machine's clock by a time server (NTP)."
@@ -346,12 +353,17 @@ class Doctor:
     def _look_at_disk(self) -> None:
         try:
             free = shutil.disk_usage(self._folder).free
+            # A quota, a disk without inodes, or one that only can be read shows only when something is written.
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                file.write(b"\0" * _TRIAL_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as problem:
             self._tell(
                 "disk",
                 Status.FAIL,
-                f"{self._folder}: {problem.strerror}",
-                "Make the folder, or free the disk.",
+                f"nothing can be written to {self._folder}: {problem.strerror}",
+                "Make the folder, let this user write there, or free the disk.",
             )
             return
         text = f"{free / 1e9:.1f} GB free at {self._folder}"
@@ -363,26 +375,21 @@ class Doctor:
             self._tell("disk", Status.OK, text)
 
     def _look_at_keys(self) -> None:
-        places = list(secret_places(self._settings.login))
-        if not places:
+        found = look_at_keys(self._settings.login)
+        if not found.places:
             self._tell("key files", Status.SKIP, "this way to log on has none")
             return
-        wrong: list[str] = []
-        files: list[str] = []
-        for name, place in places:
-            try:
-                if not place.startswith(KEYRING) and Path(place).is_file() and complaint(Path(place)):
-                    files.append(place)
-                read_secret(place, name)
-            except UsageError as problem:
-                wrong.append(problem.message)
-        if wrong:
-            chmod = (
-                f"Run: chmod 600 {' '.join(files)}" if files else "Look at the places that the login names."
-            )
-            self._tell("key files", Status.FAIL, " ".join(wrong), chmod)
+        if found.wrong:
+            remedy = "Look at the places that the login names."
+            if found.open_files:
+                remedy = f"Run: chmod 600 {' '.join(found.open_files)}"
+            self._tell("key files", Status.FAIL, " ".join(found.wrong), remedy)
         else:
-            self._tell("key files", Status.OK, f"{len(places)} are there, and only their owner can read them")
+            self._tell(
+                "key files",
+                Status.OK,
+                f"{found.places} of {found.places} can be used, and only their owner can read them",
+            )
 
 
 ROWS: Final = (

@@ -40,6 +40,8 @@ _SECRETS: dict[type, tuple[str, ...]] = {
 }
 #: And those that name a file without one.
 _FILES: dict[type, tuple[str, ...]] = {OAuth1Login: ("dh_parameters",)}
+#: Longest file that is read, bytes.
+_LONGEST = 100_000
 _REMEDY = "docs/authentication.md shows the form of each provider."
 
 
@@ -51,16 +53,11 @@ def read_login(path: str) -> Login:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-        mode = stat.S_IMODE(file.stat().st_mode)
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
+        text, about = _read(file)
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise UsageError(f"--login: the file {path!r} cannot be read: {reason}.", remedy=_REMEDY) from None
-    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UsageError(
-            f"--login: others than its owner may change the file {path!r} (mode {mode:04o}).",
-            remedy=f"Run: chmod go-w {path}",
-        )
+    _check_owner(path, about)
     try:
         given = tomllib.loads(text)
         login = msgspec.convert(given, Login, strict=True)
@@ -69,6 +66,40 @@ def read_login(path: str) -> Login:
     except msgspec.ValidationError as problem:
         raise UsageError(f"--login: {path!r}: {problem}.", remedy=_REMEDY) from None
     return _located(login, file.parent)
+
+
+def _read(file: Path) -> tuple[str, os.stat_result]:
+    """Text and state of the file, of one opening: nobody can put another in between. Raises OSError, ValueError."""
+    # Opened without waiting: a pipe would be waited for.
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as opened:
+        about = os.fstat(opened.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no ordinary file")
+        data = opened.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ValueError(f"it is longer than {_LONGEST} bytes")
+    try:
+        return data.decode("utf-8-sig"), about
+    except UnicodeDecodeError:
+        raise ValueError("it is not text") from None
+
+
+def _check_owner(path: str, about: os.stat_result) -> None:
+    """Whoever can change the file can have the credential sent elsewhere."""
+    if os.name != "posix":
+        return
+    mode = stat.S_IMODE(about.st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(
+            f"--login: others than its owner may change the file {path!r} (mode {mode:04o}).",
+            remedy=f"Run: chmod go-w {path}",
+        )
+    if about.st_uid not in (os.geteuid(), 0):
+        raise UsageError(
+            f"--login: the file {path!r} belongs to another user, who may change it.",
+            remedy="Make a copy of your own, and look at what it says.",
+        )
 
 
 def secret_places(login: Login) -> Iterator[tuple[str, str]]:

@@ -24,9 +24,10 @@ from bt_ibkr.app.request import RunRequest, Stopper, timeframe_of
 from bt_ibkr.app.result import RunResult
 from bt_ibkr.app.sim import grace_s, let_run, market_clock, pacing_speed, read_off, refuse_driven
 from bt_ibkr.clock import Clock, ManualClock, SystemClock
-from bt_ibkr.config import API_PATH, SessionSettings, is_loopback, rest_base
+from bt_ibkr.config import API_PATH, SessionSettings, rest_base
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.errors import BtIbkrError, UsageError
+from bt_ibkr.login import is_loopback
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.store import IBKRStore
 from bt_ibkr.wire.values import quality

@@ -24,6 +24,7 @@ _Q: Final = QuestionLimits()
 #: Options whose names are not those of their settings.
 _NAMES: Final = {
     "accounts": "account", "fa_groups": "fa-group", "synthetic_instruments": "symbol", "synthetic_day": "day",
+    "state_file": "state", "permissions": "permission",
 }  # fmt: skip
 
 
@@ -46,6 +47,9 @@ def emulator(
         bool, _LISTEN("--tls", help="Serve https and wss with a certificate made at the start.")
     ] = False,
     parent_pid: Annotated[int, _LISTEN(help="End when this process is gone.")] = 0,
+    state: Annotated[
+        str, _LISTEN(help="File that keeps orders, accounts and session; goes on from it if it is there.")
+    ] = "",
     market: Annotated[
         list[str] | None,
         text_option(
@@ -84,6 +88,13 @@ def emulator(
     fa_group: Annotated[
         list[str] | None,
         text_option(help="Group of the adviser; may be repeated.", rich_help_panel="Accounts"),
+    ] = None,
+    permission: Annotated[
+        list[str] | None,
+        text_option(
+            help="Security type that may be traded, as STK; may be repeated. Without: all.",
+            rich_help_panel="Accounts",
+        ),
     ] = None,
     cash: Annotated[float, _ACCOUNTS(help="Cash of each account.")] = _D.cash,
     currency: Annotated[str, _ACCOUNTS(help="Of the cash.")] = _D.currency,
@@ -148,6 +159,12 @@ def emulator(
         float, _FRAMES(help="From the upgrade of a WebSocket to its first frame.")
     ] = _D.connect_delay_s,
     frames: Annotated[str, _FRAMES(help="text or binary.")] = _D.frames,
+    regular_hours: Annotated[
+        bool,
+        _ORDERS(
+            "--regular-hours", help="Orders not marked for outside them match within regular hours only."
+        ),
+    ] = False,
     fill: Annotated[str, _ORDERS(help="Fill model: quote or last.")] = _D.fill,
     questions: Annotated[str, _ORDERS(help="Order questions: default, none or all.")] = _D.questions,
     limits_price_percent: Annotated[
@@ -181,7 +198,7 @@ def settings_of(given: Mapping[str, Any]) -> EmulatorSettings:
         for field in EmulatorSettings.__struct_fields__
         if field not in ("authentication", "limits")
     }
-    for field in ("accounts", "fa_groups", "synthetic_instruments", "market"):
+    for field in ("accounts", "fa_groups", "permissions", "synthetic_instruments", "market"):
         # Left out, it is the setting's own default.
         values[field] = tuple(values[field] or getattr(_D, field))
     values["speed"] = _speed(values["speed"])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
-from bt_ibkr.config import SessionSettings, state_directory
+from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
@@ -42,7 +42,7 @@ from bt_ibkr.errors import (
     UsageError,
     WireError,
 )
-from bt_ibkr.journal import Journal
+from bt_ibkr.journal import Journal, journal_path
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import OrderTicket
@@ -184,7 +184,7 @@ class DirectConnection:
         http = session.http
         self._contracts = ContractService(http)
         self._history = HistoryService(http)
-        self._portfolio = PortfolioService(http, session.accounts.selected)
+        self._portfolio = PortfolioService(http, lambda: session.accounts)
         self._market_data = MarketDataService(session.socket, self._settings, self._wake.set)
         self._opened_once = True
 
@@ -499,7 +499,7 @@ class DirectConnection:
         path = (
             None
             if isinstance(place, JournalInMemory)
-            else place or state_directory() / "journal" / f"{account}.sqlite"
+            else place or journal_path(account)
         )
         epoch = place.epoch if isinstance(place, JournalInMemory) else None
         journal = Journal.open(path, clock=self._clock, epoch=epoch)

@@ -35,6 +35,7 @@ def build_core(settings: EmulatorSettings) -> Core:
         ),
         commission=settings.commission,
         margin=settings.margin,
+        regular_hours_enforced=settings.regular_hours,
     )
     engine = Engine(tape=tape, universe=universe, config=config)
     return Core(settings=settings, engine=engine, universe=universe)

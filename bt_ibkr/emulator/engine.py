@@ -43,6 +43,7 @@ from bt_ibkr.model.commission import commission_schedule
 from bt_ibkr.model.market import Bar
 
 MINUTE_NS = 60 * NS_PER_S
+_NOTHING = MarginFigures(equity=Decimal(0), initial=Decimal(0), maintenance=Decimal(0))
 _MARGINS = ("reg_t", "off")
 
 
@@ -83,6 +84,7 @@ class Engine:
         listener: Is told of everything, at once.
 
     Attributes:
+        tape_events: How many events of the tape have happened.
         now_ns: Market time. It starts at the whole minute of the tape's first event, so that a client that
             subscribes before the first step sees whole bars from the first one on.
 
@@ -123,6 +125,7 @@ class Engine:
 
     def _start(self) -> None:
         self.now_ns = self.tape.start_ns // MINUTE_NS * MINUTE_NS
+        self.tape_events = 0
         self._timers = Timers()
         self._order_events = 0
         self._board = Board(self.universe, self, lambda: self.now_ns)
@@ -225,6 +228,7 @@ class Engine:
             else:
                 self._apply(tape.pop())
                 events += 1
+                self.tape_events += 1
                 if tape.next_ns() is None:
                     self._close_all()
             if stop_on_order_event and self._order_events > before:
@@ -345,8 +349,15 @@ class Engine:
         error, intended = self._exchange.preview(spec)
         if intended is None:
             return WhatIf(error=error)
-        account = self._accounts[spec.account]
-        held = account.quantity(spec.conid)
+        shares = spec.shares()
+        total = sum(share.weight for share in shares)
+        before, after, held = _NOTHING, _NOTHING, Decimal(0)
+        for share in shares:
+            account, part = self._accounts[share.account], share.weight / total
+            own = msgspec.structs.replace(intended, quantity=intended.quantity * part)
+            held += account.quantity(spec.conid)
+            before = before.plus(self._margin.figures(account))
+            after = after.plus(self._margin.figures(account, [own]))
         multiplier = self._board.listing(spec.conid).instrument.contract.multiplier
         value = None
         if intended.price is not None:
@@ -356,8 +367,8 @@ class Engine:
             price=intended.price,
             value=value,
             commission=intended.commission,
-            before=self._margin.figures(account),
-            after=self._margin.figures(account, [intended]),
+            before=before,
+            after=after,
             position_before=held,
             position_after=held + spec.side.sign * spec.quantity,
         )
@@ -421,6 +432,19 @@ class Engine:
         }
 
     # ------------------------------------------------------------------ what the exchange needs
+
+    def books(self) -> list[Book]:
+        """The books of all instruments that are in the market."""
+        return [listing.book for listing in self._board]
+
+    def instrument_for(self, spec: OrderSpec) -> Instrument:
+        """What an order that was accepted is on.
+
+        Raises:
+            ContractNotFoundError: The universe does not know it.
+        """
+        self._list_combos([spec])
+        return self._board.listing(spec.conid).instrument
 
     def book(self, conid: int) -> Book:
         """The working orders of an instrument."""

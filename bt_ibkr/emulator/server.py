@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import WSMsgType, web
 
@@ -19,7 +20,9 @@ from bt_ibkr.emulator.control.http import add_routes
 from bt_ibkr.emulator.control.operations import Operations
 from bt_ibkr.emulator.drive import Drive
 from bt_ibkr.emulator.faults.gateway import ORDER_REQUEST, Edge
+from bt_ibkr.emulator.faults.wire import reset
 from bt_ibkr.emulator.oracle import OrderRequest
+from bt_ibkr.emulator.persistence.keeper import Keeper
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call, Needs, Route, Text
 from bt_ibkr.emulator.services.contracts.routes import ROUTES as CONTRACTS
@@ -62,6 +65,8 @@ class EmulatorServer:
         self.core = build_core(settings)
         self.door = Door(self.core, PREFIX)
         self.drive = Drive(self.core, speed=settings.speed, started=settings.autostart)
+        if settings.state_file:
+            self.core.keeper = Keeper(self.core, self.drive, Path(settings.state_file))
         self.operations = Operations(self.core, self.drive)
         self.edge = Edge(
             self.core,
@@ -137,6 +142,22 @@ class EmulatorServer:
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
+        self._let_go(save=True)
+
+    async def kill(self) -> None:
+        """End as SIGKILL would: sockets break, nothing more is written."""
+        self._let_go(save=False)
+        for transport in self._transports():
+            reset(transport)
+        await self.stop()
+
+    def _let_go(self, *, save: bool) -> None:
+        """The state file is nobody's any more."""
+        keeper, self.core.keeper = self.core.keeper, None
+        if keeper is not None:
+            if save:
+                keeper.save()
+            keeper.close()
 
     async def _unlisten(self) -> None:
         """Refuse connections, but keep the port: nobody else shall have it meanwhile."""
@@ -234,6 +255,7 @@ class EmulatorServer:
         return body
 
     def _response(self, status: int, body: bytes, content_type: str, began: int) -> web.Response:
+        self.core.save()
         took_ms = (time.perf_counter_ns() - began) // 1_000_000
         response = web.Response(
             status=status,

@@ -11,6 +11,7 @@ import msgspec
 
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.errors import UsageError
+from bt_ibkr.model.contract import SecurityType
 
 #: Market seconds per wall second, or a mode that has no such factor.
 Speed = float | Literal["max", "lockstep"]
@@ -74,7 +75,9 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         accounts: Account ids, ``DU…`` on paper or ``U…`` live.
         paper: What the server says of them; ``auto`` goes by the ids, which begin with D on paper.
         fa_master: The one of ``accounts`` that is an adviser's master (``F…`` or ``DF…``); empty for none.
-        fa_groups: Names of the adviser's groups.
+        fa_groups: Names of the adviser's groups; all accounts but the master belong to each of them.
+        permissions: Security types that may be traded, as ``STK``; empty for all.
+        regular_hours: Orders not marked for outside regular hours match only within them.
         cash: Of each account at the start, in ``currency``.
         commission: Schedule of commissions.
         margin: ``reg_t`` refuses what an account cannot carry.
@@ -88,6 +91,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         idle_s: Wall seconds without a request after which the brokerage session ends; 0 never.
         run_on: The market's clock goes on after the end of the tape, if it follows the wall clock.
         parent_pid: The emulator ends when this process is gone; 0 for none.
+        state_file: Where orders, executions, accounts, session and market time are kept, so that the emulator goes
+            on from there when it is started again; empty for nowhere.
     """
 
     host: str = "127.0.0.1"
@@ -119,6 +124,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     paper: Literal["auto", "yes", "no"] = "auto"
     fa_master: str = ""
     fa_groups: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()
+    regular_hours: bool = False
     cash: float = 1_000_000.0
     currency: str = "USD"
     commission: Literal["fixed", "tiered", "none"] = "fixed"
@@ -133,6 +140,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     idle_s: float = 0.0
     run_on: bool = False
     parent_pid: int = 0
+    state_file: str = ""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -179,6 +187,10 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         )
         self._check(
             bool(self.fa_master) or not self.fa_groups, "fa_groups", self.fa_groups, "empty without fa_master"
+        )
+        known = {kind.value for kind in SecurityType} - {SecurityType.UNKNOWN.value}
+        self._check(
+            set(self.permissions) <= known, "permissions", self.permissions, f"of {', '.join(sorted(known))}"
         )
         parse_window(self.maintenance)
         for name in (

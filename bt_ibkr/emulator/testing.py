@@ -26,7 +26,7 @@ class EmulatorThread:
     """A context manager: the emulator serves while the block runs.
 
     Args:
-        settings: As for a process; the port is always a free one.
+        settings: As for a process; the port is always a free one, and stays the same over a restart.
 
     Attributes:
         url, ws, control: Addresses, as a process prints them.
@@ -55,6 +55,21 @@ class EmulatorThread:
     ) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(_PATIENCE_S)
+
+    def restart(self, *, killed: bool = False) -> None:
+        """End the emulator and start another with the same settings on the same port.
+
+        With a ``state_file`` it goes on from where it was, else it begins anew.
+
+        Args:
+            killed: End it as SIGKILL would: sockets break, nothing more is written.
+        """
+        asyncio.run_coroutine_threadsafe(self._again(killed), self._loop).result(_PATIENCE_S)
+
+    async def _again(self, killed: bool) -> None:
+        await (self.server.kill() if killed else self.server.stop())
+        self.settings = msgspec.structs.replace(self.settings, port=self.server.port)
+        await self._start()
 
     def call(self, function: Callable[[EmulatorServer], T]) -> T:
         """The result of ``function(server)``, run in the emulator's thread; frames it made are sent."""
@@ -104,14 +119,17 @@ class EmulatorThread:
             self._up.set_exception(problem)
 
     async def _serve(self) -> None:
-        tls = server_context(self.settings.host) if self.settings.tls else None
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
-        self.server = EmulatorServer(self.settings, tls=tls)
-        await self.server.start()
-        self.url, self.ws, self.control = self.server.url, self.server.ws, self.server.control
+        await self._start()
         self._up.set_result(None)
         try:
             await self._end.wait()
         finally:
             await self.server.stop()
+
+    async def _start(self) -> None:
+        tls = server_context(self.settings.host) if self.settings.tls else None
+        self.server = EmulatorServer(self.settings, tls=tls)
+        await self.server.start()
+        self.url, self.ws, self.control = self.server.url, self.server.ws, self.server.control

@@ -87,6 +87,11 @@ _FUTURES: tuple[tuple[int, str, str, str, str, float, float, float], ...] = (
     (495512563, "ES", "20251219", "CME", "E-mini S&P 500", 6700.0, 0.25, 50.0),
     (304037511, "CL", "20261020", "NYMEX", "Light Sweet Crude Oil", 70.0, 0.01, 1000.0),
 )
+# conid, symbol, company name, reference price, tick: cryptocurrencies trade around the clock, in small parts
+_COINS: tuple[tuple[int, str, str, float, float], ...] = (
+    (479624278, "BTC", "Bitcoin cryptocurrency", 90_000.0, 0.25),
+    (495759171, "ETH", "Ethereum cryptocurrency", 3_000.0, 0.01),
+)
 _US_ROUTES = ("SMART", "AMEX", "NYSE", "ARCA", "NASDAQ", "BATS", "IEX", "IBKRATS")
 
 
@@ -212,7 +217,10 @@ class Universe:
             try:
                 trial.add(instrument)
             except UsageError as error:
-                raise MarketFileError(f"{table}, row {line}, column conid: {error.message}") from None
+                raise MarketFileError(
+                    f"{table}, row {line}, column conid: {error.message}",
+                    remedy="Give each row a conid of its own.",
+                ) from None
         for instrument in added:
             self.add(instrument)
         return len(added)
@@ -238,9 +246,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise MarketFileError(f"{path} does not exist.", remedy="Check the path.") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise MarketFileError(f"{path} cannot be read as a table: {error}.") from error
+        raise MarketFileError(
+            f"{path} cannot be read as a table: {error}.", remedy="Tables are CSV (UTF-8) or Parquet files."
+        ) from error
     if not rows:
-        raise MarketFileError(f"{path} holds no rows.")
+        raise MarketFileError(f"{path} holds no rows.", remedy="Give one row for each instrument.")
     missing = [name for name in _REQUIRED if name not in rows[0]]
     if missing:
         raise MarketFileError(
@@ -412,6 +422,28 @@ def _future(
     )
 
 
+def _coin(conid: int, symbol: str, name: str, price: float, tick: float) -> Instrument:
+    return Instrument(
+        contract=Contract(
+            conid=conid,
+            symbol=symbol,
+            security_type=SecurityType.CRYPTO,
+            exchange="PAXOS",
+            listing_exchange="PAXOS",
+            company_name=name,
+            tick_size=tick,
+            size_increment=1e-8,
+        ),
+        valid_exchanges=("PAXOS",),
+        company_name=name,
+        reference_price=price,
+        annual_volatility=0.5,
+        average_daily_volume=5_000.0,
+        session_open="00:00",
+        session_close="00:00",
+    )
+
+
 def default_universe() -> Universe:
     """A few dozen well-known instruments, each time a new and separate universe."""
     return Universe(
@@ -420,5 +452,6 @@ def default_universe() -> Universe:
             *(_foreign(*row) for row in _FOREIGN),
             *(_pair(*row) for row in _PAIRS),
             *(_future(*row) for row in _FUTURES),
+            *(_coin(*row) for row in _COINS),
         ]
     )

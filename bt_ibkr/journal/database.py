@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -39,19 +41,20 @@ class Database:
     Args:
         path: The file; ``None`` for one in memory.
         busy_timeout_s: How long to wait for another process that writes.
+        migrate: Whether a file of an earlier version may be brought up to date.
 
     Raises:
         JournalError: It cannot be opened, is another program's, or of a later version.
         sqlite3.DatabaseError: It is damaged (``is_damage``).
     """
 
-    def __init__(self, path: Path | None, *, busy_timeout_s: float) -> None:
+    def __init__(self, path: Path | None, *, busy_timeout_s: float, migrate: bool = True) -> None:
         self.name = str(path) if path is not None else "in memory"
         self._closed = False
+        self._durable = True
         try:
             if path is not None:
-                # SQLite gives its other files the rights of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                _make(path)
             self.connection = sqlite3.connect(
                 path if path is not None else ":memory:",
                 timeout=busy_timeout_s,
@@ -66,7 +69,7 @@ class Database:
         except sqlite3.Error as problem:
             raise self.error("open", problem) from None
         try:
-            self._set_up()
+            self._set_up(migrate)
         except sqlite3.Error as problem:
             self.connection.close()
             if is_damage(problem):
@@ -76,7 +79,7 @@ class Database:
             self.connection.close()
             raise
 
-    def _set_up(self) -> None:
+    def _set_up(self, migrate: bool) -> None:
         execute = self.connection.execute
         execute(f"PRAGMA page_size = {PAGE_SIZE}")
         # Each page is looked at when it is read, so that damage is told and not handed on.
@@ -90,7 +93,7 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         # macOS's fsync leaves data in the drive's cache; elsewhere this changes nothing.
         execute("PRAGMA fullfsync = ON")
-        prepare(self.connection, self.name)
+        prepare(self.connection, self.name, migrate)
 
     def write(self, name: str, doing: str, *, durable: bool = True) -> Transaction:
         """A transaction that is on the disk when its block ends, or did not happen.
@@ -106,6 +109,20 @@ class Database:
     def read(self, doing: str) -> Reading:
         """Several queries that see the same moment."""
         return Reading(self, doing)
+
+    def sync_at_commit(self, durable: bool, doing: str) -> None:
+        """Whether the next transaction waits for the disk when it commits."""
+        if durable is self._durable:
+            return
+        self.check_open(doing)
+        try:
+            if self.connection.in_transaction:
+                # In one, SQLite would leave it as it is.
+                self.connection.execute("ROLLBACK")
+            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        except sqlite3.Error as problem:
+            raise self.error(doing, problem) from None
+        self._durable = durable
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
@@ -137,6 +154,15 @@ class Database:
         """Refuse to go on after ``close``."""
         if self._closed:
             raise JournalError(f"The journal {self.name} could not {doing}: it is closed.")
+
+
+def _make(path: Path) -> None:
+    """Make a file that only its user may read; SQLite gives its other files the same rights. One that is there is not
+    touched: closing it would drop the locks of every connection of this process to it (POSIX)."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 class _Block:
@@ -210,26 +236,15 @@ class Transaction(_Block):
 
     def __enter__(self) -> Any:
         step(f"journal.{self._name}.begin")
-        if not self._durable:
-            self._sync("NORMAL")
+        self._database.sync_at_commit(self._durable, self._doing)
         self._begin()
         return self._execute
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
-                step(f"journal.{self._name}.commit")
-            self._end(error)
-        finally:
-            if not self._durable:
-                self._sync("FULL")
+        if error is None:
+            step(f"journal.{self._name}.commit")
+        self._end(error)
         if error is None:
             step(f"journal.{self._name}.committed")
-
-    def _sync(self, mode: str) -> None:
-        try:
-            self._execute(f"PRAGMA synchronous = {mode}")
-        except sqlite3.Error as problem:
-            raise self._database.error(self._doing, problem) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Final
 import msgspec
 
 from bt_ibkr.clock import Clock
-from bt_ibkr.errors import JournalError
-from bt_ibkr.journal import tables
+from bt_ibkr.config import state_directory
+from bt_ibkr.errors import JournalError, UsageError
+from bt_ibkr.journal import queries, tables
 from bt_ibkr.journal.database import Database, is_damage
 from bt_ibkr.journal.lock import OwnerLock
 from bt_ibkr.journal.pages import WalSize, wal_size
@@ -21,11 +23,13 @@ from bt_ibkr.journal.records import EventKind, Repair
 from bt_ibkr.journal.salvage import salvage
 from bt_ibkr.journal.schema import new_epoch
 from bt_ibkr.journal.steps import step
+from bt_ibkr.model.intent import OrderState
 
 _OWNER_TIMEOUT_S: Final = 2.0
 _VISITOR_TIMEOUT_S: Final = 10.0
 #: So many complaints of SQLite's check are enough.
 _MOST_PROBLEMS: Final = 5
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 _SQLITE_HEAD: Final = b"SQLite format 3\0"
 #: Where the repair is written down until it has been told.
 _NOTICE: Final = "repaired"
@@ -34,6 +38,23 @@ _encode_repair: Final = msgspec.json.Encoder(enc_hook=str).encode
 _decode_repair: Final = msgspec.json.Decoder(
     Repair, dec_hook=lambda kind, value: Path(value) if kind is Path else value
 ).decode
+
+
+def journal_path(account: str, folder: Path | None = None) -> Path:
+    """Where the journal of an account lies: one for each, so that its lock keeps a second program off the account.
+
+    Args:
+        account: IBKR account id.
+        folder: Instead of the state directory.
+
+    Raises:
+        UsageError: That is no account id, or there is no state directory.
+    """
+    if not _ACCOUNT.fullmatch(account):
+        raise UsageError(
+            f"The account {account!r} is no IBKR account id.", remedy="Give it as IBKR writes it: U1234567."
+        )
+    return (folder or state_directory()) / f"journal-{account}.sqlite"
 
 
 def open_file(
@@ -82,7 +103,7 @@ def _beside(path: Path, ending: str) -> Path:
 
 def _visit(path: Path, busy_timeout_s: float) -> Database:
     try:
-        return Database(path, busy_timeout_s=busy_timeout_s)
+        return Database(path, busy_timeout_s=busy_timeout_s, migrate=False)
     except sqlite3.DatabaseError as problem:
         raise JournalError(
             f"The journal {path} is damaged: {problem}.",
@@ -113,7 +134,10 @@ def _own(path: Path, clock: Clock, busy_timeout_s: float) -> Database:
             raise
     except sqlite3.DatabaseError as problem:
         if not is_damage(problem):
-            raise
+            raise JournalError(
+                f"The journal {path} could not be opened: {problem}.",
+                remedy="Look at that disk, and who else has the file open.",
+            ) from None
         found = [str(problem)]
         _refuse_foreign(path)
     try:
@@ -134,7 +158,7 @@ def _refuse_foreign(path: Path) -> None:
     """A file that SQLite does not know at all, and that holds nothing of ours, is somebody else's."""
     with path.open("rb") as file:
         head = file.read(len(_SQLITE_HEAD))
-    if head == _SQLITE_HEAD or salvage(path, _beside(path, "-wal")).orders or not head.strip(b"\0"):
+    if head == _SQLITE_HEAD or not head.strip(b"\0") or salvage(path, _beside(path, "-wal")).anything:
         return
     raise JournalError(
         f"The file {path} is no journal of orders.",
@@ -149,11 +173,19 @@ def _complaints(database: Database) -> list[str]:
     if said != ["ok"]:
         return said
     found = []
-    for key, intent in execute("SELECT key, intent FROM orders WHERE open = 1").fetchall():
+    for ask in (queries.epoch, queries.trading_state):
         try:
+            ask(execute)
+        except JournalError as problem:
+            found.append(problem.message)
+    # As bytes: text that is no text any more would not even be handed over.
+    query = "SELECT number, CAST(state AS BLOB), CAST(intent AS BLOB) FROM orders WHERE open = 1"
+    for number, state, intent in execute(query).fetchall():
+        try:
+            OrderState(state.decode())
             tables.decode_parts(intent)
-        except msgspec.DecodeError as problem:
-            found.append(f"the order {key} is not readable: {problem}")
+        except (ValueError, msgspec.DecodeError) as problem:
+            found.append(f"order number {number} is not readable: {problem}")
     return found
 
 
@@ -165,6 +197,8 @@ def _cut_torn(database: Database, clock: Clock, log: WalSize) -> None:
     cut = log.frames - max(used, 0)
     if not log.frames or cut <= 0:
         return
+    # The log goes on with the same salts: what is behind its end would look torn again after the next crash.
+    database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     what = "its last entry was not whole" if log.sound_head else "the head of its log was not whole"
     with database.write("repair", "note its repair") as execute:
         (orders,) = execute("SELECT count(*) FROM orders").fetchone()
@@ -174,12 +208,12 @@ def _cut_torn(database: Database, clock: Clock, log: WalSize) -> None:
         note_repair(execute, clock.now_ns(), repair)
 
 
-def note_repair(execute: tables.Execute, now_ns: int, repair: Repair) -> None:
+def note_repair(execute: tables.Execute, now_ns: int, repair: Repair, number: int | None = None) -> None:
     """Write down what was done, until it has been told; and begin a new epoch."""
     body = _encode_repair(repair).decode()
     execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_NOTICE, body))
     execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (new_epoch(),))
-    tables.add_event(execute, now_ns, None, EventKind.REPAIRED, repair.describe(), body)
+    tables.add_event(execute, now_ns, None, EventKind.REPAIRED, repair.describe(), body, number)
 
 
 def _notice(database: Database) -> Repair | None:
@@ -212,7 +246,9 @@ def _repair(path: Path, clock: Clock, found: list[str], log: WalSize) -> None:
     try:
         with database.write("salvage", "be repaired") as execute:
             repair = saved.restore(execute, tuple(found), aside, log)
-            note_repair(execute, clock.now_ns(), repair)
+            # Behind every entry there was: rows tell by these numbers which of them is newer.
+            number = repair.events + repair.lost_events + 1
+            note_repair(execute, clock.now_ns(), repair, number)
         database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         database.close()

@@ -59,8 +59,8 @@ def wal_size(path: Path) -> WalSize:
             for start in range(_WAL_HEADER, size, _FRAME):
                 file.seek(start)
                 salt = file.read(16)[8:]
-                # What is behind the end, and what is left of the round before, has other salts.
-                if not salt or not head[16:24].startswith(salt):
+                # What is left of the round before has other salts. Where the file ends within them, nobody knows.
+                if not head[16:24].startswith(salt):
                     break
                 frames += 1
             return WalSize(frames, sound_head=True)

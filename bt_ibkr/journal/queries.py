@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
-
-from bt_ibkr.errors import BtIbkrError, JournalError
+from bt_ibkr.errors import JournalError
 from bt_ibkr.journal import tables
 from bt_ibkr.journal.records import JournalEvent, JournalExecution, JournalOrder, PositionsBaseline
 from bt_ibkr.journal.tables import Execute
+from bt_ibkr.model.intent import make_key, parse_key
 from bt_ibkr.model.trading import Trading, TradingState
 
 #: The key, then what ``tables.order_of`` takes.
@@ -42,8 +41,10 @@ def one(value: object) -> tuple[object, ...] | None:
 
 
 def epoch(execute: Execute) -> str:
-    (value,) = execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
-    return str(value)
+    row = execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+    if row is None or parse_key(make_key("name", str(row[0]), 1)) is None:
+        raise JournalError("The journal does not say its epoch: no order can be given a key.")
+    return str(row[0])
 
 
 def next_sequences(execute: Execute) -> dict[str, int]:
@@ -80,9 +81,9 @@ def by_order_id(execute: Execute, account: str, order_id: str) -> JournalOrder |
 def _order(row: tuple[Any, ...], filled: Decimal) -> JournalOrder:
     try:
         return tables.order_of(row[1:], filled)
-    except (ValueError, BtIbkrError) as problem:
+    except ValueError as problem:
         raise JournalError(
-            f"The journal holds the order {row[0]} in a form that cannot be read: {problem}",
+            f"The journal holds the order {row[0]} in a form that cannot be read: {problem}.",
             remedy="Use the version of bt-ibkr that placed it, until it has ended.",
         ) from None
 
@@ -123,9 +124,9 @@ def versions(execute: Execute, account: str, execution_id: str) -> tuple[Journal
 def _execution(row: tuple[Any, ...]) -> JournalExecution:
     try:
         return tables.execution_of(row)
-    except msgspec.DecodeError as problem:
+    except ValueError as problem:
         raise JournalError(
-            f"The journal holds execution number {row[0]} in a form that cannot be read: {problem}"
+            f"The journal holds execution number {row[0]} in a form that cannot be read: {problem}."
         ) from None
 
 
@@ -144,7 +145,13 @@ def events(
 
 def trading_state(execute: Execute) -> TradingState:
     mode, reason, by, since_ns = execute("SELECT mode, reason, by, since_ns FROM trading").fetchone()
-    return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
+    try:
+        return TradingState(mode=Trading(mode), reason=reason, by=by, since_ns=since_ns)
+    except ValueError:
+        raise JournalError(
+            f"The journal holds a trading state {mode!r}, which is none: nothing may be sent.",
+            remedy="Set it anew: bt-ibkr halt or bt-ibkr resume.",
+        ) from None
 
 
 def baseline(execute: Execute, account: str) -> PositionsBaseline | None:

@@ -17,7 +17,7 @@ from bt_ibkr.journal import tables
 from bt_ibkr.journal.pages import Row, Value, WalSize, read_pages, rows
 from bt_ibkr.journal.records import EventKind, Repair
 from bt_ibkr.journal.tables import Entry, Execute
-from bt_ibkr.model.intent import OPEN, OrderState
+from bt_ibkr.model.intent import OPEN, OrderState, parse_key
 from bt_ibkr.model.trading import Trading, TradingState
 
 Values = tuple[Value, ...]
@@ -39,6 +39,11 @@ class Saved(NamedTuple):
     baselines: dict[str, Values]
     trading: Values | None
 
+    @property
+    def anything(self) -> bool:
+        """Whether there is any sign that this was a journal."""
+        return bool(self.orders or self.executions or self.events or self.baselines or self.trading)
+
     def restore(self, execute: Execute, found: tuple[str, ...], set_aside: Path, log: WalSize) -> Repair:
         """Fill an empty journal.
 
@@ -59,8 +64,9 @@ class Saved(NamedTuple):
             _insert(execute, "executions", (number, *values))
         for account, values in self.baselines.items():
             _insert(execute, "baselines", (account, *values))
+        replay = _Replay(execute)
         for number in sorted(self.events):
-            _replay(execute, number, self.events[number])
+            replay.entry(number, self.events[number])
         self._use_keys(execute)
         tables.recount(execute)
         newest = max(self.events, default=0)
@@ -86,11 +92,11 @@ class Saved(NamedTuple):
         )
 
     def _use_keys(self, execute: Execute) -> None:
-        for (key,) in execute("SELECT key FROM orders").fetchall():
-            tables.use_key(execute, key)
-        for values in self.events.values():
-            if isinstance(values[1], str):
-                tables.use_key(execute, values[1])
+        keys = {str(values[1]) for values in self.events.values()}
+        keys.update(key for (key,) in execute("SELECT key FROM orders").fetchall())
+        for key in keys:
+            if (parts := parse_key(key)) is not None:
+                tables.use_key(execute, parts)
         execute(
             "INSERT OR IGNORE INTO order_ids SELECT account, order_id, key FROM orders"
             " WHERE order_id IS NOT NULL ORDER BY number DESC"
@@ -170,52 +176,88 @@ def _count(execute: Execute, table: str) -> int:
     return int(count)
 
 
-def _replay(execute: Execute, number: int, values: Values) -> None:
-    """One entry of the log, where a table does not have what it changed."""
-    time_ns, key, kind, text, payload = values
-    entry = Entry(number, int(str(time_ns)))
-    body = str(payload)
-    try:
-        if kind == EventKind.BASELINE:
-            note = tables.decode_baseline(body)
-            row = execute("SELECT event FROM baselines WHERE account = ?", (note.account,)).fetchone()
-            if row is None or row[0] < number:
-                tables.set_baseline(execute, entry, note)
-        elif kind in (EventKind.EXECUTION, EventKind.EXECUTION_COMPLETED):
-            _replay_execution(execute, entry, str(key) if key is not None else None, body)
-        elif key is not None:
-            _replay_order(execute, entry, str(key), str(kind), str(text), body)
-    except (msgspec.DecodeError, UnicodeError):
-        return
+class _Replay:
+    """Brings the log's entries, in their order, to where a table does not have what they changed.
 
+    Rows that are made anew get the number they had: tables grow by one row per entry, so it is the one after the row
+    of the entry before.
+    """
 
-def _replay_execution(execute: Execute, entry: Entry, key: str | None, body: str) -> None:
-    note = tables.decode_execution_note(body)
-    one = note.execution
-    row = execute(
-        "SELECT number, event FROM executions WHERE account = ? AND execution_id = ?",
-        (one.account, one.execution_id),
-    ).fetchone()
-    if row is None:
-        tables.add_execution(execute, entry, one, key, note.source)
-    elif row[1] < entry.number:
-        tables.complete_execution(execute, entry, row[0], one, key)
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._last_order = 0
+        self._last_execution = 0
 
+    def entry(self, number: int, values: Values) -> None:
+        """One entry; ``values`` without its number."""
+        time_ns, key, kind, text, payload = values
+        entry = Entry(number, int(str(time_ns)))
+        name, body = str(key) if key is not None else None, str(payload)
+        try:
+            if kind == EventKind.BASELINE:
+                self._baseline(entry, body)
+            elif kind in (EventKind.EXECUTION, EventKind.EXECUTION_COMPLETED):
+                self._execution(entry, name, body)
+            elif name is not None and kind == EventKind.INTENDED:
+                self._intended(entry, name, body)
+            elif name is not None:
+                self._order(entry, name, str(kind), str(text), body)
+        except (msgspec.DecodeError, UnicodeError, KeyError):
+            # Not an entry any more.
+            return
 
-def _replay_order(execute: Execute, entry: Entry, key: str, kind: str, text: str, body: str) -> None:
-    row = execute("SELECT event, account FROM orders WHERE key = ?", (key,)).fetchone()
-    if kind == EventKind.INTENDED and row is None:
-        parts = tables.decode_parts(body)
-        strategy = msgspec.json.decode(parts["strategy"], type=str)
-        account = msgspec.json.decode(
-            msgspec.json.decode(parts["ticket"], type=dict[str, msgspec.Raw])["account"]
-        )
-        tables.add_order(execute, entry, key, strategy, account, body)
-    elif row is not None and kind == EventKind.STATE:
-        note = tables.decode_state(body)
-        if row[0] < entry.number:
-            tables.set_state(execute, entry, key, row[1], note.state, note.order_id, text)
-        elif note.order_id is not None:
-            execute("INSERT OR REPLACE INTO order_ids VALUES (?, ?, ?)", (row[1], note.order_id, key))
-    elif row is not None and kind == EventKind.TICKET and row[0] < entry.number:
-        tables.set_ticket(execute, entry, key, body)
+    def _baseline(self, entry: Entry, body: str) -> None:
+        note = tables.decode_baseline(body)
+        row = self._one("SELECT event FROM baselines WHERE account = ?", note.account)
+        if row is None or row[0] < entry.number:
+            tables.set_baseline(self._execute, entry, note)
+
+    def _execution(self, entry: Entry, key: str | None, body: str) -> None:
+        note = tables.decode_execution_note(body)
+        one = note.execution
+        query = "SELECT number, event, key FROM executions WHERE account = ? AND execution_id = ?"
+        row = self._one(query, one.account, one.execution_id)
+        if row is None:
+            number = self._free("executions", self._last_execution + 1)
+            tables.add_execution(self._execute, entry, one, key, note.source, number)
+            row = self._one(query, one.account, one.execution_id)
+        elif row[1] < entry.number:
+            tables.complete_execution(self._execute, entry, row[0], one, key)
+        if row is not None:
+            self._last_execution = max(self._last_execution, row[0])
+            tables.touch(self._execute, entry, row[2])
+
+    def _intended(self, entry: Entry, key: str, body: str) -> None:
+        row = self._one("SELECT number FROM orders WHERE key = ?", key)
+        if row is None:
+            parts = tables.decode_parts(body)
+            strategy = msgspec.json.decode(parts["strategy"], type=str)
+            ticket = msgspec.json.decode(parts["ticket"], type=dict[str, msgspec.Raw])
+            account = msgspec.json.decode(ticket["account"], type=str)
+            number = self._free("orders", self._last_order + 1)
+            tables.add_order(self._execute, entry, key, strategy, account, body, number)
+            row = self._one("SELECT number FROM orders WHERE key = ?", key)
+        if row is not None:
+            self._last_order = max(self._last_order, row[0])
+
+    def _order(self, entry: Entry, key: str, kind: str, text: str, body: str) -> None:
+        row = self._one("SELECT event, account FROM orders WHERE key = ?", key)
+        if row is None:
+            return
+        if kind == EventKind.STATE:
+            note = tables.decode_state(body)
+            if row[0] < entry.number:
+                tables.set_state(self._execute, entry, key, row[1], note.state, note.order_id, text)
+            elif note.order_id is not None:
+                self._execute(
+                    "INSERT OR REPLACE INTO order_ids VALUES (?, ?, ?)", (row[1], note.order_id, key)
+                )
+        elif kind == EventKind.TICKET and row[0] < entry.number:
+            tables.set_ticket(self._execute, entry, key, body)
+
+    def _free(self, table: str, number: int) -> int | None:
+        return None if self._one(f"SELECT 1 FROM {table} WHERE number = ?", number) else number
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._execute(query, values).fetchone()
+        return row

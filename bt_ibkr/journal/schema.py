@@ -104,14 +104,21 @@ def new_epoch() -> str:
     return "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(EPOCH_LENGTH))
 
 
-def prepare(connection: sqlite3.Connection, path: str) -> None:
+def prepare(connection: sqlite3.Connection, path: str, migrate: bool) -> None:
     """Make the tables, or bring older ones up to date; in one transaction, so that two processes may try.
 
     Raises:
-        JournalError: The file is another program's, or of a later version of this one.
+        JournalError: The file is another program's, of a later version of this one, or of an earlier one whose owner
+            may be running: only an owner migrates.
     """
-    if _version(connection, path) == VERSION:
+    version = _version(connection, path)
+    if version == VERSION:
         return
+    if version and not migrate:
+        raise JournalError(
+            f"The journal {path} is of version {version}, this program writes version {VERSION}.",
+            remedy="Start the program that owns it once, in the version installed now.",
+        )
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection, path)

@@ -12,6 +12,8 @@ import signal
 import threading
 from pathlib import Path
 
+from bt_ibkr.errors import UsageError
+
 
 class Steps:
     """Counts the points that are reached.
@@ -44,12 +46,22 @@ class Steps:
 
 
 def _from_environment() -> Steps:
+    text = os.environ.get("BT_IBKR_KILL_AT") or "0"
+    if not text.isdecimal():
+        raise UsageError(
+            f"BT_IBKR_KILL_AT is {text!r}, which is no number.", remedy="It is for tests: unset it."
+        )
     log = os.environ.get("BT_IBKR_STEPS_LOG")
-    return Steps(int(os.environ.get("BT_IBKR_KILL_AT") or 0), Path(log) if log else None)
+    return Steps(int(text), Path(log) if log else None)
 
 
-_steps = _from_environment()
-_armed = _steps.armed
+_steps: Steps | None = None
+
+
+def arm(steps: Steps) -> None:
+    """Count from now on with ``steps``."""
+    global _steps
+    _steps = steps if steps.armed else None
 
 
 def step(name: str) -> None:
@@ -58,5 +70,8 @@ def step(name: str) -> None:
     Args:
         name: What was, or will be, durable: ``journal.intend.committed``, ``desk.post.before``.
     """
-    if _armed:
+    if _steps is not None:
         _steps.reach(name)
+
+
+arm(_from_environment())

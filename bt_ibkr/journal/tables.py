@@ -5,14 +5,15 @@ damaged file, entry by entry, which is why they know neither clock nor policy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bt_ibkr.journal.records import JournalExecution, JournalOrder
-from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState, parse_key
-from bt_ibkr.model.order import Execution
+from bt_ibkr.model.intent import OPEN, KeyParts, OrderIntent, OrderState
+from bt_ibkr.model.order import Execution, OrderTicket, OrderType, Side
 from bt_ibkr.model.trading import TradingState
 
 Execute = Callable[..., Any]
@@ -47,8 +48,19 @@ class BaselineNote(msgspec.Struct, frozen=True):
     positions: dict[str, Decimal]
 
 
+class _StoredTicket(OrderTicket, frozen=True, kw_only=True):
+    """A ticket that is read back: what stands at IBKR stands, whatever a later version would refuse."""
+
+    def __post_init__(self) -> None:
+        """Nothing is checked."""
+
+
+class _StoredIntent(OrderIntent, frozen=True, kw_only=True):
+    ticket: _StoredTicket
+
+
 _encoder: Final = msgspec.json.Encoder()
-decode_intent: Final = msgspec.json.Decoder(OrderIntent).decode
+_decode_intent: Final = msgspec.json.Decoder(_StoredIntent).decode
 #: An intent whose ticket is not looked at: what was written under other rules must stay as it is.
 decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_execution: Final = msgspec.json.Decoder(Execution).decode
@@ -62,6 +74,22 @@ decode_positions: Final = msgspec.json.Decoder(dict[str, Decimal]).decode
 def encode(value: object) -> str:
     """JSON text."""
     return _encoder.encode(value).decode()
+
+
+#: Any ticket: copies of it are filled with what was read.
+_BLANK: Final = OrderTicket(
+    account="-", contract_id=1, side=Side.BUY, order_type=OrderType.MARKET, quantity=Decimal(1)
+)
+
+
+def decode_intent(text: str) -> OrderIntent:
+    """An intent as it was written; its ticket is not checked again."""
+    stored = _decode_intent(text)
+    ticket = copy(_BLANK)
+    for name in OrderTicket.__struct_fields__:
+        msgspec.structs.force_setattr(ticket, name, getattr(stored.ticket, name))
+    fields = {name: getattr(stored, name) for name in OrderIntent.__struct_fields__}
+    return OrderIntent(**fields | {"ticket": ticket})
 
 
 ORDER_COLUMNS: Final = "number, intent, state, order_id, created_ns, changed_ns, text"
@@ -96,30 +124,45 @@ def execution_of(row: tuple[Any, ...]) -> JournalExecution:
     )
 
 
-def add_event(execute: Execute, time_ns: int, key: str | None, kind: str, text: str, payload: str) -> Entry:
-    """Append to the log."""
-    cursor = execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?)", (time_ns, key, kind, text, payload))
+def add_event(
+    execute: Execute,
+    time_ns: int,
+    key: str | None,
+    kind: str,
+    text: str,
+    payload: str,
+    number: int | None = None,
+) -> Entry:
+    """Append to the log. The entry gets the next number, unless one is given."""
+    cursor = execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (number, time_ns, key, kind, text, payload)
+    )
     return Entry(cursor.lastrowid, time_ns)
 
 
-def add_order(execute: Execute, entry: Entry, key: str, strategy: str, account: str, intent: str) -> None:
-    """An order is intended; ``intent`` is JSON."""
+def add_order(
+    execute: Execute,
+    entry: Entry,
+    key: str,
+    strategy: str,
+    account: str,
+    intent: str,
+    number: int | None = None,
+) -> None:
+    """An order is intended; ``intent`` is JSON. It gets the next number, unless one is given."""
     execute(
-        "INSERT INTO orders VALUES (NULL, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
-        (key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
+        "INSERT INTO orders VALUES (?, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
+        (number, key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
     )
-    use_key(execute, key)
 
 
-def use_key(execute: Execute, key: str) -> None:
+def use_key(execute: Execute, key: KeyParts) -> None:
     """The key's number is taken, and all below it."""
-    parts = parse_key(key)
-    if parts is not None:
-        execute(
-            "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
-            " SET next = max(next, excluded.next)",
-            (parts.name, parts.number + 1),
-        )
+    execute(
+        "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
+        " SET next = max(next, excluded.next)",
+        (key.name, key.number + 1),
+    )
 
 
 def set_state(
@@ -170,8 +213,15 @@ def stem_and_revision(execution_id: str) -> tuple[str, int] | None:
     return stem, int(revision)
 
 
-def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str | None, source: str) -> bool:
-    """An execution not known before.
+def add_execution(
+    execute: Execute,
+    entry: Entry,
+    execution: Execution,
+    key: str | None,
+    source: str,
+    number: int | None = None,
+) -> bool:
+    """An execution not known before. It gets the next number, unless one is given.
 
     Returns:
         Whether it counts: not if a correction of it was here first.
@@ -180,16 +230,17 @@ def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str
     counts = True
     family = _family(execute, account, identity)
     key = key or next((row[2] for row in family if row[2] is not None), None)
-    for number, other_id, other_key in family:
+    for other, other_id, other_key in family:
         if _revision(other_id) > _revision(identity):
             counts = False
         else:
-            execute("UPDATE executions SET superseded = 1 WHERE number = ?", (number,))
+            execute("UPDATE executions SET superseded = 1 WHERE number = ?", (other,))
         if other_key is None and key is not None:
-            execute("UPDATE executions SET key = ? WHERE number = ?", (key, number))
+            execute("UPDATE executions SET key = ? WHERE number = ?", (key, other))
     execute(
-        "INSERT INTO executions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO executions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            number,
             account,
             identity,
             key,
@@ -202,7 +253,7 @@ def add_execution(execute: Execute, entry: Entry, execution: Execution, key: str
             encode(execution),
         ),
     )
-    _touch(execute, entry, key)
+    touch(execute, entry, key)
     return counts
 
 
@@ -217,13 +268,13 @@ def complete_execution(
     for other, _, other_key in _family(execute, execution.account, execution.execution_id):
         if other_key is None and key is not None:
             execute("UPDATE executions SET key = ? WHERE number = ?", (key, other))
-    _touch(execute, entry, key)
+    touch(execute, entry, key)
 
 
-def _touch(execute: Execute, entry: Entry, key: str | None) -> None:
+def touch(execute: Execute, entry: Entry, key: str | None) -> None:
     """Something about the order was noted, though nothing in its row changes."""
     if key is not None:
-        execute("UPDATE orders SET changed_ns = ? WHERE key = ?", (entry.time_ns, key))
+        execute("UPDATE orders SET changed_ns = max(changed_ns, ?) WHERE key = ?", (entry.time_ns, key))
 
 
 def _family(execute: Execute, account: str, execution_id: str) -> list[tuple[int, str, str | None]]:

@@ -96,6 +96,7 @@ _CLOSING: Final = frozenset(
     }
 )
 _RESTING: Final = frozenset({TimeInForce.DAY, TimeInForce.GOOD_TILL_CANCELLED})
+_PRICED: Final = _RESTING | {TimeInForce.IMMEDIATE_OR_CANCEL}
 #: Times in force that each type takes. OVT and OND are for the overnight session of US stocks, where only
 #: limit orders trade; OPG makes a market or limit order one of the opening auction.
 TIMES: Final[dict[OrderType, frozenset[TimeInForce]]] = {
@@ -103,6 +104,8 @@ TIMES: Final[dict[OrderType, frozenset[TimeInForce]]] = {
     OrderType.MARKET: _RESTING
     | {TimeInForce.IMMEDIATE_OR_CANCEL, TimeInForce.AT_THE_OPENING, TimeInForce.PAXOS},
     OrderType.LIMIT: frozenset(TimeInForce),
+    OrderType.MIDPRICE: _PRICED,
+    OrderType.RELATIVE: _PRICED,
     OrderType.MARKET_ON_CLOSE: frozenset({TimeInForce.DAY}),
     OrderType.LIMIT_ON_CLOSE: frozenset({TimeInForce.DAY}),
 }

@@ -33,6 +33,8 @@ MAX_LEGS = 8
 #: Whose prices may be 0 or below: spreads, and futures, as crude oil showed.
 _NEGATIVE_CAPABLE = frozenset({"BAG", "FUT", "FOP"})
 _CASH_TYPES = frozenset({OrderType.MARKET, OrderType.LIMIT})
+#: What trades by an amount of money, to the cent.
+_CASH_KINDS = frozenset({"STK", "CASH", "CRYPTO"})
 
 #: A value of an algorithm's parameter.
 AlgoValue = str | int | float | bool
@@ -63,8 +65,8 @@ class OrderTicket(msgspec.Struct, frozen=True, kw_only=True):
         price_management: Whether IBKR's price management algorithm may hold the price back; ``None`` leaves it
             to the account's setting.
         allocation_group, allocation_method: An adviser's group that the order is allocated to.
-        manual_indicator, ext_operator: Who entered an order on futures (CME rule 536-B). ``None``: no person
-            did, and the operator is the account.
+        manual_indicator, ext_operator: Who entered an order on futures, or on a combo (CME rule 536-B). ``None``: no
+            person did, and the operator is the account.
         client_order_id: ``cOID``, unique for a day, at most 64 characters; ``None`` on bracket children,
             which the server does not let carry one.
         parent: ``client_order_id`` of the bracket's parent.
@@ -284,7 +286,13 @@ def _check_size(ticket: OrderTicket) -> None:
             f"does not fit an instrument of type {ticket.security_type}",
             "Convert by a currency pair.",
         )
-    if field != "quantity" and ticket.order_type not in _CASH_TYPES:
+    if field != "quantity":
+        _check_money(ticket, field, size)
+
+
+def _check_money(ticket: OrderTicket, field: str, size: Decimal) -> None:
+    """An amount of money instead of units."""
+    if ticket.order_type not in _CASH_TYPES:
         _refuse(
             ticket,
             field,
@@ -292,6 +300,20 @@ def _check_size(ticket: OrderTicket) -> None:
             f"does not go with type {ticket.order_type.value}",
             "Give a number of units, or a market or limit order.",
         )
+    if ticket.security_type not in _CASH_KINDS:
+        _refuse(
+            ticket,
+            field,
+            str(size),
+            f"does not fit an instrument of type {ticket.security_type}",
+            "Give a number of units.",
+        )
+    if ticket.security_type == SecurityType.CRYPTO and ticket.side is Side.SELL:
+        _refuse(ticket, field, str(size), "is for buying CRYPTO only", "Give the number of units to sell.")
+    if size != round(size, 2):
+        _refuse(ticket, field, str(size), "has more than 2 decimals", "Give whole cents.")
+    if ticket.all_or_none:
+        _refuse(ticket, "all_or_none", True, f"does not go with {field}", "Give one of them.")
 
 
 def _check_prices(ticket: OrderTicket) -> None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
+from bt_ibkr.errors import RiskRefusedError
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.trading import Trading, TradingState
@@ -139,9 +140,12 @@ class RiskGate:
             for control, scope in self._rules_of(case.ticket.account, case.intent.strategy):
                 if submission.change and control.spares_changes:
                     continue
-                if control.spares_reducing and submission.reducing:
-                    continue
-                control.check(case, scope)
+                try:
+                    control.check(case, scope)
+                except RiskRefusedError:
+                    # Whether an order only reduces takes a while to tell: it is asked of those that need it.
+                    if not (control.spares_reducing and submission.reducing):
+                        raise
         for case in submission.cases:
             self._history.note(case.intent, change=submission.change)
 

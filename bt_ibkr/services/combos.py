@@ -35,8 +35,8 @@ def combo_contract(query: ContractQuery, parts: Sequence[tuple[Contract, int]]) 
         parts: Each leg's contract and ratio.
 
     Raises:
-        ContractError: A leg stands twice or cannot be a leg, the legs are of several currencies, or IBKR names no
-            spread conid for their currency.
+        ContractError: A leg stands twice or cannot be a leg, the legs are of several currencies, IBKR names no
+            spread conid for their currency, or the exchange is missing where it has to be named.
     """
     legs = tuple(Leg(contract.conid, ratio) for contract, ratio in parts)
     for contract, _ in parts:
@@ -60,6 +60,11 @@ def combo_contract(query: ContractQuery, parts: Sequence[tuple[Contract, int]]) 
         raise ContractError(
             f"{query.text!r}: IBKR names no spread conid for {currencies[0]}.",
             remedy="If you know it, write the combo as SPREAD;;;CONID/RATIO,CONID/RATIO.",
+        )
+    if currencies[0] != "USD" and query.exchange in ("", "SMART"):
+        raise ContractError(
+            f"{query.text!r}: IBKR routes no combo in {currencies[0]} by itself.",
+            remedy="Name the exchange after the last leg, as @SMFE.",
         )
     return Contract(
         conid=combo_key(legs),

@@ -39,32 +39,34 @@ class TickSink(Protocol):
 class _Stream:
     """One instrument's frames on their way to its sinks."""
 
-    __slots__ = ("_merge", "_now_ns", "_service", "merger", "seen", "sinks")
+    __slots__ = ("merger", "seen", "sinks", "take")
 
     def __init__(self, service: MarketDataService, conid: int, now_ns: Callable[[], int]) -> None:
-        self._service = service
-        self._now_ns = now_ns
         self.merger = QuoteMerger(conid)
-        self._merge = self.merger.apply
         #: With the method that puts a tick into each: to look it up costs as much as to call it.
         self.sinks: list[tuple[TickSink, Callable[[Tick], None]]] = []
         self.seen: Tick | None = None
+        self.take = self._taker(service, now_ns)
 
-    def take(self, frame: QuoteFrame) -> None:
-        """Merge a frame and hand its tick on; the hot path of market data."""
-        tick = self._merge(frame, self._now_ns())
-        if tick is None:
-            return
-        self.seen = tick
-        for sink, push in self.sinks:
-            if len(sink) < sink.room:
-                push(tick)
-            else:
-                sink.hold(tick)
-        # After the sinks: who reads this time first and the sinks second misses no tick up to it.
-        service = self._service
-        if tick.time_ns > service.stream_ns:
-            service.stream_ns = tick.time_ns
+    def _taker(self, service: MarketDataService, now_ns: Callable[[], int]) -> Callable[[QuoteFrame], None]:
+        """Merges a frame and hands its tick on; the hot path of market data, so all it needs is at hand."""
+        merge, sinks = self.merger.apply, self.sinks
+
+        def take(frame: QuoteFrame) -> None:
+            tick = merge(frame, now_ns())
+            if tick is None:
+                return
+            self.seen = tick
+            for sink, push in sinks:
+                if len(sink) < sink.room:
+                    push(tick)
+                else:
+                    sink.hold(tick)
+            # After the sinks: who reads this time first and the sinks second misses no tick up to it.
+            if tick.time_ns > service.stream_ns:
+                service.stream_ns = tick.time_ns
+
+        return take
 
 
 class MarketDataService:
@@ -120,7 +122,8 @@ class MarketDataService:
         """End the streams of ``sink``; a stream that nobody wants is ended at the server."""
         for topic, stream in list(self._by_topic.items()):
             if any(existing is sink for existing, _ in stream.sinks):
-                stream.sinks = [(existing, push) for existing, push in stream.sinks if existing is not sink]
+                # The same list: the stream's ``take`` holds it.
+                stream.sinks[:] = [(one, push) for one, push in stream.sinks if one is not sink]
                 if not stream.sinks:
                     del self._by_topic[topic]
                     self._socket.routes.pop(topic, None)

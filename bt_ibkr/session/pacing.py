@@ -74,11 +74,13 @@ IBKR_LIMITS: tuple[Limit, ...] = (
 
 def limits_of(settings: SessionSettings) -> tuple[Limit, ...]:
     """The limits that a session keeps: none if it is not paced; shorter ones where the server's clock of limits
-    is faster."""
+    is faster, but for the way there, which takes as long as ever."""
     if not settings.paced:
         return ()
+    if settings.pacing_speed == 1:
+        return IBKR_LIMITS
     speed = settings.pacing_speed
-    return tuple(msgspec.structs.replace(limit, per_s=limit.per_s / speed) for limit in IBKR_LIMITS)
+    return tuple(msgspec.structs.replace(limit, per_s=limit.per_s / speed + _WAY_S) for limit in IBKR_LIMITS)
 
 
 def gate_of(settings: SessionSettings) -> PacingGate:
@@ -87,6 +89,8 @@ def gate_of(settings: SessionSettings) -> PacingGate:
 
 
 _MARGIN = 1.02
+#: On a fast clock the margin shrinks as the limits do; this is what requests may bunch up by on their way.
+_WAY_S = 0.1
 #: The server counts when a request arrives, which is not known; a request that took longer than the quickest may
 #: have arrived so much later. Beyond so many seconds the delay is taken for work of the server.
 _LATEST_S = 0.5

@@ -91,7 +91,9 @@ def read_private_key(place: str, what: str) -> PrivateKey:
             remedy="Name the private key's own file.",
         ) from None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
-        raise UsageError(f"{what} at {place!r} is neither an RSA nor an EC key.")
+        raise UsageError(
+            f"{what} at {place!r} is neither an RSA nor an EC key.", remedy="Name the key that is registered."
+        )
     return key
 
 
@@ -99,7 +101,7 @@ def read_rsa_key(place: str, what: str) -> rsa.RSAPrivateKey:
     """As ``read_private_key``, for what must be an RSA key."""
     key = read_private_key(place, what)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise UsageError(f"{what} at {place!r} is not an RSA key.")
+        raise UsageError(f"{what} at {place!r} is not an RSA key.", remedy="Name the key that is registered.")
     return key
 
 
@@ -151,6 +153,13 @@ def write_secret(path: Path, value: str) -> None:
 
 
 def _from_file(path: Path, what: str) -> str:
+    if not _is_there(path):
+        # Somebody may have written the secret itself where its place belongs: it is not repeated.
+        raise UsageError(
+            f"{what}: there is no such file below {str(_nearest(path))!r} as the login names (it is not repeated "
+            "here).",
+            remedy="Give the path of an existing file, or keyring:SERVICE/NAME; never the secret itself.",
+        )
     data = _bytes(path, what)
     wrong = complaint(path)
     if wrong:
@@ -160,11 +169,34 @@ def _from_file(path: Path, what: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{what}: the file {str(path)!r} is not text.") from None
+        raise UsageError(
+            f"{what}: the file {str(path)!r} is not text.",
+            remedy="Keys are stored in PEM form, tokens as text.",
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _nearest(path: Path) -> Path:
+    """The folder above it that there is."""
+    return next((folder for folder in path.absolute().parents if _is_there(folder)), Path("/"))
 
 
 def _bytes(path: Path, what: str) -> bytes:
     try:
+        if not path.is_file() and path.exists():
+            # A pipe would be waited for, and is empty when the secret is read again.
+            raise UsageError(
+                f"{what}: {str(path)!r} is no ordinary file.", remedy="Give the path of a file that stays."
+            )
         with path.open("rb") as file:
             data = file.read(_LONGEST + 1)
     except OSError as problem:
@@ -173,7 +205,10 @@ def _bytes(path: Path, what: str) -> bytes:
             remedy="Give the path of an existing file, or keyring:SERVICE/NAME.",
         ) from None
     if len(data) > _LONGEST:
-        raise UsageError(f"{what}: the file {str(path)!r} is too large to be one.")
+        raise UsageError(
+            f"{what}: the file {str(path)!r} is too large to be one.",
+            remedy="Name the key or token's own file.",
+        )
     return data
 
 
@@ -192,7 +227,10 @@ def _from_keyring(place: str, what: str) -> str:
     try:
         value: str | None = keyring.get_password(service, name)
     except KeyringError as problem:
-        raise UsageError(f"{what}: the keyring refuses {place!r} ({type(problem).__name__}).") from None
+        raise UsageError(
+            f"{what}: the keyring refuses {place!r} ({type(problem).__name__}).",
+            remedy="Unlock the keyring, or store the secret in a file that only you can read.",
+        ) from None
     if value is None:
         raise UsageError(
             f"{what}: the keyring has no entry {place!r}.", remedy=f"Store it: keyring set {service} {name}"

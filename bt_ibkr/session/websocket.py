@@ -231,18 +231,20 @@ class Socket:
                 message = await receive()
                 kind = message.type
                 if kind is not text and kind is not binary:
-                    return (
-                        f"closed with code {ws.close_code}"
-                        if kind != aiohttp.WSMsgType.ERROR
-                        else str(ws.exception())
-                    )
+                    if kind != aiohttp.WSMsgType.ERROR:
+                        return f"closed with code {ws.close_code}"
+                    if isinstance(message.data, aiohttp.WebSocketError):
+                        # A frame too large, or none at all: there is no going on behind it.
+                        self.unreadable += 1
+                    return str(ws.exception())
                 try:
                     quote = decode_quote(message.data)
                     topic = quote.topic
                     take = route(topic)
                     heard(topic)
-                    # Rare enough to be decoded twice: all but market data.
-                    frame = decode(message.data) if take is None else None
+                    if take is None:
+                        # Rare enough to be decoded twice: all but market data.
+                        frame = decode(message.data)
                 except WireError as problem:
                     self.received += 1
                     self.unreadable += 1
@@ -255,7 +257,7 @@ class Socket:
                         fresh.discard(topic)
                         self._unknowns.fields(message.data)
                     take(quote)
-                elif frame is not None:
+                else:
                     on_frame(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.
                 self.received += 1

@@ -16,7 +16,8 @@ from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.model.order import OrderTicket, OrderType
 from bt_ibkr.wire.conidex import SMART, Conidex
 
-_FUTURES: Final = frozenset({"FUT", "FOP"})
+#: Orders that say who entered them; a combo may have futures for legs.
+_ENTERED: Final = frozenset({"FUT", "FOP", "BAG"})
 #: One price, the stop, in ``price``.
 _STOP_IN_PRICE: Final = frozenset({OrderType.STOP, OrderType.TRAIL})
 #: The limit in ``price``, the stop in ``auxPrice``.
@@ -117,7 +118,7 @@ def _addressed(ticket: OrderTicket) -> dict[str, object]:
 def _entered_by(ticket: OrderTicket) -> dict[str, object]:
     """CME rule 536-B: whether a person typed the order in, and who the operator is."""
     manual, operator = ticket.manual_indicator, ticket.ext_operator
-    if ticket.security_type in _FUTURES:
+    if ticket.security_type in _ENTERED:
         manual = bool(manual)
         operator = ticket.account if operator is None else operator
     return _present(manualIndicator=manual, extOperator=operator)

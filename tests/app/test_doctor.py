@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import ssl
 import time
@@ -11,10 +13,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
+from bt_ibkr.app import server_dates
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.doctor import ROWS, Diagnosis, Doctor, Status
+from bt_ibkr.app.login_file import read_login
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
 from bt_ibkr.emulator.settings import EmulatorSettings
@@ -182,8 +187,9 @@ async def test_no_word_on_market_data(emulate: Emulate) -> None:
     emulator = emulate()
     fault(emulator, kind="not_entitled", conid=265598)
     found = await examine(emulator.url)
-    assert rows(found) == GOOD | {"market data": Status.WARN}
+    assert rows(found) == GOOD | {"market data": Status.FAIL}
     assert "not told" in text(found, "market data")
+    assert not found.healthy
 
 
 @pytest.mark.parametrize(
@@ -245,6 +251,101 @@ async def test_key_files(emulate: Emulate, tmp_path: Path) -> None:
 
     missing = rows(await examine(emulator.url, login=TokenLogin(token=str(tmp_path / "absent"))))
     assert missing["key files"] is Status.FAIL
+
+
+async def test_one_account_of_several_that_contradicts(emulate: Emulate) -> None:
+    found = await examine(emulate(accounts=("DU1111111", "U2222222"), paper="yes").url)
+    assert rows(found) == GOOD | {"account": Status.FAIL}
+    assert text(found, "account").startswith("U2222222")
+
+
+@pytest.mark.parametrize("trouble", ["full", "not there"])
+async def test_disk_that_takes_nothing(
+    emulate: Emulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
+    """There is room by the figures, but a quota, or no inode, is left: seen by writing alone."""
+    folder = tmp_path
+    if trouble == "full":
+
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        folder = tmp_path / "absent"
+    settings = SessionSettings(base_url=emulate().url, paced=False)
+    found = await Doctor(settings, folder=folder).examine()
+    assert rows(found) == GOOD | {"disk": Status.FAIL}
+    assert str(folder) in text(found, "disk")
+    assert not left_in(tmp_path), "nothing is left behind"
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_server_that_tells_no_time(emulate: Emulate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a ``Date`` nothing is known of the clock: that is told, not passed over."""
+    url = emulate().url
+    monkeypatch.setattr(server_dates, "parsedate_to_datetime", _no_date)
+    assert rows(await examine(url)) == GOOD | {"clock": Status.WARN}
+
+
+def _no_date(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("kind", ["oauth1a", "oauth2"])
+async def test_keys_that_are_none(emulate: Emulate, tmp_path: Path, kind: str) -> None:
+    """The file is there and its permissions are right, but what is in it is no key, or another's."""
+    emulator = emulate(authentication=AuthenticationSettings(kind=kind, key_folder=str(tmp_path)))  # type: ignore[arg-type]
+    login = read_login(str(tmp_path / "login.toml"))
+    good = GOOD | {"key files": Status.OK}
+    assert rows(await examine(emulator.url, login=login)) == good
+    name = "private_encryption.pem" if kind == "oauth1a" else "private_client.pem"
+    for content in (
+        "no key at all",
+        (tmp_path / "access_token_secret").read_text() if kind == "oauth1a" else "x",
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        found = await examine(emulator.url, login=login)
+        told = rows(found)
+        assert told["key files"] is told["authenticated"] is Status.FAIL
+        assert "not a private key" in text(found, "key files")
+    # Also where nobody answers: the row does not say ok of what was not read.
+    assert rows(await examine("http://127.0.0.1:9/v1/api", login=login))["key files"] is Status.FAIL
+
+
+async def test_token_that_is_over_or_soon_will_be(emulate: Emulate, tmp_path: Path) -> None:
+    emulator = emulate(authentication=AuthenticationSettings(kind="token", key_folder=str(tmp_path)))
+    token = tmp_path / "token"
+    login = TokenLogin(token=str(token))
+
+    def ending_in(seconds: float) -> None:
+        made = jwt.encode({"exp": time.time() + seconds}, "k" * 32)
+        token.write_text(made, encoding="utf-8")
+        emulator.call(lambda server: hold(server.door.oauth2._issued, made))
+
+    def hold(issued: dict[str, Any], made: str) -> None:
+        issued[made] = next(iter(issued.values()))
+
+    ending_in(3600)
+    assert rows(await examine(emulator.url, login=login)) == GOOD | {"key files": Status.OK}
+    ending_in(120)
+    soon = await examine(emulator.url, login=login)
+    assert rows(soon) == GOOD | {"key files": Status.OK, "authenticated": Status.WARN}
+    assert "the token ends in" in text(soon, "authenticated")
+    ending_in(-10)
+    over = await examine(emulator.url, login=login)
+    assert rows(over)["authenticated"] is Status.FAIL
+    assert "over" in text(over, "authenticated")
+    assert rows(over)["gateway reachable"] is Status.SKIP, "nobody was asked"
+    # The server ends it before its time.
+    ending_in(3600)
+    emulator.call(lambda server: server.door.expire())
+    revoked = await examine(emulator.url, login=login)
+    assert rows(revoked)["authenticated"] is Status.FAIL
+    assert token.read_text(encoding="utf-8") not in str(revoked) + str(soon) + str(over)
 
 
 async def test_plain_http_to_another_machine_is_no_way_to_trade() -> None:

@@ -111,6 +111,28 @@ def test_a_wrong_word_on_the_terminal_ends_it(emulate: Emulate, typed: str) -> N
     assert emulator.call(lambda server: server.core.engine.ledger())["orders"] == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "master", "client"), [("paper", "DF1000000", "DU1000001"), ("live", "F1000000", "U1000001")]
+)
+def test_advisers_client_is_traded_in_its_own_account(
+    emulate: Emulate, mode: Literal["paper", "live"], master: str, client: str
+) -> None:
+    """An adviser's login shows its master first. The account that was named is traded, and no other; the other mode
+    refuses master and client alike."""
+    emulator = emulate(master, client, fa_master=master, fa_groups=("Growth",))
+    confirmed = client if mode == "live" else ""
+    result = run_trade(request(emulator.url, account=client, confirm_account=confirmed), mode)
+    assert result.executions
+    ledger = emulator.call(lambda server: server.core.engine.ledger())
+    assert {order["account"] for order in ledger["orders"]} == {client}
+    other: Literal["paper", "live"] = "live" if mode == "paper" else "paper"
+    for account in (master, client):
+        asked = request(emulator.url, account=account, confirm_account=account if other == "live" else "")
+        with pytest.raises(NotArmedError, match=f"account {account} is a {mode} account"):
+            run_trade(asked, other)
+    assert len(emulator.call(lambda server: server.core.engine.ledger())["orders"]) == len(ledger["orders"])
+
+
 def test_limits_are_kept_on_the_emulators_clock(emulate: Emulate) -> None:
     """The run takes the clock of the limits from the emulator, which enforces them: one request too many is 429."""
     emulator = emulate("DU1111111", pacing="strict", pacing_speed=10.0)

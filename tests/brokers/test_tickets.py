@@ -10,12 +10,13 @@ from typing import Any
 
 import backtrader as bt
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given as given_by
 from hypothesis import strategies as st
 
 from bt_ibkr.brokers.exec_types import ExecType
-from bt_ibkr.brokers.tickets import make_ticket
+from bt_ibkr.brokers.tickets import check_arguments, make_ticket
 from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.model.contract import Contract, Leg, SecurityType, combo_key
 from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
@@ -96,6 +97,14 @@ TYPES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
         {"exectype": bt.Order.StopLimit, "price": 101.0, "plimit": 102.0},
         {"order_type": OrderType.STOP_LIMIT, "stop_price": 101.0, "limit_price": 102.0},
+    ),
+    (
+        {"exectype": bt.Order.StopLimit, "price": 101.0},
+        {"order_type": OrderType.STOP_LIMIT, "stop_price": 101.0, "limit_price": 101.0},
+    ),
+    (
+        {"exectype": bt.Order.StopTrailLimit, "trailamount": 2.0},
+        {"order_type": OrderType.TRAIL_LIMIT, "stop_price": 102.0, "limit_price": 102.0},
     ),
     (
         {"exectype": bt.Order.StopTrail, "trailamount": 2.0},
@@ -265,7 +274,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"exectype": bt.Order.Limit, "price": math.inf}, "price=inf"),
     ({"exectype": bt.Order.Limit, "price": "99"}, "price='99'"),
     ({"exectype": bt.Order.Limit, "price": True}, "price=True"),
-    ({"exectype": bt.Order.StopLimit, "price": 99.0}, "plimit=None"),
+    ({"exectype": bt.Order.StopLimit, "price": 99.0, "plimit": 0}, "limit_price 0.0"),
+    ({"exectype": ExecType.LIT, "price": 99.0}, "plimit=None"),
     ({"exectype": bt.Order.StopTrail}, "needs trailamount or trailpercent"),
     ({"exectype": bt.Order.StopTrail, "trailamount": -1.0}, "trail_amount -1.0"),
     ({"exectype": bt.Order.StopTrail, "trailamount": 0.001}, "trail_amount 0.0"),
@@ -305,6 +315,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"info": {"cash_qty": 0}}, "cash_qty"),
     ({"info": {"cash_qty": "much"}}, "'much'"),
     ({"exectype": bt.Order.Stop, "price": 9.0, "info": {"cash_qty": 10}}, "does not go with type STP"),
+    ({"info": {"cash_qty": 10.001}}, "more than 2 decimals"),
+    ({"info": {"cash_qty": 10, "all_or_none": True}}, "does not go with cash_quantity"),
+    (
+        {
+            "info": {"cash_qty": 10},
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.FUTURE),
+        },
+        "does not fit an instrument of type FUT",
+    ),
+    (
+        {
+            "info": {"cash_qty": 10},
+            "sell": True,
+            "contract": msgspec.structs.replace(AAPL, security_type=SecurityType.CRYPTO),
+        },
+        "for buying CRYPTO only",
+    ),
     ({"info": {"fx_qty": 10}}, "currency conversions only"),
     ({"info": {"fx_qty": 10, "cash_qty": 10}}, "Give one"),
     ({"info": {"currency_conversion": True}}, "does not fit an instrument of type STK"),
@@ -335,3 +362,26 @@ def test_a_ticket_comes_back_from_the_journal_as_it_was(
     made = ticket(**(given | {"size": float(size), "sell": sell}))
     assert made.quantity == size
     assert msgspec.json.decode(msgspec.json.encode(made), type=OrderTicket) == made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"exectype": bt.Order.StopTrail, "trailamount": "1"},
+        {"exectype": bt.Order.StopTrail, "trailpercent": "1"},
+        {"exectype": bt.Order.StopTrail, "trailpercent": 0.1, "price": "100"},
+    ],
+)
+def test_what_backtrader_itself_stumbles_over_is_refused_before(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        order(**given)
+    plain: dict[str, Any] = dict.fromkeys(("price", "plimit", "trailamount", "trailpercent"))
+    given = {name: value for name, value in given.items() if name in plain}
+    with pytest.raises(OrderRefusedError, match="buy AAPL"):
+        check_arguments("buy AAPL", **(plain | given))
+
+
+def test_numpy_numbers_and_nothing_are_no_obstacle() -> None:
+    check_arguments(
+        "buy AAPL", price=np.float64(1.5), plimit=None, trailamount=np.float64(0.1), trailpercent=None
+    )

@@ -19,6 +19,7 @@ from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.hours import exchange_zone, session_end_ns
 from bt_ibkr.model.order import TimeInForce
+from tests.brokers.test_tickets import Feed
 
 AAPL = Contract(conid=1, symbol="AAPL", security_type=SecurityType.STOCK)
 NEW_YORK = ZoneInfo("America/New_York")
@@ -183,3 +184,14 @@ def test_zones() -> None:
         session_end_ns(AAPL, date(2026, 12, 24))
         == int(datetime(2026, 12, 24, 21, tzinfo=UTC).timestamp()) * NS_PER_S
     )
+
+
+@pytest.mark.parametrize(
+    "valid", [date(2026, 3, 9), datetime(2026, 3, 9, 12, tzinfo=UTC), NOW, timedelta(1), None, 3]
+)
+def test_backtrader_makes_an_order_of_any_validity_on_a_feed_with_a_zone(valid: Any) -> None:
+    feed = Feed(Asked("America/New_York"))
+    made = bt.BuyOrder(data=feed, size=1, valid=readable_valid(valid, feed))
+    made.p.valid = valid
+    assert made.p.valid is valid
+    assert (expiry_ns(made, AAPL, 0) is None) == (valid is None)

@@ -54,6 +54,8 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "paper": (("--paper", "no"), "no"),
     "fa_master": (("--account", "F1", "--fa-master", "F1"), "F1"),
     "fa_groups": (("--account", "F1", "--fa-master", "F1", "--fa-group", "A", "--fa-group", "B"), ("A", "B")),
+    "permissions": (("--permission", "STK", "--permission", "OPT"), ("STK", "OPT")),
+    "regular_hours": (("--regular-hours",), True),
     "cash": (("--cash", "5000"), 5000.0),
     "currency": (("--currency", "EUR"), "EUR"),
     "commission": (("--commission", "tiered"), "tiered"),
@@ -68,6 +70,7 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "idle_s": (("--idle-s", "300"), 300.0),
     "run_on": (("--run-on",), True),
     "parent_pid": (("--parent-pid", "1"), 1),
+    "state_file": (("--state", "kept"), "kept"),
     "authentication": (
         (
             "--auth", "oauth2", "--auth-key-folder", "keys", "--auth-skew-s", "30", "--auth-lifetime-s", "600",

@@ -231,6 +231,8 @@ _VALUES = st.one_of(
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(["BUY", "LMT", "TRAIL", "DAY", "GTC", "%", "265598", "265598@ARCA", 265598, 1.5]),
+    st.sampled_from(["28812380;;;265598/1,8314/-1", "28812380;;;265598/1", ";;;", "Twap", "Adaptive", "OPG"]),
+    st.sampled_from([304037511, 479624278, 12087792, 800000000, -1, 100.0, {"pctVol": 5}, {}]),
 )
 _KEYS = st.sampled_from(
     [
@@ -247,6 +249,17 @@ _KEYS = st.sampled_from(
         "trailingAmt",
         "trailingType",
         "outsideRTH",
+        "cashQty",
+        "fxQty",
+        "isCcyConv",
+        "allOrNone",
+        "strategy",
+        "strategyParameters",
+        "deactivated",
+        "useAdaptive",
+        "allocationMethod",
+        "manualIndicator",
+        "extOperator",
     ]
 )
 
@@ -261,4 +274,6 @@ def test_any_ticket_is_an_order_or_a_refusal(ticket: object) -> None:
         answered = (refusal.status, refusal.body)
     else:
         assert spec.quantity > 0
+        found = _CORE.engine.what_if(spec)
+        assert found.error or found.after is not None
     assert answered is None or (answered[0] in (200, 400, 500) and answered[1])

@@ -98,8 +98,7 @@ def test_57_asking_waits_for_the_word(bed: MakeBed) -> None:
     made = bed(competing="ask")
     made.fault("compete", rematches=0)
     made.until_state("competing")
-    assert made.connection._loop is not None
-    made.connection._loop.loop.call_soon_threadsafe(made.session.take_over)
+    made.connection.take_over()
     made.back()
     assert made.count("/iserver/auth/ssodh/init") == 1
 

@@ -202,6 +202,7 @@ def test_80_giant_frame(bed: MakeBed) -> None:
     made.fault("frames", action="corrupt", corrupt="giant", topic="smd", size=50_000_000)
     _step(made)
     made.back()
+    assert made.connection.metrics().unreadable_frames == 1
     # The emulator, in this process too, makes the frame: one copy or two are its own.
     assert psutil.Process().memory_info().rss - before < 250_000_000
     made.moves()

@@ -120,6 +120,8 @@ def test_bars_stay_right(bench: Bench, tape: type[Tape], caplog: pytest.LogCaptu
     assert first.start_ns == last.start_ns < last.end_ns
     assert last.count > 250
     assert last.dropped == 0
+    counted = run.line.store.metrics()
+    assert (counted.ticks_conflated, counted.ticks_dropped, counted.slow_episodes) == (last.count, 0, 1)
     statuses = run.strategy.told("AAPL")
     assert statuses[statuses.index("LIVE") + 1 :] == ["DELAYED", "LIVE", "DISCONNECTED"]
     assert sum("ticks-conflated" in one.getMessage() for one in caplog.records) == 1
@@ -147,6 +149,8 @@ def test_ticks_are_merged(bench: Bench, tape: type[Tape]) -> None:
     rows = run.strategy.rows["AAPL"]
     trades = prices.frame().dropna(subset=["last"])
     (_, _), (_, last) = told(run)
+    statuses = run.strategy.told("AAPL")
+    assert statuses[statuses.index("LIVE") + 1 :] == ["DELAYED", "LIVE", "DISCONNECTED"]
     assert len(rows) < len(trades)
     assert last.count >= len(trades) - len(rows)
     assert sum(row[5] for row in rows) == trades["last_size"].sum()

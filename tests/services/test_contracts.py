@@ -226,8 +226,10 @@ def test_a_currency_without_a_spread_conid() -> None:
 
     with pytest.raises(ContractError, match="no spread conid for EUR"):
         combo_contract(parse_dataname("COMBO:L1,L2*-1"), [(leg(1), 1), (leg(2), -1)])
-    known = combo_contract(parse_dataname("5;;;1/1,2/-1"), [(leg(1), 1), (leg(2), -1)])
-    assert known.spread_id == 5
+    known = combo_contract(parse_dataname("5@DTB;;;1/1,2/-1"), [(leg(1), 1), (leg(2), -1)])
+    assert (known.spread_id, known.exchange) == (5, "DTB")
+    with pytest.raises(ContractError, match="no combo in EUR by itself"):
+        combo_contract(parse_dataname("5;;;1/1,2/-1"), [(leg(1), 1), (leg(2), -1)])
 
 
 @pytest.mark.parametrize(

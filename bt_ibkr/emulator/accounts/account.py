@@ -23,6 +23,8 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 ZERO = Decimal(0)
 #: Options on futures are not among them: their premium is paid when they are bought.
 _MARKED_TO_MARKET = frozenset({SecurityType.FUTURE, SecurityType.CFD})
+_NOT_PAID = _MARKED_TO_MARKET | {SecurityType.FOREX}
+_NOT_STOCK = _NOT_PAID | {SecurityType.OPTION, SecurityType.FUTURE_OPTION, SecurityType.CRYPTO}
 
 
 class AccountConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +118,18 @@ class Account:
                 self._add_cash(contract.symbol.partition(".")[0], side.sign * quantity)
         return holding.quantity
 
+    def restore(
+        self,
+        *,
+        cash: dict[str, Decimal],
+        commissions: dict[str, Decimal],
+        holdings: dict[int, Holding],
+    ) -> None:
+        """Take over the books of an account as it was."""
+        self._cash = cash
+        self.commissions = commissions
+        self._holdings = holdings
+
     def _add_cash(self, currency: str, amount: Decimal) -> None:
         self._cash[currency] = self._cash.get(currency, ZERO) + amount
 
@@ -199,11 +213,15 @@ class Account:
         return total
 
     def stock_value(self, currency: str | None = None) -> Decimal:
-        """Market value of what was paid for in full: neither pairs nor futures."""
+        """Market value of what was paid for in full: neither pairs nor futures, and no options or coins."""
+        return sum((self.value_of(kind, currency) for kind in SecurityType if kind not in _NOT_STOCK), ZERO)
+
+    def value_of(self, kind: SecurityType, currency: str | None = None) -> Decimal:
+        """Market value of the positions of a kind, in the base currency, or those of one currency."""
         total = ZERO
         for conid in self._holdings:
             contract = self._valuation.instrument(conid).contract
-            if contract.security_type in _MARKED_TO_MARKET or contract.security_type is SecurityType.FOREX:
+            if contract.security_type is not kind:
                 continue
             if currency in (None, "BASE"):
                 total += self.market_value(conid) * self._rate(contract.currency)
@@ -212,7 +230,7 @@ class Account:
         return total
 
     def _worth(self, currency: str) -> Decimal:
-        total = self.stock_value(currency)
+        total = sum((self.value_of(kind, currency) for kind in SecurityType if kind not in _NOT_PAID), ZERO)
         for conid, holding in self._holdings.items():
             contract = self._valuation.instrument(conid).contract
             if contract.currency == currency and contract.security_type in _MARKED_TO_MARKET:

@@ -43,6 +43,14 @@ class MarginFigures(msgspec.Struct, frozen=True, kw_only=True):
     initial: Decimal
     maintenance: Decimal
 
+    def plus(self, other: MarginFigures) -> MarginFigures:
+        """Those of two accounts together."""
+        return MarginFigures(
+            equity=self.equity + other.equity,
+            initial=self.initial + other.initial,
+            maintenance=self.maintenance + other.maintenance,
+        )
+
 
 def intended(order: EmulatedOrder) -> Intended:
     """What is left of a working order."""

@@ -29,11 +29,28 @@ _OPTIONS = frozenset({SecurityType.OPTION, SecurityType.FUTURE_OPTION, SecurityT
 _DAY_PRICES = ("open", "high", "low", "close", "prior_close")
 
 
+class Adjustment(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the market itself, which does not follow from the tape.
+
+    Attributes:
+        tape_events: After how many events of the tape.
+        ratio: Of a split: numerator and denominator.
+        symbol, new_conid: Of a change of name.
+    """
+
+    tape_events: int
+    conid: int
+    ratio: tuple[int, int] | None = None
+    symbol: str = ""
+    new_conid: int = 0
+
+
 class CorporateActions:
     """All that happened of it, and how to take back what the universe was told.
 
     Attributes:
         record: What happened, in order.
+        adjustments: What of it changed the market.
     """
 
     def __init__(self, core: Core) -> None:
@@ -41,6 +58,7 @@ class CorporateActions:
         self._former: list[Instrument] = []
         self._added: list[int] = []
         self.record: list[dict[str, Any]] = []
+        self.adjustments: list[Adjustment] = []
 
     # --- options -----------------------------------------------------------------------------------
 
@@ -99,8 +117,8 @@ class CorporateActions:
         return self._note(told)
 
     def _underlying(self, option: Instrument, conid: int | None) -> Instrument:
-        if conid is not None:
-            return self._instrument(conid)
+        if conid is not None or option.underlying_conid:
+            return self._instrument(conid if conid is not None else option.underlying_conid)
         found = [
             one
             for one in self._core.universe.by_symbol(option.contract.symbol)
@@ -127,6 +145,8 @@ class CorporateActions:
         instrument, ratio = self._instrument(conid), Fraction(numerator, denominator)
         ended = self._end_orders(conid, "The order was cancelled because of a corporate action.")
         self._adjust(conid, ratio, Fraction(repr(instrument.contract.tick_size)))
+        events = self._core.engine.tape_events
+        self.adjustments.append(Adjustment(tape_events=events, conid=conid, ratio=(numerator, denominator)))
         price = market_price(instrument, self._core.engine.quote(conid))
         paid: dict[str, str] = {}
         for name in self._core.engine.account_ids():
@@ -163,21 +183,43 @@ class CorporateActions:
         target = conid if new_conid is None else new_conid
         if target != conid and core.instrument(target) is not None:
             raise UsageError(f"Conid {target} is taken.", remedy="Choose another new_conid.")
-        contract = msgspec.structs.replace(
-            instrument.contract, symbol=symbol or instrument.contract.symbol, conid=target
-        )
+        name = symbol or instrument.contract.symbol
+        events = core.engine.tape_events
+        self.adjustments.append(Adjustment(tape_events=events, conid=conid, symbol=name, new_conid=target))
+        ended: list[int] = []
+        if target != conid:
+            ended = self._end_orders(conid, "The order was cancelled because of a corporate action.")
+        self._call(instrument, name, target)
+        told = {"kind": "rename", "conid": conid, "symbol": name, "orders": ended}
+        if target == conid:
+            return self._note(told)
+        self._move(conid, target)
+        return self._note(told | {"new_conid": target})
+
+    def _call(self, instrument: Instrument, symbol: str, target: int) -> None:
+        """Let the universe know the instrument by another name."""
+        universe, conid = self._core.universe, instrument.contract.conid
+        contract = msgspec.structs.replace(instrument.contract, symbol=symbol, conid=target)
         changed = msgspec.structs.replace(instrument, contract=contract)
         self._former.append(instrument)
         if target == conid:
-            core.universe.replace(changed)
-            return self._note({"kind": "rename", "conid": conid, "symbol": contract.symbol, "orders": []})
-        ended = self._end_orders(conid, "The order was cancelled because of a corporate action.")
-        core.universe.retire(conid)
-        core.universe.add(changed)
+            universe.replace(changed)
+            return
+        universe.retire(conid)
+        universe.add(changed)
         self._added.append(target)
-        self._move(conid, target)
-        told = {"kind": "rename", "conid": conid, "symbol": contract.symbol, "new_conid": target}
-        return self._note(told | {"orders": ended})
+
+    def replay(self, change: Adjustment) -> None:
+        """Change the market as it was changed before the emulator was started again; positions are as kept."""
+        instrument = self._instrument(change.conid)
+        self.adjustments.append(change)
+        if change.ratio is not None:
+            ratio = Fraction(*change.ratio)
+            self._adjust(change.conid, ratio, Fraction(repr(instrument.contract.tick_size)))
+            return
+        self._call(instrument, change.symbol, change.new_conid)
+        if change.new_conid != change.conid:
+            self._move(change.conid, change.new_conid)
 
     def _move(self, conid: int, target: int) -> None:
         """Positions, quote and tape go over to another conid."""
@@ -241,6 +283,7 @@ class CorporateActions:
         self._former.clear()
         self._added.clear()
         self.record.clear()
+        self.adjustments.clear()
 
 
 def _split_holding(books: Account, instrument: Instrument, ratio: Fraction, price: float | None) -> Decimal:

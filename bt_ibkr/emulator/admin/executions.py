@@ -35,6 +35,10 @@ def correct(
     former = next((one for one in exchange.executions if one.execution_id == execution_id), None)
     if former is None:
         raise UsageError(f"There is no execution {execution_id!r}.")
+    if former.envelope:
+        raise UsageError(
+            f"Execution {execution_id} tells of a combo as a whole.", remedy="Correct those of its legs."
+        )
     if any(one.corrects == execution_id for one in exchange.executions):
         raise UsageError(
             f"Execution {execution_id} has been corrected already.", remedy="Name the latest one."

@@ -150,13 +150,15 @@ def _overfill(core: Core, working: Working, quantity: Decimal, price: float) -> 
     """Book more than was ordered: the position follows, the order shows more filled than its size."""
     order, engine = working.order, core.engine
     value = exact(order.average_price) * order.filled + exact(price) * quantity
-    execution = engine.exchange.book(working, quantity, price, Decimal(0))
+    before = len(engine.exchange.executions)
+    engine.exchange.book(working, quantity, price, Decimal(0))
     order.filled += quantity
     order.average_price = float(value / order.filled)
     order.updated_ns = engine.now_ns
-    engine.tell_execution(execution, order)
+    for execution in engine.exchange.executions[before:]:
+        engine.tell_execution(execution, order)
+        engine.tell_account(execution.account)
     engine.tell_order(order)
-    engine.tell_account(order.spec.account)
 
 
 def crowd(core: Core, account: str, conid: int, count: int, final: Final, prefix: str) -> list[int]:

@@ -32,7 +32,7 @@ class Operations:
     def __init__(self, core: Core, drive: Drive) -> None:
         self._core = core
         self._drive = drive
-        self._seed = core.settings.seed
+        self._seed = core.engine.config.seed
         self._table: dict[str, tuple[Any, Callable[[Any], Answer | Awaitable[Answer]]]] = {
             "state": (args.Nothing, self._state),
             "clock": (args.Clock, self._clock),

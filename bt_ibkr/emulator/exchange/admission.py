@@ -32,6 +32,10 @@ class Charges:
         self._valuation = valuation
         self._traded: dict[str, Decimal] = {}
 
+    def note(self, account: str, quantity: Decimal) -> None:
+        """An account has traded so much before."""
+        self._traded[account] = self._traded.get(account, ZERO) + quantity
+
     def estimate(self, spec: OrderSpec, instrument: Instrument, price: Decimal | None) -> Decimal:
         """What the whole order would cost at that price."""
         if not instrument.contract.legs:

@@ -78,7 +78,7 @@ class Exchange:
         self._model = model
         self._regular_hours_enforced = regular_hours_enforced
         self._registry = Registry(seed)
-        charges = Charges(schedule, valuation)
+        self._charges = charges = Charges(schedule, valuation)
         self._admission = Admission(accounts, margin, valuation, charges)
         self._settlement = Settlement(accounts, charges, valuation, seed=seed, count=self._registry.count)
         self._appointments = Appointments(engine.schedule, self._close_conid, self._expire_day)
@@ -98,6 +98,40 @@ class Exchange:
     def orders(self, account: str | None = None) -> list[EmulatedOrder]:
         """All orders ever accepted, in order of arrival."""
         return [w.order for w in self._registry if account is None or concerns(w.order.spec, account)]
+
+    def __len__(self) -> int:
+        """How many orders there are."""
+        return len(self._registry)
+
+    def live_ids(self) -> list[int]:
+        """Orders that are not done."""
+        return list(self._registry.live)
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """How far everything has been counted, see ``restore``."""
+        return self._registry.numbers
+
+    def restore(
+        self,
+        orders: Sequence[Working],
+        executions: Sequence[EmulatedExecution],
+        numbers: tuple[int, int, int],
+    ) -> None:
+        """Take over orders and executions as they were; nobody is told, and nothing matches before it is due."""
+        self._registry.restore(orders, numbers)
+        self._settlement.executions.extend(executions)
+        for execution in executions:
+            if not execution.envelope and not execution.corrects:
+                self._charges.note(execution.account, execution.quantity)
+        for working in self._registry.live.values():
+            book = self._engine.book(working.order.spec.conid)
+            book.orders.append(working)
+            working.arrival = min(working.arrival, book.prints)
+            kept = working.expires_ns, working.opens_ns
+            self._appointments.make(working, self._engine.now_ns)
+            working.expires_ns, working.opens_ns = kept
+            self._slicing.resume(working, self._engine.now_ns)
 
     def working(self, order_id: int) -> Working | None:
         """An order with what matching knows of it, whatever has become of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bt_ibkr.emulator.exchange.book import Working
 from bt_ibkr.model.order import OrderStatus
@@ -57,6 +57,29 @@ class Registry:
         """Name of a group whose members cancel each other."""
         self._groups += 1
         return f"oco-{_FIRST_ORDER_ID % 1_000_000 + self._groups}"
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """How far ids, places and groups have been counted."""
+        return self._next_id, self._sequence, self._groups
+
+    def restore(self, orders: Iterable[Working], numbers: tuple[int, int, int]) -> None:
+        """Take in orders that were known before, in their order of arrival."""
+        self._next_id, self._sequence, self._groups = numbers
+        for working in orders:
+            order = working.order
+            self._orders[order.order_id] = working
+            if working.alive:
+                self.live[order.order_id] = working
+            if order.spec.client_order_id:
+                self._by_client_id[(order.spec.account, order.spec.client_order_id)] = order.order_id
+            if order.parent_id:
+                self._children.setdefault(order.parent_id, []).append(order.order_id)
+            if order.oca_group:
+                self._members.setdefault(order.oca_group, []).append(order.order_id)
+
+    def __len__(self) -> int:
+        return len(self._orders)
 
     def renumber(self, order_id: int) -> int:
         """Give an order another id, as a change of it may; executions so far keep the former one.

@@ -40,6 +40,19 @@ class Slicing:
             else:
                 self._schedule(at_ns, self._later(working, fraction))
 
+    def resume(self, working: Working, now_ns: int) -> None:
+        """Go on with an order that was worked before; what was due meanwhile is released."""
+        algorithm = working.order.spec.algorithm
+        if algorithm is None or working.released is None or working.participation is not None:
+            return
+        for at_ns, fraction in algorithms.plan(
+            algorithm, working.instrument, working.order.created_ns
+        ).slices:
+            if at_ns <= now_ns:
+                self._release(working, fraction)
+            else:
+                self._schedule(at_ns, self._later(working, fraction))
+
     def _later(self, working: Working, fraction: Decimal) -> Callable[[int], None]:
         def release(now_ns: int) -> None:
             if working.alive:

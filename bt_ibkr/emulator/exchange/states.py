@@ -10,7 +10,7 @@ _S = OrderStatus
 #: Where an order may go from each state. ``PendingCancel`` may go back: a cancellation can be refused, and an
 #: order can execute before its cancellation reaches the exchange.
 TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
-    _S.INACTIVE: frozenset({_S.PENDING_SUBMIT, _S.PRE_SUBMITTED, _S.CANCELLED, _S.FAILED}),
+    _S.INACTIVE: frozenset({_S.PENDING_SUBMIT, _S.PRE_SUBMITTED, _S.PENDING_CANCEL, _S.CANCELLED, _S.FAILED}),
     _S.PENDING_SUBMIT: frozenset(
         {_S.PRE_SUBMITTED, _S.SUBMITTED, _S.INACTIVE, _S.PENDING_CANCEL, _S.CANCELLED, _S.FAILED}
     ),

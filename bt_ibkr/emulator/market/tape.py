@@ -66,7 +66,7 @@ class Tape:
         prior_bars: Mapping[int, Sequence[Bar]] | None = None,
     ) -> None:
         if not len(times):
-            raise UsageError("A market needs at least one event.")
+            raise UsageError("A market needs at least one event.", remedy="Name a file with rows.")
         self._times = times
         self._conid_column = conids
         self._values = {name: values[name] for name in VALUE_COLUMNS}
@@ -174,7 +174,9 @@ def load_ticks(path: Path | str, instrument: Instrument) -> Tape:
     if "contract" in names:
         table = _rows_of_contract(table, file, instrument)
     if not table.num_rows:
-        raise MarketFileError(f"{file} holds no rows for {instrument.contract.describe()}.")
+        raise MarketFileError(
+            f"{file} holds no rows for {instrument.contract.describe()}.", remedy="Name a file that does."
+        )
     times = _times(table, file)
     if {"open", "high", "low", "close"} <= names:
         return _prints_of_bars(table, file, times, instrument)
@@ -226,7 +228,9 @@ def _times(table: Any, path: Path) -> Ints:
             remedy="Store ts as a timestamp with the time zone UTC.",
         )
     if column.null_count:
-        raise MarketFileError(f"{path}, column ts: holds empty times.")
+        raise MarketFileError(
+            f"{path}, column ts: holds empty times.", remedy="Leave rows without a time out."
+        )
     whole = column.cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
     times = np.ascontiguousarray(whole.to_numpy(), dtype=np.int64)
     backwards = np.flatnonzero(np.diff(times) < 0)
@@ -243,10 +247,15 @@ def _floats(table: Any, path: Path, name: str) -> Floats:
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise MarketFileError(f"{path}, column {name}: {column.type} is not a number.")
+        raise MarketFileError(
+            f"{path}, column {name}: {column.type} is not a number.", remedy="Store it as a float."
+        )
     values = np.array(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
     if np.isinf(values).any() or (values < 0).any():
-        raise MarketFileError(f"{path}, column {name}: holds values that are negative or infinite.")
+        raise MarketFileError(
+            f"{path}, column {name}: holds values that are negative or infinite.",
+            remedy="Leave those rows out; a null leaves a value as it was.",
+        )
     return values
 
 

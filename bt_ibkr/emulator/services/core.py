@@ -13,6 +13,7 @@ from bt_ibkr.emulator.faults.registry import Faults
 from bt_ibkr.emulator.oracle import Oracle
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.marketdata.state import SnapshotStreams
+from bt_ibkr.emulator.services.orders.prompts import Prompts
 from bt_ibkr.emulator.services.orders.state import OrdersState
 from bt_ibkr.emulator.services.pacing import Pacing
 from bt_ibkr.emulator.services.session.state import SessionState, Tier
@@ -22,6 +23,7 @@ from bt_ibkr.emulator.types import Instrument
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.engine import Engine
+    from bt_ibkr.emulator.persistence.keeper import Keeper
     from bt_ibkr.emulator.universe import Universe
 
 
@@ -53,9 +55,12 @@ class Core:
             strict=settings.strict_pacing,
             penalty_s=settings.penalty_s,
         )
+        #: Keeps all of this in a file, if the settings want it.
+        self.keeper: Keeper | None = None
         self.faults = Faults(self, settings.seed)
         self.snapshots = SnapshotStreams()
         self.orders = OrdersState(settings.seed)
+        self.prompts = Prompts()
         #: Conids that ``secdef/search`` found: ``secdef/info`` and ``strikes`` want that first.
         self.searched: set[int] = set()
         self._server_id = 20_000_000 + settings.seed % 1000
@@ -123,11 +128,19 @@ class Core:
     def reset(self, seed: int) -> None:
         """The engine began anew: forget orders and streams, keep the session and the sockets."""
         self.orders = OrdersState(seed)
+        self.prompts = Prompts()
         self.faults.reseed(seed)
         self.faults.listings.forget()
         self.oracle.forget()
+        if self.keeper is not None:
+            self.keeper.forget()
         self.hub.reset()
         self._calendar.arm()
+
+    def save(self) -> None:
+        """Keep what has changed, before anybody is told."""
+        if self.keeper is not None:
+            self.keeper.save()
 
     def next_server_id(self) -> str:
         """Id of a history answer."""

@@ -53,6 +53,18 @@ def volume(value: float) -> str:
     return plain(value)
 
 
+def short(value: float) -> str:
+    """An amount cut to one digit behind the point of thousands or millions: ``2.4K``.
+
+    >>> short(2499.99), short(500.0), short(1_250_000.0)
+    ('2.4K', '500', '1.2M')
+    """
+    for limit, letter in ((1e6, "M"), (1e3, "K")):
+        if value >= limit:
+            return f"{int(value * 10 / limit) / 10:.1f}{letter}"
+    return plain(round(value, 2))
+
+
 def money(value: float) -> str:
     """Rounded to whole units with commas: ``994,831``."""
     return f"{value:,.0f}" if round(value) else "0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bt_ibkr.emulator.services.call import Needs
@@ -105,7 +106,8 @@ class Hub:
         connection.send({"topic": "system", "hb": self._core.wall_ms()})
 
     def flush(self) -> None:
-        """Hand all queued frames to the sockets."""
+        """Hand all queued frames to the sockets; what they tell is kept before."""
+        self._core.save()
         self._flush_planned = False
         for connection in self.connections:
             connection.flush()
@@ -121,6 +123,8 @@ class Hub:
         self._marketdata.on_quote(quote.conid, quote, event.time_ns)
 
     def on_order(self, order: EmulatedOrder) -> None:
+        if self._core.keeper is not None:
+            self._core.keeper.changed(order)
         self._orders.on_order(order)
 
     def on_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None:
@@ -164,6 +168,10 @@ class Hub:
         """Open streams tell field 6509 anew where it changed."""
         self._marketdata.quality_changed()
 
+    def know(self, order_ids: Iterable[int]) -> None:
+        """Orders that were told of before the server was started again."""
+        self._orders.know(order_ids)
+
     def reset(self) -> None:
         """The market began anew: subscriptions stay, what was told of orders is forgotten."""
         self._orders.forget()
@@ -183,6 +191,12 @@ class Hub:
         for connection in self.connections:
             notice = {"id": "118", "text": text, "title": None, "url": None}
             connection.send({"topic": "ntf", "args": [notice]})
+
+    def prompt(self, body: dict[str, object]) -> None:
+        """A prompt about an order to every client."""
+        for connection in self.connections:
+            if connection.ready:
+                connection.send({"topic": "ntf", "args": [body]})
 
     def bulletin(self, text: str) -> None:
         """A bulletin to every client; ``args`` is an array and the id a number, as recorded."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bt_ibkr.clock import NS_PER_MS, NS_PER_S
+from bt_ibkr.emulator.combos import parse_spread
 from bt_ibkr.emulator.services.marketdata import fields
 from bt_ibkr.emulator.stream.connection import Connection
 from bt_ibkr.emulator.types import Instrument, QuoteState
+from bt_ibkr.errors import UsageError
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -64,7 +66,7 @@ class Subscription:
         self._frame: dict[str, Any] = {
             "server_id": connection.server_id,
             "conidEx": target,
-            "conid": instrument.contract.conid,
+            "conid": 0 if instrument.contract.legs else instrument.contract.conid,
             "_updated": 0,
             "6119": connection.server_id,
             "topic": f"smd+{target}",
@@ -141,7 +143,7 @@ class MarketDataStreams:
 
     def subscribe(self, connection: Connection, target: str, arguments: dict[str, Any]) -> None:
         """Begin or renew; an instrument that does not exist is not answered."""
-        conid = _conid(target)
+        conid = _conid(self._core, target)
         instrument = self._core.instrument(conid) if conid is not None else None
         if conid is None or instrument is None or not self._core.faults.market.entitled(conid):
             return
@@ -156,10 +158,11 @@ class MarketDataStreams:
             one for one in found.subscriptions if one.connection is not connection or one.target != target
         ]
         found.subscriptions.append(subscription)
+        self._core.engine.book(conid)  # options and combos come into the market when they are asked for
         subscription.start(self._core.engine.quote(conid), now_ns)
 
     def unsubscribe(self, connection: Connection, target: str) -> None:
-        conid = _conid(target)
+        conid = _conid(self._core, target)
         if conid is not None:
             self._drop(conid, lambda one: one.connection is connection and one.target == target)
 
@@ -238,6 +241,13 @@ class MarketDataStreams:
         return dropped
 
 
-def _conid(target: str) -> int | None:
+def _conid(core: Core, target: str) -> int | None:
+    """The key of what a topic names: a conid, one on an exchange, or a combo, whose spread conid is 0 here."""
+    if ";" in target:
+        spread = parse_spread(target)
+        try:
+            return None if spread is None else core.universe.combo(spread.legs).contract.conid
+        except UsageError:
+            return None
     text = target.partition("@")[0]
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

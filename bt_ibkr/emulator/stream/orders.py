@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bt_ibkr.emulator.services.orders import rows
@@ -41,6 +42,10 @@ class OrderStreams:
     def clear(self) -> None:
         self._told.clear()
         self._filters.clear()
+
+    def know(self, order_ids: Iterable[int]) -> None:
+        """These orders are not new."""
+        self._known.update(order_ids)
 
     def forget(self) -> None:
         """All orders are gone: the emulator was reset."""

@@ -45,8 +45,12 @@ def oauth_params(consumer_key: str, method: str, now_s: int, **more: str) -> dic
     }
 
 
-class _Keys:
-    """What the settings name, read once."""
+class Keys:
+    """What the settings name, read once.
+
+    Raises:
+        UsageError: Something is not there, is no such key, or does not fit the rest.
+    """
 
     def __init__(self, login: OAuth1Login) -> None:
         self.token = read_secret(login.access_token, "The access token")
@@ -86,7 +90,7 @@ class OAuth1Authenticator:
         self._login = login
         self._exchange = exchange
         self._realm = realm_of(login.consumer_key, login.realm)
-        self._keys: _Keys | None = None
+        self._keys: Keys | None = None
         self._live: _LiveSession | None = None
         self._refused = False
 
@@ -114,7 +118,7 @@ class OAuth1Authenticator:
     async def _agree(self, client: aiohttp.ClientSession) -> None:
         if self._keys is None or self._refused:
             # Refused: the user may have stored new ones.
-            self._keys = _Keys(self._login)
+            self._keys = Keys(self._login)
         keys = self._keys
         url = f"{self._exchange.base_url}/oauth/live_session_token"
         private = secrets.randbits(_PRIVATE_BITS) | 1 << (_PRIVATE_BITS - 1)

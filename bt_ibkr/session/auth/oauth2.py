@@ -97,7 +97,7 @@ class OAuth2Authenticator:
 
     async def _open(self, client: aiohttp.ClientSession) -> None:
         if self._key is None or self._refused:
-            self._key = _checked(read_private_key(self._login.private_key, "The private key"), self._login)
+            self._key = read_client_key(self._login)
         access = await self._access_token(client)
         session = await self._sso_session(client, access)
         await self._validate(client, session)
@@ -189,6 +189,15 @@ def _end(now_s: int, lasts_s: float) -> int:
     return now_s * NS_PER_S + int(lasts_s * NS_PER_S)
 
 
+def read_client_key(login: OAuth2Login) -> PrivateKey:
+    """The key that the settings name.
+
+    Raises:
+        UsageError: It is not there, or does not fit the algorithm.
+    """
+    return _checked(read_private_key(login.private_key, "The private key"), login)
+
+
 def _checked(key: PrivateKey, login: OAuth2Login) -> PrivateKey:
     """The key, if it fits the algorithm."""
     if login.algorithm == "ES256":
@@ -198,7 +207,10 @@ def _checked(key: PrivateKey, login: OAuth2Login) -> PrivateKey:
                 remedy="Make one: openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
             )
     elif not isinstance(key, RSAPrivateKey):
-        raise UsageError(f"{login.algorithm} needs an RSA key; {login.private_key!r} holds another.")
+        raise UsageError(
+            f"{login.algorithm} needs an RSA key; {login.private_key!r} holds another.",
+            remedy=f"Make one: openssl genrsa -out private.pem {_RSA_BITS}; or set the algorithm to ES256.",
+        )
     elif key.key_size < _RSA_BITS:
         raise UsageError(
             f"The RSA key in {login.private_key!r} has {key.key_size} bits; IBKR wants {_RSA_BITS} or more.",
@@ -224,7 +236,10 @@ def _own_address(url: str) -> str:
             own = str(probe.getsockname()[0])
             there = str(address[0])
     except OSError as problem:
-        raise UnreachableError(f"There is no way to {parts.hostname} ({problem.strerror}).") from None
+        raise UnreachableError(
+            f"There is no way to {parts.hostname} ({problem.strerror}).",
+            remedy="Look at this machine's network and name service.",
+        ) from None
     if not ipaddress.ip_address(own).is_global and not ipaddress.ip_address(there).is_loopback:
         raise UsageError(
             f"OAuth2Login: this machine's own address {own} is not the public one that IBKR sees.",

@@ -92,7 +92,10 @@ def shared_secret(prime: int, response: str, private: int) -> bytes:
     except ValueError:
         theirs = 0
     if not 1 < theirs < prime - 1:
-        raise AuthenticationError("The server's Diffie-Hellman response cannot be used.")
+        raise AuthenticationError(
+            "The server's Diffie-Hellman response cannot be used.",
+            remedy="The parameters are not those that were registered, or somebody sits in between.",
+        )
     return big_integer(pow(theirs, private, prime))
 
 

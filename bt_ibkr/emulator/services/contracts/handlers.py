@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
+from bt_ibkr.emulator.chains import month_of
+from bt_ibkr.emulator.exchange.algorithms import offered
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call
 from bt_ibkr.emulator.services.contracts import bodies, schedule
+from bt_ibkr.emulator.services.marketdata.fields import mark_price
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.errors import UsageError
 from bt_ibkr.model.contract import SecurityType
@@ -84,11 +88,17 @@ async def search(core: Core, call: Call) -> object:
     by_name = str(given.get("name", "")).lower() == "true"
     wanted = str(given.get("secType") or "").upper()
     listed = _by_name(core, symbol) if by_name else _by_symbol(core, symbol)
-    matching = [one for one in listed if wanted in ("", one.contract.security_type.value)]
+    matching = [one for one in listed if wanted in ("", *_kinds(core, one))]
     if not matching:
         return {"error": "No symbol found"}
     core.searched.update(one.contract.conid for one in matching)
-    return [bodies.found(one) for one in matching]
+    return [bodies.found(core, one) for one in matching]
+
+
+def _kinds(core: Core, one: Instrument) -> tuple[str, ...]:
+    """What an instrument is found as: itself, or what its options are called."""
+    kind = core.universe.chains.security_type(one)
+    return (one.contract.security_type.value, *(() if kind is None else (kind.value,)))
 
 
 def _by_symbol(core: Core, symbol: str) -> list[Instrument]:
@@ -107,21 +117,59 @@ def _by_name(core: Core, name: str) -> list[Instrument]:
 
 
 async def info(core: Core, call: Call) -> object:
-    """``secdef/info``: a contract, or the futures of a month."""
+    """``secdef/info``: a contract, or the options of a month at a strike (and of one ``right`` if that is said).
+
+    What they are on must have been searched before.
+    """
     conid = call.integer("conid", call.query.get("conid"))
     sec_type = (call.query.get("sectype") or call.query.get("secType") or "").upper()
-    if conid not in core.searched and core.instrument(conid) is not None:
+    one = core.instrument(conid) if conid > 0 else None
+    known = {conid, 0 if one is None else one.underlying_conid}
+    if one is not None and not known & core.searched:
         raise errors.bad_request("no contracts retrieved: query /iserver/secdef/search first")
-    one = core.instrument(conid)
+    kind = None if one is None else core.universe.chains.security_type(one)
+    if one is not None and kind is not None and sec_type == kind.value:
+        return [bodies.details(option) for option in _options(core, call, one)]
     if one is None or sec_type not in ("", one.contract.security_type.value):
         raise errors.bad_request("no contracts retrieved")
     return [bodies.details(one)]
 
 
+def _options(core: Core, call: Call, one: Instrument) -> list[Instrument]:
+    expiry = _expiry(core, call, one)
+    try:
+        strike = float(call.query["strike"])
+    except (KeyError, ValueError):
+        raise errors.bad_request("strike is required") from None
+    right = call.query.get("right", "").upper()[:1]
+    chains = core.universe.chains
+    found = [] if expiry is None else [chains.option(one, expiry, strike, r) for r in (right or "CP")]
+    options = [option for option in found if option is not None]
+    if not options:
+        raise errors.bad_request("no contracts retrieved")
+    return options
+
+
+def _expiry(core: Core, call: Call, one: Instrument) -> date | None:
+    """The last day of the options of the month asked for, if it is listed."""
+    month = month_of(call.query.get("month", ""))
+    listed = core.universe.chains.expiries(one, bodies.today(core, one))
+    return next((day for day in listed if (day.year, day.month) == month), None)
+
+
 async def strikes(core: Core, call: Call) -> object:
-    """No instrument of the universe has options."""
-    call.integer("conid", call.query.get("conid"))
-    return {"call": [], "put": []}
+    """Strikes of the options of a month; none before the underlying was searched."""
+    one = core.instrument(call.integer("conid", call.query.get("conid")))
+    kind = None if one is None else core.universe.chains.security_type(one)
+    asked = (call.query.get("sectype") or call.query.get("secType") or "").upper()
+    if one is None or kind is None or asked != kind.value or one.contract.conid not in core.searched:
+        return {"call": [], "put": []}
+    if _expiry(core, call, one) is None:
+        return {"call": [], "put": []}
+    quote = core.engine.quote(one.contract.conid)
+    price = (None if quote is None else mark_price(quote)) or one.reference_price
+    listed = core.universe.chains.strikes(price)
+    return {"call": listed, "put": listed}
 
 
 def _instrument(core: Core, conid: int) -> Instrument:
@@ -145,9 +193,21 @@ async def rules(core: Core, call: Call) -> object:
 
 
 async def algos(core: Core, call: Call) -> object:
-    """The emulated exchange executes no algorithms."""
-    _instrument(core, call.integer("conid", call.path["conid"]))
-    return {"algos": []}
+    """IBKR's algorithms for an instrument; ``algos`` names up to 8 of them, separated by semicolons.
+
+    IBKR's specification leaves parameters out unless they are asked for; the recorded answer has them.
+    """
+    one = _instrument(core, call.integer("conid", call.path["conid"]))
+    wanted = {name for name in call.query.get("algos", "").split(";") if name}
+    described = call.query.get("addDescription") == "1"
+    parameters = call.query.get("addParams", "1") == "1"
+    return {
+        "algos": [
+            bodies.algorithm(definition, described=described, parameters=parameters)
+            for definition in offered(one)
+            if not wanted or definition.id in wanted
+        ]
+    }
 
 
 async def currency_pairs(core: Core, call: Call) -> object:

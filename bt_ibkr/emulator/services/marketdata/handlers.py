@@ -41,6 +41,7 @@ def _row(core: Core, call: Call, conid_ex: str, tags: tuple[str, ...]) -> dict[s
     open_before = core.snapshots.ask(conid, tags)
     if not open_before:
         return row
+    core.engine.book(conid)  # an option comes into the market when it is asked for
     quote = core.engine.quote(conid)
     row |= {"6509": core.faults.market.quality(conid), "6119": "q0", "server_id": "q0"}
     if quote is None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from bt_ibkr.emulator.exchange.exchange import concerns
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call
-from bt_ibkr.emulator.services.orders import questions, rows, tickets
+from bt_ibkr.emulator.services.orders import groups, questions, rows, tickets
+from bt_ibkr.emulator.services.orders.addressing import on_futures
 from bt_ibkr.emulator.services.orders.recent import recent_executions
 from bt_ibkr.emulator.services.orders.state import Submission
+from bt_ibkr.emulator.services.orders.ticket_form import business
 from bt_ibkr.emulator.types import EmulatedOrder, OrderSpec, Placed
 from bt_ibkr.model.order import DONE
 
@@ -21,11 +24,11 @@ MAX_ROWS = 1000
 
 async def place(core: Core, call: Call) -> object:
     """One order, a bracket or a group; answered by ids, by a question or by a refusal."""
-    account = core.account(call.path["account"])
+    account = groups.account_or_group(core, call.path["account"])
     specs = _specs(core, account, call)
     for spec in specs:
         if spec.client_order_id in core.orders.client_ids:
-            raise tickets.business(
+            raise business(
                 f"Order couldn't be submitted: Local order ID={spec.client_order_id} is already registered."
             )
     asked = core.faults.submissions.questions(questions.for_orders(core, specs), modify=False)
@@ -42,15 +45,15 @@ def _specs(core: Core, account: str, call: Call) -> tuple[OrderSpec, ...]:
         key=lambda spec: spec.parent_client_id is not None,
     )
     if any(spec.account != specs[0].account for spec in specs):
-        raise tickets.business("All orders of one request must be of the same account")
+        raise business("All orders of one request must be of the same account")
     own = {spec.client_order_id for spec in specs}
     for spec in specs:
         parent = spec.parent_client_id
         if parent is not None and parent not in own and parent not in core.orders.client_ids:
-            raise tickets.business(f"Invalid order: parent order {parent} not found")
+            raise business(f"Invalid order: parent order {parent} not found")
     related = all(s.one_cancels_all for s in specs) or sum(s.parent_client_id is None for s in specs) <= 1
     if not related:
-        raise tickets.business("Only orders of one bracket or of a single group may share a request")
+        raise business("Only orders of one bracket or of a single group may share a request")
     return tuple(specs)
 
 
@@ -70,6 +73,7 @@ def _ask_or_submit(core: Core, submission: Submission) -> object:
         return half
     placed = core.engine.place(list(submission.specs))
     core.orders.register(placed)
+    core.prompts.ask(core, placed)
     # Children come before their parent, as recorded: clients must not go by the index.
     return _answer(faults.arranged(placed))
 
@@ -120,10 +124,10 @@ def _confirm(core: Core, submission: Submission, confirmed: object) -> object:
 
 async def modify(core: Core, call: Call) -> object:
     """Replace an order by the complete one of the body."""
-    account = core.account(call.path["account"])
+    account = groups.account_or_group(core, call.path["account"])
     order = _order(core, call)
     if order is None or order.spec.account != account:
-        raise tickets.business(f"OrderID {call.path['order']} doesn't exist")
+        raise business(f"OrderID {call.path['order']} doesn't exist")
     if order.status in DONE:
         raise errors.error(400, "Order is inactive")
     spec = tickets.parse(core, account, call.json())
@@ -135,7 +139,7 @@ async def modify(core: Core, call: Call) -> object:
 
 async def cancel(core: Core, call: Call) -> object:
     """Ask for the end of one order, or of all with id -1."""
-    account = core.account(call.path["account"])
+    account = groups.account_or_group(core, call.path["account"])
     order_id = call.integer("orderId", call.path["order"])
     if order_id == -1:
         for order in list(core.engine.orders(account)):
@@ -147,10 +151,20 @@ async def cancel(core: Core, call: Call) -> object:
             raise errors.error(400, f"OrderID {order_id} doesn't exist")
         if found.status in DONE:
             raise errors.error(400, "Order is inactive")
+        _check_operator(core, call, found)
         problem = core.engine.cancel(order_id)
         if problem is not None:
             raise errors.error(400, problem)
     return {"msg": "Request was submitted", "order_id": order_id, "conid": -1, "account": None}
+
+
+def _check_operator(core: Core, call: Call, order: EmulatedOrder) -> None:
+    """Who cancels an order on futures says so in the query (wire facts, section 7.5)."""
+    instrument = core.instrument(order.spec.conid)
+    if instrument is not None and on_futures(core, instrument):
+        for name in ("manualIndicator", "extOperator"):
+            if not call.query.get(name):
+                raise errors.bad_request(f"{name} is required for orders on futures and futures options")
 
 
 async def live_orders(core: Core, call: Call) -> object:
@@ -167,7 +181,7 @@ async def live_orders(core: Core, call: Call) -> object:
         return {"orders": [], "snapshot": False}
     account = core.account(call.query.get("accountId") or core.session.selected)
     wanted = filters - {"sort_by_time"}
-    orders = core.engine.orders(account)
+    orders = core.engine.orders(groups.visible(core, account))
     listed = [rows.live_row(core, order) for order in (orders if wanted else orders[-MAX_ROWS:])]
     if wanted:
         listed = [row for row in listed if _snake(str(row["status"])) in wanted]
@@ -184,11 +198,16 @@ def _snake(status: str) -> str:
 async def status(core: Core, call: Call) -> object:
     """One order of the selected account; 503 for any other, after a while."""
     order = _order(core, call)
-    other = order is None or order.spec.account != core.session.selected
+    other = order is None or not _sees(core, order)
     if order is None or other or core.faults.listings.status_fails(order):
         await asyncio.sleep(core.settings.status_delay_s)
         raise errors.error(503, f"Order {call.path['order']} is not found", with_code=True)
     return rows.status_body(core, order)
+
+
+def _sees(core: Core, order: EmulatedOrder) -> bool:
+    account = groups.visible(core, core.session.selected)
+    return account is None or concerns(order.spec, account)
 
 
 def _order(core: Core, call: Call) -> EmulatedOrder | None:
@@ -203,5 +222,5 @@ async def trades(core: Core, call: Call) -> object:
         core.orders.primed_trades = True
         return []
     listings = core.faults.listings
-    told = listings.trades(recent_executions(core, account, days))
+    told = listings.trades(recent_executions(core, groups.visible(core, account), days))
     return [rows.trade_row(core, one, commission=listings.priced(one)) for one in told]

@@ -9,6 +9,7 @@ import msgspec
 from bt_ibkr.emulator.services import format as text
 from bt_ibkr.emulator.services.marketdata.fields import mark_price
 from bt_ibkr.emulator.types import OrderSpec
+from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.order import OrderType, Side
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _for_order(core: Core, spec: OrderSpec) -> list[Question]:
                 f"{text.plain(limits.size)}.\n{_SURE}",
             )
         )
-    value = float(spec.quantity) * (price or market or 0.0) * contract.multiplier
+    value = float(spec.quantity) * abs(price or market or 0.0) * contract.multiplier
     if limits.value and value > limits.value:
         asked.append(
             Question(
@@ -101,8 +102,44 @@ def _for_order(core: Core, spec: OrderSpec) -> list[Question]:
                 f"{text.money(limits.value)} {contract.currency}.\n{_SURE}",
             )
         )
+    asked += _kinds(spec)
     if core.settings.questions == "all":
         asked += _risks(spec)
+        if spec.order_type is OrderType.MARKET and contract.security_type is SecurityType.CRYPTO:
+            asked.append(Question(message_id="o10288", message=f"<h4>Market Order Confirmation</h4>{_SURE}"))
+    return asked
+
+
+def _kinds(spec: OrderSpec) -> list[Question]:
+    """What is asked of orders for an amount of cash and of orders for groups (recorded ids; the words of o10164
+    and o10223 as IBKR lists them)."""
+    asked: list[Question] = []
+    if spec.cash_quantity is not None or spec.currency_conversion:
+        asked.append(
+            Question(
+                message_id="o10164",
+                message="Traders are responsible for understanding cash quantity details, which are provided on "
+                "a best efforts basis only.",
+            )
+        )
+    if spec.cash_quantity is not None and not spec.currency_conversion:
+        asked.append(
+            Question(
+                message_id="o10223",
+                message="<h4>Cash Quantity Order Confirmation</h4>Orders that express size using a monetary "
+                "value (cash quantity) are provided on a non-guaranteed basis. The system simulates the order "
+                "by cancelling it once the specified amount is spent (for buy orders) or collected (for sell "
+                "orders).",
+            )
+        )
+    if spec.allocation:
+        asked.append(
+            Question(
+                message_id="p6",
+                message="This order will be distributed over multiple accounts. We strongly suggest you "
+                "familiarize yourself with our allocation facilities before submitting orders.",
+            )
+        )
     return asked
 
 
@@ -138,4 +175,4 @@ def _risks(spec: OrderSpec) -> list[Question]:
 
 def _through(side: Side, price: float, market: float) -> float:
     """How far the limit is on the paying side of the market, as a fraction of the market's price."""
-    return (price - market) / market * side.sign
+    return (price - market) / abs(market) * side.sign

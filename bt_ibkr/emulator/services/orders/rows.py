@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
+from bt_ibkr.emulator.chains import month_word
+from bt_ibkr.emulator.combos import conidex, wire_conid
 from bt_ibkr.emulator.services import format as text
 from bt_ibkr.emulator.types import EmulatedExecution, EmulatedOrder, Instrument
+from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.order import DONE, OrderStatus, OrderType, Side, TimeInForce
 
 if TYPE_CHECKING:
@@ -77,12 +81,12 @@ def live_row(core: Core, order: EmulatedOrder, status: OrderStatus | None = None
     shown, original = _TYPE_WORDS[spec.order_type]
     row: Row = {
         "acct": spec.account,
-        "conidex": str(spec.conid),
-        "conid": spec.conid,
+        "conidex": conidex(instrument, spec.exchange),
+        "conid": wire_conid(instrument),
         "account": spec.account,
         "orderId": order.order_id,
         "cashCcy": contract.currency,
-        "sizeAndFills": sizes(order),
+        "sizeAndFills": sizes(order, contract.currency),
         "orderDesc": describe(order, instrument, with_symbol=True),
         "description1": contract.symbol,
         "ticker": contract.symbol,
@@ -107,6 +111,13 @@ def live_row(core: Core, order: EmulatedOrder, status: OrderStatus | None = None
         "lastExecutionTime_r": text.whole_second_ms(order.updated_ns),
         "side": spec.side.value,
     }
+    row |= _description(instrument, "description2")
+    if spec.cash_quantity is not None:
+        # IBKR's sample of such an order: the money, not the units, is what is filled of it
+        spent, total = _cash(order)
+        row |= {"totalCashSize": total, "filledQuantity": spent, "remainingQuantity": max(total - spent, 0.0)}
+        if order.status is OrderStatus.FILLED:
+            row["remainingQuantity"] = 0.0
     if order.filled:
         row["avgPrice"] = exact(order.average_price, digits)
     if spec.client_order_id:
@@ -135,8 +146,8 @@ def status_body(core: Core, order: EmulatedOrder) -> Row:
         "request_id": str(order.order_id),
         "server_id": "1",
         "order_id": order.order_id,
-        "conidex": str(spec.conid),
-        "conid": spec.conid,
+        "conidex": conidex(instrument, spec.exchange),
+        "conid": wire_conid(instrument),
         "symbol": contract.symbol,
         "side": spec.side.value[0],
         "contract_description_1": contract.symbol,
@@ -169,7 +180,7 @@ def status_body(core: Core, order: EmulatedOrder) -> Row:
         "alert_active": 1,
         "child_order_type": "3" if order.parent_id else "0",
         "order_clearing_account": spec.account,
-        "size_and_fills": sizes(order),
+        "size_and_fills": sizes(order, contract.currency),
         "exit_strategy_display_price": exact(order.average_price, digits) if order.filled else "",
         "exit_strategy_chart_description": _chart_description(order, digits),
         "average_price": exact(order.average_price, digits) if order.filled else "",
@@ -177,6 +188,9 @@ def status_body(core: Core, order: EmulatedOrder) -> Row:
         "allowed_duplicate_opposite": True,
         "order_time": text.short_stamp(order.created_ns),
     }
+    body |= _description(instrument, "contract_description_2")
+    if spec.cash_quantity is not None:
+        body["total_cash_size"] = text.pointed(spec.cash_quantity)
     if order.stop_price is not None:
         body["stop_price"] = exact(order.stop_price, digits)
     if spec.client_order_id:
@@ -216,8 +230,8 @@ def trade_row(core: Core, execution: EmulatedExecution, *, commission: bool = Tr
         "contract_description_1": contract.symbol,
         "sec_type": contract.security_type.value,
         "listing_exchange": contract.listing_exchange or contract.exchange,
-        "conid": execution.conid,
-        "conidEx": str(execution.conid),
+        "conid": wire_conid(instrument),
+        "conidEx": conidex(instrument),
         "position": text.plain(execution.position_after),
         "clearing_id": "IB",
         "clearing_name": "IB",
@@ -225,9 +239,10 @@ def trade_row(core: Core, execution: EmulatedExecution, *, commission: bool = Tr
         "is_event_trading": "0",
         "order_id": execution.order_id,
     }
+    row |= _description(instrument, "contract_description_2")
     if execution.client_order_id:
         row["order_ref"] = execution.client_order_id
-    if commission:
+    if commission and not execution.envelope:
         row["commission"] = repr(float(execution.commission))
     return row
 
@@ -251,8 +266,36 @@ def acknowledgement(order: EmulatedOrder, status: OrderStatus | None = None) -> 
     return row
 
 
-def sizes(order: EmulatedOrder) -> str:
-    """Filled and remaining, ``100/622``; filled alone once nothing remains."""
+def _cash(order: EmulatedOrder) -> tuple[float, float]:
+    """Spent or collected so far, and altogether, of an order for an amount of cash."""
+    spent = round(float(order.filled) * order.average_price, 2)
+    return spent, float(order.spec.cash_quantity or 0)
+
+
+def _description(instrument: Instrument, key: str) -> Row:
+    """What tells an option from others of its underlying; no key for anything else.
+
+    Recorded of an option on a future: ``(EX2) OCT23 4300 Put Fut. Option``; the class is the symbol here.
+    """
+    contract = instrument.contract
+    if contract.strike is None or not contract.last_trade_date:
+        return {}
+    what = f"{month_word(date.fromisoformat(contract.last_trade_date))} {text.plain(contract.strike)} "
+    what += "Call" if contract.right == "C" else "Put"
+    on_future = contract.security_type is SecurityType.FUTURE_OPTION
+    return {key: f"({contract.symbol}) {what} Fut. Option" if on_future else what}
+
+
+def sizes(order: EmulatedOrder, currency: str = "") -> str:
+    """Filled and remaining, ``100/622``; filled alone once nothing remains.
+
+    Of an order for an amount of cash with the currency, ``2.4K CAD`` (IBKR's sample; figures are cut).
+    """
+    if order.spec.cash_quantity is not None:
+        spent, total = _cash(order)
+        if order.status is OrderStatus.FILLED:
+            return f"{text.short(spent)} {currency}"
+        return f"{text.short(spent)}/{text.short(total - spent)} {currency}"
     if not order.remaining:
         return text.plain(order.filled)
     return f"{text.plain(order.filled)}/{text.plain(order.remaining)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import msgspec
 
@@ -34,6 +35,7 @@ class OrdersState:
     """
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._random = random.Random(f"orders-{seed}")
         self._waiting: dict[str, Submission] = {}
         #: cOIDs that were sent; each may be used once in a day.
@@ -58,6 +60,20 @@ class OrdersState:
     def answer(self, reply_id: str) -> Submission | None:
         """The submission that waits under ``reply_id``; an id is good for one answer."""
         return self._waiting.pop(reply_id, None)
+
+    @property
+    def submissions(self) -> dict[str, Submission]:
+        """All submissions that wait, by reply id."""
+        return dict(self._waiting)
+
+    def restore(
+        self, values: Mapping[str, object], submissions: Mapping[str, Submission], restarts: int
+    ) -> None:
+        """Be what it was before the server was started again; reply ids of its time do not come again."""
+        self._random.seed(f"orders-{self._seed}-{restarts}")
+        self._waiting = dict(submissions)
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def waiting(self, reply_id: str) -> Submission | None:
         """The submission that waits under ``reply_id``; it goes on waiting."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services import format as text
 from bt_ibkr.emulator.services.call import Call
-from bt_ibkr.emulator.services.orders import questions, tickets
+from bt_ibkr.emulator.services.orders import groups, questions, tickets
+from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.model.contract import SecurityType
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -21,7 +23,7 @@ async def whatif(core: Core, call: Call) -> object:
 
     An order that would be refused has ``error`` and no figures, with status 200, as recorded.
     """
-    account = core.account(call.path["account"])
+    account = groups.account_or_group(core, call.path["account"])
     listed = call.object().get("orders")
     if not isinstance(listed, list) or not listed:
         raise errors.bad_request("orders is required")
@@ -31,10 +33,11 @@ async def whatif(core: Core, call: Call) -> object:
     warnings = [f"21/{one.message}" for one in asked]
     instrument = core.instrument(spec.conid)
     currency = instrument.contract.currency if instrument is not None else core.settings.currency
+    unit = _unit(instrument)
     before, after = found.before, found.after
     if found.error is not None or before is None or after is None:
         return {
-            "amount": _amount(spec.quantity, found.value, found.commission, currency),
+            "amount": _amount(spec.quantity, unit, found.value, found.commission, currency),
             "equity": None,
             "initial": None,
             "maintenance": None,
@@ -44,7 +47,7 @@ async def whatif(core: Core, call: Call) -> object:
         }
     commission = found.commission or _ZERO
     return {
-        "amount": _amount(spec.quantity, found.value, commission, currency),
+        "amount": _amount(spec.quantity, unit, found.value, commission, currency),
         "equity": _change(before.equity, before.equity - commission),
         "initial": _change(before.initial, after.initial),
         "maintenance": _change(before.maintenance, after.maintenance),
@@ -54,12 +57,22 @@ async def whatif(core: Core, call: Call) -> object:
     }
 
 
+def _unit(instrument: Instrument | None) -> str:
+    """What is counted; ``Shares`` is recorded, the rest of the words are the emulator's own."""
+    kind = SecurityType.STOCK if instrument is None else instrument.contract.security_type
+    if kind in (SecurityType.STOCK, SecurityType.FUND):
+        return "Shares"
+    if instrument is not None and kind is SecurityType.FOREX:
+        return instrument.contract.symbol.partition(".")[0]
+    return "Combos" if kind is SecurityType.COMBO else "Contracts"
+
+
 def _amount(
-    quantity: Decimal, value: Decimal | None, commission: Decimal | None, currency: str
+    quantity: Decimal, unit: str, value: Decimal | None, commission: Decimal | None, currency: str
 ) -> dict[str, str]:
     worth, cost = value or _ZERO, commission or _ZERO
     return {
-        "amount": f"{worth:,.2f} {currency} ({text.plain(quantity)} Shares)",
+        "amount": f"{worth:,.2f} {currency} ({text.plain(quantity)} {unit})",
         "commission": f"{cost.normalize() + 0:f} {currency}",
         "total": f"{worth + cost:,.2f} {currency}",
     }

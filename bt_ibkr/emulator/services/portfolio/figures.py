@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.portfolio import LedgerLine, Position
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 #: Buying power by available funds, of a margin account (Regulation T).
 _LEVERAGE = 4.0
 _CASH_LEVERAGE = 1.0
+_LEDGER_KINDS = {
+    "stockoptionmarketvalue": SecurityType.OPTION,
+    "futureoptionmarketvalue": SecurityType.FUTURE_OPTION,
+    "cryptocurrencyvalue": SecurityType.CRYPTO,
+}
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +28,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         positions: With a quantity other than 0.
         ledger: One line per currency, ``BASE`` last.
+        values: By currency, ``BASE`` among them: market values under the ledger's names.
     """
 
     account: str
@@ -29,6 +36,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int
     positions: tuple[Position, ...]
     ledger: tuple[LedgerLine, ...]
+    values: dict[str, dict[str, float]]
     net_liquidation: float
     cash: float
     stock_value: float
@@ -65,6 +73,12 @@ def figures(core: Core, account_id: str) -> Figures:
         time_ns=core.now_ns,
         positions=tuple(one for one in account.positions() if one.quantity),
         ledger=ledger,
+        values={
+            line.currency: {
+                name: float(account.value_of(kind, line.currency)) for name, kind in _LEDGER_KINDS.items()
+            }
+            for line in ledger
+        },
         net_liquidation=float(account.net_liquidation()),
         cash=float(account.cash()),
         stock_value=float(account.stock_value()),

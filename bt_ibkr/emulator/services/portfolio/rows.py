@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.services import format as text
+from bt_ibkr.emulator.services.contracts import bodies as contracts
 from bt_ibkr.emulator.services.portfolio.figures import Figures
 from bt_ibkr.model.portfolio import LedgerLine, Position
 
@@ -95,6 +96,8 @@ def named_position(core: Core, one: Position) -> Row:
         return row
     contract = instrument.contract
     return row | {
+        "contractDesc": contracts.description(instrument),
+        "undConid": instrument.underlying_conid,
         "expiry": contract.last_trade_date,
         "putOrCall": contract.right,
         "multiplier": contract.multiplier if contract.multiplier != 1.0 else 0.0,
@@ -103,7 +106,7 @@ def named_position(core: Core, one: Position) -> Row:
         "name": instrument.company_name,
         "isUS": instrument.is_us,
         "isEventContract": False,
-        "fullName": contract.symbol,
+        "fullName": contracts.full_name(instrument),
         "listingExchange": contract.listing_exchange or contract.exchange,
         "countryCode": "US" if instrument.is_us else "",
         "type": "COMMON" if contract.security_type.value == "STK" else contract.security_type.value,
@@ -164,6 +167,7 @@ def _ledger_row(found: Figures, line: LedgerLine) -> Row:
     )
     row: Row = {
         **amounts,
+        **found.values.get(line.currency, {}),
         "settledcash": line.settled_cash or 0.0,
         "exchangerate": line.exchange_rate,
         "sessionid": 1,
@@ -283,7 +287,12 @@ def market_value(found: Figures) -> Row:
         line.currency: {
             "total_cash": text.money(line.cash),
             "stock": text.money(line.stock_value or 0.0),
-            "options": "0",
+            "options": text.money(
+                sum(
+                    found.values[line.currency][name]
+                    for name in ("stockoptionmarketvalue", "futureoptionmarketvalue")
+                )
+            ),
             "futures": "0",
             "net_liquidation": text.money(line.net_liquidation or 0.0),
             "unrealized_pnl": text.money(line.unrealized_pnl or 0.0),

@@ -92,8 +92,9 @@ async def suppress_reset(core: Core, call: Call) -> object:
 
 
 async def notification(core: Core, call: Call) -> object:
-    """The answer to a prompt; there is never one open here, and the real server does not tell either."""
+    """The answer to a prompt; the real server does not tell whether there was one."""
     body = call.object()
     if not {"orderId", "reqId", "text"} <= body.keys():
         raise errors.bad_request("orderId, reqId and text are required")
+    core.prompts.answer(core, body["orderId"], body["reqId"], body["text"])
     return Text("Request was submitted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from enum import Enum
 
 from bt_ibkr.emulator.services import errors
@@ -39,6 +40,7 @@ class SessionState:
     """
 
     def __init__(self, *, tier: Tier, accounts: tuple[str, ...], seed: int) -> None:
+        self._seed = seed
         self._random = random.Random(f"session-{seed}")
         self.accounts = accounts
         self.selected = accounts[0]
@@ -72,6 +74,12 @@ class SessionState:
         if tier is Tier.LOGGED_OUT:
             self.portfolio_asked = False
         self.renew_id()
+
+    def restore(self, values: Mapping[str, object], restarts: int) -> None:
+        """Be what it was before the server was started again; ids of its time do not come again."""
+        self._random.seed(f"session-{self._seed}-{restarts}")
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def renew_id(self) -> None:
         """Another id, as ``/tickle`` will tell."""
