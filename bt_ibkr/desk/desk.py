@@ -10,24 +10,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
     CancelFailed,
-    ModifyFailed,
     OrderFailed,
-    OrderModified,
     OrderPlaced,
 )
+from bt_ibkr.desk.changes import Changes, Controls, unrecorded
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, OutcomeUnknownError
+from bt_ibkr.errors import (
+    BtIbkrError,
+    JournalError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    TradingHaltedError,
+)
 from bt_ibkr.journal import Journal, steps
-from bt_ibkr.model.intent import OrderIntent, OrderState
+from bt_ibkr.model.intent import UNPROVEN, OrderIntent, OrderState
 from bt_ibkr.model.order import OrderReport, OrderTicket
-from bt_ibkr.model.trading import TradingState
+from bt_ibkr.model.trading import Trading
 from bt_ibkr.risk.exposure import group_of
 from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.conversation import BrokenOffError, Stage
@@ -44,26 +49,8 @@ _FIRST_LOOKS = 4
 _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 #: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
 _CANCELLATIONS = 3
-
-
-class Controls(Protocol):
-    """What is asked before anything leaves."""
-
-    def cleared(self, intents: Sequence[OrderIntent]) -> tuple[OrderIntent, ...]:
-        """The orders as they may be placed; raises ``OrderRefusedError``."""
-        ...
-
-    def withdraw(self, intents: Sequence[OrderIntent]) -> None:
-        """They were cleared, but not sent."""
-        ...
-
-    def check_change(self, tracked: Tracked, ticket: OrderTicket) -> None:
-        """Raises ``OrderRefusedError`` for a change that may not be made."""
-        ...
-
-    def required_state(self, account: str) -> TradingState | None:
-        """The trading state that the limits demand now; ``None`` if the present one will do."""
-        ...
+#: How long the end of a bracket's entry is waited for, seconds, before its other orders are seen to.
+_ENDS_S = 10.0
 
 
 class OrderDesk:
@@ -103,6 +90,15 @@ class OrderDesk:
         self._clock = clock
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changes = Changes(
+            service=service,
+            portfolio=portfolio,
+            journal=journal,
+            registry=registry,
+            router=router,
+            controls=controls,
+            tell=tell,
+        )
         router.on_placed = self._cancel_if_wanted
 
     # -- submission --------------------------------------------------------------------------------
@@ -123,7 +119,7 @@ class OrderDesk:
         except (OrderRefusedError, JournalError) as problem:
             self._controls.withdraw(cleared)
             for intent in intents:
-                sink.append(OrderFailed(intent.key, _unrecorded(problem)))
+                sink.append(OrderFailed(intent.key, unrecorded(problem)))
             return
         intents = cleared
         steps.step("intended")
@@ -134,6 +130,12 @@ class OrderDesk:
         self._router.begin(account)
         try:
             unknown = await self._send(tracked)
+        except Exception as problem:  # noqa: BLE001
+            # Whatever it was, it may have been sent: that is found out, and nobody is left without a word.
+            _log.exception("order-desk-failed keys=%s", _keys(tracked))
+            self._tell("order-desk-failed", f"{_keys(tracked)}: {problem!r}")
+            unknown = BrokenOffError(repr(problem), stage=Stage.SENT)
+            self._unknown(tracked, unknown)
         except BaseException:
             self._router.end(account)
             raise
@@ -150,7 +152,7 @@ class OrderDesk:
         while True:
             sendings += 1
             try:
-                outcome = await self._service.place(tickets)
+                outcome = await self._service.place(tickets, lambda: self._check_halted(tickets))
             except BrokenOffError as broken:
                 _log.warning(
                     "order-broken-off keys=%s stage=%s problem=%s", _keys(tracked), broken.stage, broken
@@ -166,9 +168,9 @@ class OrderDesk:
                 settled = await self._first_looks(tracked, broken)
                 if settled is None:
                     return broken
-                if settled or not self._open(tracked):
+                if settled:
                     return None
-                if sendings >= _SENDINGS:
+                if sendings >= _SENDINGS or not self._open(tracked):
                     self._fail(tracked, OrderRefusedError(f"It was never confirmed: {broken.message}"))
                     return None
             except OrderRefusedError as problem:
@@ -180,73 +182,107 @@ class OrderDesk:
                 self._fail(tracked, problem)
                 return None
             else:
-                self._settle(tracked, outcome)
+                self._settle(tracked, tickets, outcome)
                 return None
+
+    def _check_halted(self, tickets: Sequence[OrderTicket]) -> None:
+        """Its turn has come: what was halted while it waited is not sent. Raises ``OrderRefusedError``."""
+        try:
+            state = self._journal.trading_state()
+        except JournalError as problem:
+            raise OrderRefusedError(f"Whether trading is halted cannot be read: {problem}") from problem
+        reduces = all(one.protective for one in tickets)
+        if state.mode is Trading.HALTED or (state.mode is Trading.REDUCING and not reduces):
+            raise TradingHaltedError(
+                f"Trading became {state.mode} while the order waited for its turn, and it was not sent: "
+                f"{state.reason}",
+                remedy="When the cause is gone: bt-ibkr resume.",
+            )
 
     async def _first_looks(self, tracked: list[Tracked], broken: BrokenOffError) -> bool | None:
         """``True``: found and settled; ``False``: not there, and it was never confirmed; ``None``: not known."""
         for turn in range(_FIRST_LOOKS):
+            # A list may have a part of a submission before the rest of it.
+            last = turn == _FIRST_LOOKS - 1
             try:
-                if await self._look(tracked):
+                if (settled := await self._look(tracked, partly=last)) is True:
                     return True
             except BtIbkrError as trouble:
                 _log.warning("order-look-up-failed keys=%s problem=%s", _keys(tracked), trouble)
             else:
-                if broken.stage is Stage.ASKED:
+                if settled is False and broken.stage is Stage.ASKED:
                     return False
-            await asyncio.sleep(_LOOK_PAUSES_S[turn])
+            if not _sought(tracked):
+                return True
+            if not last:
+                await asyncio.sleep(_LOOK_PAUSES_S[turn])
         return None
 
     async def _find(self, tracked: list[Tracked], account: str, broken: BrokenOffError) -> None:
         """Go on looking. Reports settle it as well."""
-        for one in tracked:
+        for one in _sought(tracked):
             one.tell(OrderFailed(one.key, _unknown_error(one, broken)))
         self._router.end(account)
         turn = _FIRST_LOOKS
-        while any(one.state is OrderState.UNKNOWN for one in tracked):
+        while _sought(tracked):
             await asyncio.sleep(_LOOK_PAUSES_S[min(turn, len(_LOOK_PAUSES_S) - 1)])
             turn += 1
             try:
-                if await self._look(tracked):
+                if await self._look(tracked, partly=True) is True:
                     return
             except BtIbkrError as trouble:
                 _log.info("order-look-up-failed keys=%s problem=%s", _keys(tracked), trouble)
 
-    async def _look(self, tracked: list[Tracked]) -> bool:
-        """Whether the submission was found, and is settled now."""
-        sighting = await look(self._portfolio, [one.ticket for one in tracked])
+    async def _look(self, tracked: list[Tracked], *, partly: bool) -> bool | None:
+        """``True``: the submission was found (``partly``: or a part of it), and is settled now; ``None``: a part
+        of it is there; ``False``: nothing of it."""
+        tickets = tuple(one.ticket for one in tracked)
+        sighting = await look(self._portfolio, tickets)
         if not sighting.placed:
             return False
+        if len(sighting.placed) < len(tracked) and not partly:
+            return None
         refusal = None
         if len(sighting.placed) < len(tracked):
             refusal = OrderRefusedError("IBKR has the order, but not all orders of its submission.")
-        self._settle(tracked, Outcome(placed=sighting.placed, refusal=refusal))
+        self._settle(tracked, tickets, Outcome(placed=sighting.placed, refusal=refusal))
         for report in sighting.orders:
             if self._registry.find(report.order_id, report.order_ref) in tracked:
                 self._router.take_report(report)
         self._router.take_executions(sighting.trades, "trades")
         return True
 
-    def _settle(self, tracked: list[Tracked], outcome: Outcome) -> None:
-        """Write down and tell what stands; undo half of a bracket."""
-        by_ticket = {id(one.ticket): one for one in tracked}
-        standing = []
+    def _settle(self, tracked: list[Tracked], tickets: Sequence[OrderTicket], outcome: Outcome) -> None:
+        """Write down and tell what stands; undo half of a bracket.
+
+        Args:
+            tracked: The submission.
+            tickets: Its tickets as they were sent or looked for; a change may have come since.
+            outcome: What became of them.
+        """
+        by_ticket = {id(ticket): one for ticket, one in zip(tickets, tracked, strict=True)}
+        standing, news = [], []
         for placement in outcome.placed:
             one = by_ticket.pop(id(placement.ticket))
             standing.append(one)
             if one.order_id == placement.order_id:
-                continue  # a report was faster
+                continue  # a report was faster, and told
             self._registry.give_id(one, placement.order_id)
-            self._router.note(one, OrderState.WORKING, order_id=placement.order_id)
+            if one.open:
+                self._router.note(one, OrderState.WORKING, order_id=placement.order_id)
+            news.append((one, placement.order_id))
         steps.step("placed")
-        for one in standing:
-            assert one.order_id is not None
-            one.tell(OrderPlaced(one.key, one.order_id))
+        for one, order_id in news:
+            one.tell(OrderPlaced(one.key, order_id))
             steps.step("told")
+        for one in standing:
             self._cancel_if_wanted(one)
         missing = list(by_ticket.values())
-        if missing and outcome.refusal is not None:
-            self._fail(missing, outcome.refusal)
+        if outcome.refusal is not None:
+            if missing:
+                self._fail(missing, outcome.refusal)
+            else:
+                self._tell("question", str(outcome.refusal))
         if (missing and len(tracked) > 1) or outcome.strays:
             self._background(self._undo(standing, missing, outcome))
 
@@ -264,23 +300,60 @@ class OrderDesk:
         )
         _log.error("submission-incomplete %s", text)
         protects = False
-        if bracket and parent is not None and parent.order_id is not None:
-            try:
-                await self._service.cancel(parent.ticket, parent.order_id)
-                text += f" {parent.key} is being cancelled."
-            except BtIbkrError as problem:
+        if bracket and parent is not None:
+            why = await self._withdraw(parent)
+            if why is not None:
                 protects = True
-                text += f" {parent.key} could not be cancelled ({problem}): its position may be UNPROTECTED."
+                text += f" {parent.key} could not be cancelled ({why}): its position may be UNPROTECTED."
+            elif parent.filled:
+                protects = True
+                text += (
+                    f" {parent.key} ends, but {parent.filled} of it had executed: they may be UNPROTECTED."
+                )
+            else:
+                text += f" {parent.key} is being cancelled."
         if bracket and not protects:
             for one in standing:
                 if one is not parent and one.open:
                     await self.cancel(one.key, one.sink)
+        alarm = len(standing) + len(missing) > 1
         for order_id in outcome.strays:
+            if protects:
+                text += f" Order {order_id} of it was left alone."
+                continue
             try:
                 await self._service.cancel_by_id(account, order_id)
+            except OrderRefusedError as problem:
+                # What IBKR refused it keeps as Inactive for a while, where nothing is left to cancel.
+                text += f" Order {order_id} of it: {problem}"
             except BtIbkrError as problem:
+                alarm = True
                 text += f" Order {order_id} of it could not be cancelled: {problem}"
-        self._tell("bracket-incomplete" if bracket else "submission-incomplete", text)
+        if alarm:
+            self._tell("bracket-incomplete" if bracket else "submission-incomplete", text)
+
+    async def _withdraw(self, parent: Tracked) -> BtIbkrError | None:
+        """Cancel the entry of a bracket, and wait a while for its end; why that is not possible."""
+        assert parent.order_id is not None
+        self._event(parent.key, "cancel-asked", "its bracket is not whole")
+        last: BtIbkrError | None = None
+        for turn in range(_CANCELLATIONS):
+            try:
+                await self._service.cancel(parent.ticket, parent.order_id)
+            except OrderRefusedError as problem:
+                # An attempt whose answer was lost may have done it.
+                await self._ended(parent)
+                return None if parent.state is OrderState.CANCELLED else problem
+            except BtIbkrError as problem:
+                last = problem
+                await asyncio.sleep(_LOOK_PAUSES_S[turn])
+                continue
+            try:
+                await asyncio.wait_for(parent.ended.wait(), _ENDS_S)
+            except TimeoutError:
+                _log.warning("cancel-slow key=%s", parent.key)
+            return None
+        return last
 
     def _unknown(self, tracked: list[Tracked], broken: BrokenOffError) -> None:
         for one in tracked:
@@ -310,7 +383,10 @@ class OrderDesk:
                 sink.append(CancelFailed(key, OrderRefusedError(f"There is no order {key}.")))
             return
         if tracked.order_id is None:
-            tracked.cancel_wanted = True
+            if tracked.open:
+                tracked.cancel_wanted = True
+            elif sink is not None:
+                sink.append(CancelFailed(key, OrderRefusedError(f"Order {key} does not stand at IBKR.")))
             return
         self._event(key, "cancel-asked", "")
         for turn in range(_CANCELLATIONS):
@@ -355,65 +431,8 @@ class OrderDesk:
     # -- modification ------------------------------------------------------------------------------
 
     async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
-        """Replace the order of ``key`` by ``ticket``; executions settle a race with fills."""
-        tracked = self._registry.get(key)
-        if tracked is None or tracked.order_id is None or not tracked.open:
-            why = "is not known" if tracked is None else "has ended" if not tracked.open else "has no id yet"
-            sink.append(ModifyFailed(key, OrderRefusedError(f"Order {key} {why}: it cannot be changed.")))
-            return
-        try:
-            self._controls.check_change(tracked, ticket)
-            self._journal.note_event(key, "modify-asked", payload=ticket)
-        except (OrderRefusedError, JournalError) as problem:
-            sink.append(ModifyFailed(key, _unrecorded(problem)))
-            return
-        steps.step("modify-intended")
-        try:
-            order_id = await self._service.modify(tracked.order_id, ticket)
-        except OrderRefusedError as problem:
-            self._event(key, "modify-refused", problem.message)
-            tracked.tell(ModifyFailed(key, problem))
-            return
-        except BrokenOffError as broken:
-            await self._after_lost_change(tracked, ticket, broken)
-            return
-        self._changed(tracked, ticket, order_id)
-
-    def _changed(self, tracked: Tracked, ticket: OrderTicket, order_id: str) -> None:
-        if self._registry.give_id(tracked, order_id):
-            self._router.note(tracked, OrderState.WORKING, order_id=order_id)
-            tracked.tell(OrderPlaced(tracked.key, order_id))
-        tracked.ticket = ticket
-        try:
-            self._journal.replace_ticket(tracked.key, ticket)
-        except JournalError as problem:
-            self._tell("journal-failed", str(problem))
-        tracked.tell(OrderModified(tracked.key, ticket))
-
-    async def _after_lost_change(self, tracked: Tracked, ticket: OrderTicket, broken: BrokenOffError) -> None:
-        """Whether a change whose answer was lost was made: the order's own figures tell."""
-        key = tracked.key
-        if broken.stage is Stage.SENT:
-            for turn in range(_FIRST_LOOKS):
-                report = await self._status(tracked)
-                if report is not None:
-                    self._router.take_report(report)
-                    if _shows(report, ticket) and not _shows(report, tracked.ticket):
-                        self._changed(tracked, ticket, tracked.order_id or report.order_id)
-                        return
-                    if is_done(report) or _shows(report, tracked.ticket):
-                        break
-                await asyncio.sleep(_LOOK_PAUSES_S[turn])
-            else:
-                self._event(key, "modify-unknown", broken.message)
-                tracked.tell(
-                    ModifyFailed(
-                        key, OutcomeUnknownError(f"Whether order {key} was changed is not known: {broken}")
-                    )
-                )
-                return
-        self._event(key, "modify-refused", broken.message)
-        tracked.tell(ModifyFailed(key, OrderRefusedError(f"Order {key} stands as it was: {broken.message}")))
+        """See ``Changes.modify``."""
+        await self._changes.modify(key, ticket, sink)
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -442,6 +461,11 @@ class OrderDesk:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _sought(tracked: Sequence[Tracked]) -> list[Tracked]:
+    """Those of which it is still not known whether they stand."""
+    return [one for one in tracked if one.state in UNPROVEN]
+
+
 def _keys(tracked: Sequence[Tracked]) -> str:
     return ",".join(one.key for one in tracked)
 
@@ -452,26 +476,8 @@ def _as_refusal(problem: BtIbkrError) -> BtIbkrError:
     return OrderRefusedError(f"It could not be checked, and was not sent: {problem}")
 
 
-def _unrecorded(problem: BtIbkrError) -> BtIbkrError:
-    if isinstance(problem, OrderRefusedError):
-        return problem
-    return OrderRefusedError(f"Nothing is sent that is not on record: {problem}")
-
-
 def _unknown_error(one: Tracked, broken: BrokenOffError) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"Whether order {one.key} stands at IBKR is not known: {broken.message}",
         remedy="It was not sent again and is looked for. Check the account before you repeat it.",
-    )
-
-
-def _shows(report: OrderReport, ticket: OrderTicket) -> bool:
-    """Whether the report's figures are those of the ticket, as far as it has any."""
-    pairs = (
-        (report.total_quantity, ticket.quantity),
-        (report.limit_price, ticket.limit_price),
-        (report.stop_price, ticket.stop_price),
-    )
-    return all(
-        told is None or wanted is None or abs(float(told) - float(wanted)) < 1e-9 for told, wanted in pairs
     )

@@ -20,7 +20,7 @@ from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
 from bt_ibkr.errors import BtIbkrError, JournalError, ResponseError, SessionError
 from bt_ibkr.journal import Journal, JournalOrder
-from bt_ibkr.model.intent import OPEN, OrderState
+from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.matching import found
@@ -121,6 +121,8 @@ class Reconciler:
             orders = await listing
         finally:
             listing.cancel()
+            # Its error is nobody's, where positions could not be read either.
+            await asyncio.gather(listing, return_exceptions=True)
         ledger = await portfolio.ledger(account)
         worth = ledger["BASE"].stock_value if "BASE" in ledger else None
         if worth and not positions:
@@ -144,10 +146,19 @@ class Reconciler:
         if baseline is not None:
             since.append(baseline.time_ns)
         reading = await self._read(account, self._days(min(since, default=0)))
-        known = {(one.execution.execution_id) for one in self._journal.executions(account=account)}
+        recorded = [one.execution for one in self._journal.executions(account=account)]
+        known = {one.execution_id for one in recorded}
         differences = self._compare_positions(account, reading, known, outage=True)
-        left = [one for one in self._journal.orders(open_only=True) if one.intent.ticket.account == account]
+        left = [
+            one
+            for one in self._journal.orders(open_only=True)
+            if one.intent.ticket.account == account and not self._under_way(one.intent.key)
+        ]
         for order in left:
+            tracked = self._registry.get(order.intent.key)
+            if tracked is not None:
+                tracked.sink = sink
+                continue
             tracked = self._registry.add(order.intent, sink)
             tracked.state = order.state
             if order.order_id is not None:
@@ -162,14 +173,18 @@ class Reconciler:
                 rows.append((execution, owner.key if owner is not None else None, "trades"))
         if rows:
             self._journal.add_executions(rows)
-        self._router.attach(account, sink, reading.executions)
+        first = account not in self._router.accounts
+        # The stream tells the day's executions again: also those that this reading may have left out.
+        self._router.attach(account, sink, [*recorded, *reading.executions])
+        if first or self._settled(account):
+            self._believe(account, reading.positions)
+        self._router.take_external(account, reading.orders)
         standing = []
         for order in left:
             one, difference = await self._settle_left(order, reading)
             standing.append(one)
             if difference is not None:
                 differences.append(difference)
-        self._believe(account, reading.positions)
         return AccountSnapshot(
             positions=reading.positions,
             executions=reading.executions,
@@ -181,6 +196,11 @@ class Reconciler:
             trading=self._journal.trading_state(),
             differences=tuple(differences),
         )
+
+    def _under_way(self, key: str) -> bool:
+        """Whether this process is about to find out by itself whether the order stands."""
+        tracked = self._registry.get(key)
+        return tracked is not None and tracked.state in UNPROVEN
 
     def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
         """IBKR's ids of orders whose answers an earlier run did not see; it may have changed others."""
@@ -293,6 +313,10 @@ class Reconciler:
         """The account's positions as IBKR has them now."""
         return await self._portfolio.positions(account)
 
+    def agrees(self, account: str, positions: Sequence[Position]) -> bool:
+        """Whether these positions are the ones that our record makes of them."""
+        return _quantities(positions) == {c: q for c, q in self.positions.get(account, {}).items() if q}
+
     async def _once(
         self, account: str, cause: str, since_ns: int
     ) -> tuple[Reconciled, tuple[Execution, ...]]:
@@ -318,7 +342,8 @@ class Reconciler:
             )
             for e in missed
         ]
-        settled = self._clock.now_ns() - self._last_fill_ns.get(account, 0) > GRACE_S * NS_PER_S
+        self._router.take_external(account, reading.orders)
+        settled = self._settled(account)
         if settled:
             differences += self._compare_positions(account, reading, None, outage=False)
             self._believe(account, reading.positions)
@@ -331,6 +356,11 @@ class Reconciler:
             differences=tuple(differences),
         )
         return result, missed
+
+    def _settled(self, account: str) -> bool:
+        """Whether IBKR's positions have had the time to follow the executions that we know of, and all count."""
+        age_ns = self._clock.now_ns() - self._last_fill_ns.get(account, 0)
+        return age_ns > GRACE_S * NS_PER_S and not self._router.keeps_executions(account)
 
     def _compare_positions(
         self, account: str, reading: Reading, known: set[str] | None, *, outage: bool

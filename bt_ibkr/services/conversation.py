@@ -144,11 +144,17 @@ class Conversation:
 
     async def _answer(self, prompt: wire.Prompt) -> None:
         """A prompt is about an order that has an id already; unanswered, the order waits."""
-        self._count()
         self.standing.setdefault(
             prompt.order_id, wire.OrderAck(order_id=prompt.order_id, status_text="PendingSubmit")
         )
-        await answer_prompt(self._http, self._policy, prompt)
+        self._count()
+        try:
+            await answer_prompt(self._http, self._policy, prompt)
+        except OrderRefusedError:
+            raise
+        except BtIbkrError as problem:
+            # The order has its id: it waits, and reports tell what becomes of it.
+            _log.warning("order-prompt-unanswered order_id=%s problem=%s", prompt.order_id, problem)
 
     async def _decline(self, question: wire.Question) -> None:
         """Say no. The order does not stand whatever becomes of that: it was never confirmed."""
@@ -161,7 +167,6 @@ class Conversation:
 
     async def _post(self, path: str, body: object, stage: Stage) -> Reply:
         """One request of the conversation; ``stage`` is how far it is if this one certainly does not arrive."""
-        used = self._http.generation
         self._step(f"desk.post.before.{stage}")
         try:
             reply = await self._http.send("POST", path, body=body, klass=self._klass)
@@ -170,12 +175,7 @@ class Conversation:
         except SessionError as problem:
             raise BrokenOffError(str(problem), stage=Stage.SENT) from problem
         self._step(f"desk.post.after.{stage}")
-        if reply.status in (401, 410) or (
-            reply.status >= 400 and any(words in reply.text.lower() for words in _NOT_LOOKED_AT)
-        ):
-            repair = self._http.repair
-            if repair is not None:
-                await repair(reply, used)
+        if reply.status >= 400 and any(words in reply.text.lower() for words in _NOT_LOOKED_AT):
             raise BrokenOffError(f"POST {path} was not taken: HTTP {reply.status}: {reply.text}", stage=stage)
         if reply.status >= 500:
             # 503 to an order or a reply may come although the order was taken.

@@ -23,7 +23,7 @@ from bt_ibkr.errors import (
     TrustError,
     UnreachableError,
 )
-from bt_ibkr.model.order import DONE, OrderReport, OrderTicket
+from bt_ibkr.model.order import DONE, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.services.conversation import BrokenOffError, Conversation, Stage, answer_prompt
 from bt_ibkr.services.matching import Placement, in_order, pair
 from bt_ibkr.services.questions import QuestionPolicy
@@ -33,13 +33,15 @@ from bt_ibkr.wire import orders as wire
 
 _log = logging.getLogger(__name__)
 
+_INACTIVE = OrderStatus.INACTIVE.value
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a submission.
 
     Attributes:
         placed: The orders that stand, in the order of the tickets.
-        refusal: Why the other ones do not stand; ``None`` if all do.
+        refusal: Why the other ones do not stand; if all do, why one of them waits for an answer of a person.
         strays: IBKR's ids of orders of the same answer that belong to no ticket.
     """
 
@@ -75,22 +77,26 @@ class OrderService:
         self._step = step
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def place(self, tickets: tuple[OrderTicket, ...]) -> Outcome:
+    async def place(
+        self, tickets: tuple[OrderTicket, ...], check: Callable[[], None] = lambda: None
+    ) -> Outcome:
         """Submit one order, a bracket (parent first) or an OCA group.
 
         A submission is not atomic: of a bracket, some may stand and others not.
 
         Args:
             tickets: All of one account.
+            check: Asked when its turn has come, just before it is sent; what it raises is raised.
 
         Raises:
             OrderRefusedError: IBKR refused, or a question was declined: nothing stands.
-            BrokenOffError: The conversation ended without an outcome.
+            BrokenOffError: The conversation ended without an outcome, or which order is which could not be read.
         """
         problem: OrderRefusedError | None = None
         talk = Conversation(self._http, self._policy, _class_of(tickets), self._step)
         standing = talk.standing
         async with self._locks[tickets[0].account]:
+            check()
             try:
                 await talk.hold(
                     f"/iserver/account/{tickets[0].routed_account}/orders", wire.orders_request(tickets)
@@ -99,15 +105,23 @@ class OrderService:
                 if not standing:
                     raise
                 problem = refused
-            placed = await self._match(tickets, tuple(standing.values()))
+            # Recorded: what is refused may be left there as Inactive, with an id. That is no order that stands.
+            lively = [a for a in standing.values() if problem is None or a.status_text != _INACTIVE]
+            placed = await self._match(tickets, tuple(lively))
         known = {one.order_id for one in placed}
+        if len(placed) < len(tickets) <= len(standing) and problem is None:
+            # All were accepted: none of them may be called refused.
+            raise BrokenOffError(
+                f"IBKR accepted the orders {', '.join(standing)}, but which is which could not be read.",
+                stage=Stage.SENT,
+            )
         if len(placed) < len(tickets) and problem is None:
             problem = OrderRefusedError(
                 f"IBKR accepted only {len(placed)} of {len(tickets)} orders of one submission."
             )
         return Outcome(
             placed=placed,
-            refusal=problem if len(placed) < len(tickets) else None,
+            refusal=problem,
             strays=tuple(order_id for order_id in standing if order_id not in known),
         )
 

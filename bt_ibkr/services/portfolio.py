@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from bt_ibkr.errors import SessionError
@@ -12,6 +12,7 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.wire import orders as wire_orders
 from bt_ibkr.wire import portfolio as wire
+from bt_ibkr.wire.session import Accounts
 
 _PAGE = 100
 _MOST_PAGES = 1000
@@ -22,12 +23,15 @@ class PortfolioService:
 
     Args:
         http: The session's REST client.
-        selected: The account that the login has selected; ``None`` if it has but one.
+        accounts: The login's accounts as the server told them last, which it does after each log-on; ``None``
+            where there is but one.
     """
 
-    def __init__(self, http: HttpClient, selected: str | None = None) -> None:
+    def __init__(self, http: HttpClient, accounts: Callable[[], Accounts] | None = None) -> None:
         self._http = http
-        self._selected = selected
+        self._accounts = accounts
+        self._known: Accounts | None = None
+        self._selected: str | None = None
         self._readers = 0
         self._turn = asyncio.Lock()
         self._idle = asyncio.Event()
@@ -92,12 +96,17 @@ class PortfolioService:
         Readers of the same account go side by side; another account waits until they are through.
         """
         async with self._turn:
-            if self._selected != account:
-                while self._readers:
-                    await self._idle.wait()
-                if self._selected is not None:
+            known = None if self._accounts is None else self._accounts()
+            if known is not None and len(known.accounts) > 1:
+                if known is not self._known:
+                    # Told anew, as after a log-on: what was selected before it does not hold any more.
+                    self._known, self._selected = known, known.selected
+                if self._selected != account:
+                    while self._readers:
+                        await self._idle.wait()
+                    self._selected = None
                     await self._http.post("/iserver/account", {"acctId": account})
-                self._selected = account
+                    self._selected = account
             self._readers += 1
             self._idle.clear()
         try:
