@@ -162,7 +162,11 @@ class Resume:
         working.native = ticket.one_cancels_all
         working.submitted = True
         working.accepted = standing.known
-        if not standing.known:
+        if not standing.known and not standing.open:
+            # It never left: should it stand after all, the strategy has been told otherwise.
+            working.refused = True
+            order.addinfo(reason="it was written down, but never reached IBKR")
+        elif not standing.known:
             working.unknown = (
                 f"Whether the order {working.key} of an earlier run stands at IBKR is not known."
             )
@@ -311,7 +315,7 @@ def _status_of(standing: StandingOrder, working: Working) -> int:
             status = bt.Order.Partial if working.filled else bt.Order.Accepted
     elif standing.status is OrderStatus.FILLED or (working.quantity and working.filled >= working.quantity):
         status = bt.Order.Completed
-    elif standing.status is OrderStatus.FAILED and not working.filled:
+    elif (standing.status is OrderStatus.FAILED or not standing.known) and not working.filled:
         status = bt.Order.Rejected
     else:
         status = bt.Order.Canceled

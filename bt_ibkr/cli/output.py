@@ -188,12 +188,11 @@ def show_summary(console: Console, result: RunResult) -> None:
         fills = Table(
             title="Executions", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
         )
-        for heading in ("time (UTC)", "side", "size", "symbol", "price", "commission", "order"):
-            right = heading in ("size", "price", "commission")
-            # In a narrow terminal an order's long key is folded, never the figures.
-            fills.add_column(
-                heading, justify="right" if right else "left", no_wrap=heading != "order", overflow="fold"
-            )
+        for heading in ("time (UTC)", "side", "size", "symbol", "price", "fee", "order"):
+            right = heading in ("size", "price", "fee")
+            # A strategy's name may be long: then its key goes on in the next line, whole all the same.
+            whole = heading != "order"
+            fills.add_column(heading, justify="right" if right else "left", no_wrap=whole, overflow="fold")
         for row in result.executions:
             fills.add_row(
                 row.time[:19].replace("T", " "), row.side, f"{row.size:g}", row.symbol,

@@ -229,6 +229,21 @@ def test_order_of_unknown_outcome_stays_submitted_until_it_is_known(
     assert scene.connection.submissions == []
 
 
+def test_order_that_never_left_is_rejected_and_not_sent(again: Any, hooked: Any, says: Any) -> None:
+    scene = again(standing(1, is_open=False, known=False), strategy=hooked)
+
+    def appear(strategy: Any) -> None:
+        (order,) = strategy.resumed.ended
+        assert (order.getstatusname(), scene.broker.problems) == ("Rejected", [])
+        assert "never reached" in order.info["reason"]
+        assert scene.connection.submissions == []
+        # It stands after all, and nobody of this run placed it.
+        scene.connection.later([OrderPlaced(key(1), "900")])
+
+    scene.play([appear])
+    assert scene.connection.cancels == [key(1)]
+
+
 # -- what happens without the hook -----------------------------------------------------------------
 
 
