@@ -31,7 +31,17 @@ class Tracked:
         ended: Set once it will not execute any more.
     """
 
-    __slots__ = ("_state", "cancel_wanted", "ended", "filled", "group", "intent", "order_id", "sink", "ticket")
+    __slots__ = (
+        "_state",
+        "cancel_wanted",
+        "ended",
+        "filled",
+        "group",
+        "intent",
+        "order_id",
+        "sink",
+        "ticket",
+    )
 
     def __init__(self, intent: OrderIntent, sink: Sink | None) -> None:
         self.intent = intent

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
+import msgspec
+
 from bt_ibkr.connection.interface import (
     AccountEvent,
     CommissionReported,
@@ -111,10 +113,12 @@ class ReportRouter:
             if self._under_way[account]:
                 self._kept[account].append(report)
                 return
+            external = self.external[account]
             if report.status in DONE:
-                self.external[account].pop(report.order_id, None)
+                external.pop(report.order_id, None)
             else:
-                self.external[account][report.order_id] = report
+                before = external.get(report.order_id)
+                external[report.order_id] = report if before is None else _merged(before, report)
             self.tell_all(account, OrderChanged(report))
             return
         self._adopt(tracked, report.order_id)
@@ -122,6 +126,19 @@ class ReportRouter:
         if ended is not None and tracked.state is not ended and tracked.open:
             self.note(tracked, ended, text=report.reason or "")
         tracked.tell(OrderChanged(report, tracked.key))
+
+    def take_external(self, account: str, orders: Iterable[OrderReport]) -> None:
+        """What a whole list says of other clients' orders; what it has not is gone."""
+        known = self.external[account]
+        standing = {
+            one.order_id: one
+            for one in orders
+            if one.status not in DONE and self._registry.find(one.order_id, one.order_ref) is None
+        }
+        if self._under_way[account]:
+            # Among the new ones may be ours: a bracket's children are known by the answer alone.
+            standing = {order_id: one for order_id, one in standing.items() if order_id in known}
+        self.external[account] = standing
 
     def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
         """A report shows that the order stands, and under which id."""
@@ -205,5 +222,18 @@ class ReportRouter:
             self._tell("journal-failed", str(problem))
 
     def knows(self, execution: Execution) -> bool:
-        """Whether it was taken in."""
-        return execution.execution_id in self._books[execution.account]
+        """Whether it was taken in, or is kept until its order is known."""
+        return execution.execution_id in self._books[execution.account] or any(
+            not isinstance(one, OrderReport) and one[0].execution_id == execution.execution_id
+            for one in self._kept.get(execution.account, ())
+        )
+
+    def keeps_executions(self, account: str) -> bool:
+        """Whether executions wait for their order to be known: they are in no position yet."""
+        return any(not isinstance(one, OrderReport) for one in self._kept.get(account, ()))
+
+
+def _merged(before: OrderReport, report: OrderReport) -> OrderReport:
+    """An order as it stands after ``report``, which tells what has changed."""
+    told = {name: value for name, value in msgspec.structs.asdict(report).items() if value not in (None, ())}
+    return msgspec.structs.replace(before, **told)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import msgspec
 
 from bt_ibkr.clock import Clock
-from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.connection.interface import AccountEvent, OrderFailed
 from bt_ibkr.desk.desk import OrderDesk
 from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry
+from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.intent import OrderIntent, make_key
 from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
@@ -25,13 +26,21 @@ _log = logging.getLogger(__name__)
 FLATTEN = "flatten"
 #: Seconds that cancelled orders are given to end before positions are closed.
 _ENDS_S = 10.0
+#: IBKR's positions may lag its executions: how long, and how often, they are read until they agree, seconds.
+_LAG_S = 15.0
+_LAG_PAUSE_S = 0.5
 
 
-class _Nobody:
-    """Nobody waits for these events: what matters of them is in the journal and in the accounts' own reports."""
+class _Alarm:
+    """Who is told of orders that close positions: what goes wrong with one must not stay unheard."""
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        self._tell = tell
 
     def append(self, item: AccountEvent) -> None:
-        pass
+        if isinstance(item, OrderFailed):
+            _log.error("flatten-failed key=%s problem=%s", item.key, item.error)
+            self._tell("flatten-failed", f"The position of {item.key} may be OPEN still: {item.error}")
 
 
 class KillSwitch:
@@ -43,6 +52,7 @@ class KillSwitch:
         reconciler: Reads what is to be closed.
         clock: Market clock.
         announce: Tells everybody of a state.
+        tell: Alarms, by kind and text.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class KillSwitch:
         reconciler: Reconciler,
         clock: Clock,
         announce: Callable[[TradingState], None],
+        tell: Callable[[str, str], None],
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -61,9 +72,12 @@ class KillSwitch:
         self._reconciler = reconciler
         self._clock = clock
         self._announce = announce
+        self._tell = tell
+        self._alarm = _Alarm(tell)
+        self._closing = asyncio.Lock()
 
     async def throw(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
-        """Enter ``state``. With ``flatten``, orders that close positions leave first.
+        """Enter ``state``, at once. With ``flatten``, orders that close positions leave first.
 
         Raises:
             JournalError: The state could not be kept.
@@ -72,13 +86,20 @@ class KillSwitch:
         if flatten and state.mode is Trading.HALTED:
             first = msgspec.structs.replace(state, mode=Trading.REDUCING)
         self._enter(first)
-        if cancel_open or flatten:
-            await self._cancel_all()
-        if flatten:
-            for account in list(self._reconciler.positions):
-                await self._flatten(account)
-        if first != state:
-            self._enter(state)
+        if not cancel_open and not flatten:
+            return
+        try:
+            # Two who close the same position at once would turn it.
+            async with self._closing:
+                await self._cancel_all()
+                if flatten:
+                    if self._journal.trading_state() != first:
+                        self._enter(first)
+                    for account in list(self._reconciler.positions):
+                        await self._flatten(account)
+        finally:
+            if first != state:
+                self._enter(state)
 
     def _enter(self, state: TradingState) -> None:
         self._journal.set_trading_state(state)
@@ -95,15 +116,43 @@ class KillSwitch:
                 one.cancel()
 
     async def _flatten(self, account: str) -> None:
-        reading = await self._reconciler.read_positions(account)
+        try:
+            positions = await self._positions(account)
+        except BtIbkrError as problem:
+            _log.error("flatten-failed account=%s problem=%s", account, problem)
+            self._tell(
+                "flatten-failed", f"Positions of {account} are NOT closed, they cannot be read: {problem}"
+            )
+            return
         sequence = self._journal.next_sequences().get(FLATTEN, 1)
-        for position in reading:
+        for position in positions:
             intent = _closing(position, make_key(FLATTEN, self._journal.epoch, sequence))
             sequence += 1
             _log.warning(
                 "flatten account=%s conid=%d quantity=%s", account, position.conid, position.quantity
             )
-            await self._orders.submit((intent,), _Nobody())
+            await self._orders.submit((intent,), self._alarm)
+
+    async def _positions(self, account: str) -> tuple[Position, ...]:
+        """IBKR's positions, once they have followed the executions that we know of, or had the time to."""
+        waited_s = 0.0
+        while True:
+            problem = None
+            try:
+                positions = await self._reconciler.read_positions(account)
+            except BtIbkrError as trouble:
+                problem = trouble
+            else:
+                if self._reconciler.agrees(account, positions):
+                    return positions
+            if waited_s >= _LAG_S:
+                break
+            await asyncio.sleep(_LAG_PAUSE_S)
+            waited_s += _LAG_PAUSE_S
+        if problem is not None:
+            raise problem
+        _log.warning("flatten-positions-differ account=%s", account)
+        return positions
 
 
 def _closing(position: Position, key: str) -> OrderIntent:

@@ -10,7 +10,8 @@ from typing import Any
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, OrderFailed, Reconciled, TradingChanged
-from bt_ibkr.desk.desk import Controls, OrderDesk
+from bt_ibkr.desk.changes import Controls
+from bt_ibkr.desk.desk import OrderDesk
 from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry, Sink
 from bt_ibkr.desk.reports import ReportRouter
@@ -115,6 +116,7 @@ class TradingDesk:
             reconciler=self._reconciler,
             clock=clock,
             announce=self._announce,
+            tell=tell,
         )
         self._router.on_liquidation = self._liquidated
         self._connected = True
@@ -301,7 +303,7 @@ class TradingDesk:
 
     async def _look_at_state(self) -> None:
         """Another process (the command line) may have thrown the switch."""
-        version = self.journal.data_version()
+        version: int | None = None
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
