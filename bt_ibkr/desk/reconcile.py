@@ -185,6 +185,7 @@ class Reconciler:
             standing.append(one)
             if difference is not None:
                 differences.append(difference)
+        standing += self._ended_partners(left)
         return AccountSnapshot(
             positions=reading.positions,
             executions=reading.executions,
@@ -201,6 +202,27 @@ class Reconciler:
         """Whether this process is about to find out by itself whether the order stands."""
         tracked = self._registry.get(key)
         return tracked is not None and tracked.state in UNPROVEN
+
+    def _ended_partners(self, left: Sequence[JournalOrder]) -> list[StandingOrder]:
+        """Orders that ended, of a one-cancels-others group of which others are still open: a process that died between
+        an execution and the cancellation of the others has left it half done."""
+        groups = {order.intent.group or order.intent.key for order in left}
+        oldest = min((order.created_ns for order in left), default=None)
+        if oldest is None:
+            return []
+        return [
+            StandingOrder(
+                intent=order.intent,
+                order_id=order.order_id,
+                status=None,
+                executions=tuple(
+                    row.execution for row in self._journal.executions(key=order.key) if not row.superseded
+                ),
+                open=False,
+            )
+            for order in self._journal.orders(since_ns=oldest)
+            if not order.is_open and (order.intent.group in groups or order.intent.key in groups)
+        ]
 
     def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
         """IBKR's ids of orders whose answers an earlier run did not see; it may have changed others."""
