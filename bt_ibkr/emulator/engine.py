@@ -7,7 +7,6 @@ executions and the same ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -16,11 +15,11 @@ from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.accounts.account import Account, AccountConfig
 from bt_ibkr.emulator.accounts.dump import plain_account, plain_order
 from bt_ibkr.emulator.accounts.margin import Margin, MarginFigures
-from bt_ibkr.emulator.accounts.valuation import Valuation
+from bt_ibkr.emulator.accounts.valuation import Valuation, exact
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.exchange.exchange import Exchange
 from bt_ibkr.emulator.exchange.matching import MODEL_NAMES, fill_model
-from bt_ibkr.emulator.exchange.preview import WhatIf
+from bt_ibkr.emulator.exchange.preview import WhatIf, preview
 from bt_ibkr.emulator.listing import Silent
 from bt_ibkr.emulator.market.board import Board
 from bt_ibkr.emulator.market.tape import TapeLike
@@ -43,7 +42,6 @@ from bt_ibkr.model.commission import commission_schedule
 from bt_ibkr.model.market import Bar
 
 MINUTE_NS = 60 * NS_PER_S
-_NOTHING = MarginFigures(equity=Decimal(0), initial=Decimal(0), maintenance=Decimal(0))
 _MARGINS = ("reg_t", "off")
 
 
@@ -349,29 +347,9 @@ class Engine:
         error, intended = self._exchange.preview(spec)
         if intended is None:
             return WhatIf(error=error)
-        shares = spec.shares()
-        total = sum(share.weight for share in shares)
-        before, after, held = _NOTHING, _NOTHING, Decimal(0)
-        for share in shares:
-            account, part = self._accounts[share.account], share.weight / total
-            own = msgspec.structs.replace(intended, quantity=intended.quantity * part)
-            held += account.quantity(spec.conid)
-            before = before.plus(self._margin.figures(account))
-            after = after.plus(self._margin.figures(account, [own]))
+        held = [(self._accounts[share.account], share.weight) for share in spec.shares()]
         multiplier = self._board.listing(spec.conid).instrument.contract.multiplier
-        value = None
-        if intended.price is not None:
-            value = intended.price * spec.quantity * Decimal(repr(multiplier))
-        return WhatIf(
-            error=error,
-            price=intended.price,
-            value=value,
-            commission=intended.commission,
-            before=before,
-            after=after,
-            position_before=held,
-            position_after=held + spec.side.sign * spec.quantity,
-        )
+        return preview(spec, intended, held, self._margin, multiplier=exact(multiplier), error=error)
 
     def order(self, order_id: int) -> EmulatedOrder | None:
         """The order, whatever has become of it; ``None`` if there never was one."""

@@ -118,6 +118,7 @@ def _own(path: Path, clock: Clock, busy_timeout_s: float) -> Database:
         if log.frames and not (path.exists() and path.stat().st_size):
             # SQLite would throw the log away.
             _repair(path, clock, ["the file is empty, but its log is not"], log)
+            log = wal_size(_beside(path, "-wal"))
     except OSError as problem:
         raise _unreadable(path, problem) from None
     found: list[str] = []

@@ -255,6 +255,45 @@ def test_values_that_are_none(books: Any, change: str) -> None:
     assert journal.trading_state().mode is (Trading.HALTED if "trading" in change else Trading.ACTIVE)
 
 
+def test_a_file_that_cannot_be_opened_beside_a_log_that_can(books: Any, tmp_path: Path) -> None:
+    """The log holds what is newest."""
+    journal = books.open()
+    key = books.place(journal, 1)
+    journal.close()
+    journal = books.open()
+    journal.note(key, OrderState.WORKING, order_id="1")
+    expected = view(journal)
+    target = copied(books.path, tmp_path / "head")
+    journal.close()
+    with target.open("r+b") as file:
+        file.write(b"\xff" * 200)
+    mended = books.open(target)
+    assert mended.repaired is not None
+    assert mended.repaired.set_aside is not None
+    assert mended.repaired.set_aside.read_bytes()[:200] == b"\xff" * 200
+    assert view(mended) == expected
+    mended.close()
+    assert view(books.open(target)) == expected
+
+
+def test_a_correction_that_is_lost_whole(books: Any) -> None:
+    """What it corrected counts again: it is the best that is known."""
+    journal = books.open()
+    key = books.place(journal, 1)
+    journal.add_executions([(books.execution("a.b.01.01", "4"), key, "s")])
+    journal.add_executions([(books.execution("a.b.01.02", "5"), key, "s")])
+    journal.close()
+    with sqlite3.connect(books.path) as connection:
+        connection.execute("DELETE FROM events WHERE number = 3")
+        connection.execute("DELETE FROM executions WHERE number = 2")
+        connection.execute("DELETE FROM meta")
+    connection.close()
+    journal = books.open()
+    (found,) = journal.executions()
+    assert (found.superseded, found.execution.quantity) == (False, 4)
+    assert journal.orders()[0].filled == 4
+
+
 def test_entries_after_a_repair_are_newer_than_any_before(books: Any) -> None:
     """The end of the log is lost, the tables know of it: what is noted next must not look older than they are."""
     journal = books.open()
@@ -302,9 +341,17 @@ def test_an_empty_file_beside_its_log(books: Any, tmp_path: Path) -> None:
             os.truncate(target, 0)
         else:
             target.unlink()
+        log = Path(f"{target}-wal").read_bytes()
         mended = books.open(target)
         assert mended.repaired is not None
+        assert mended.repaired.set_aside is not None
+        # The new file must never be read together with the old one's log.
+        assert Path(f"{mended.repaired.set_aside}-wal").read_bytes() == log
         assert view(mended) == expected
+        mended.close()
+        again = books.open(target)
+        assert view(again) == expected
+        assert again.epoch == mended.epoch != journal.epoch
 
 
 def test_halted_where_nobody_knows(books: Any) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Protocol
 
 import msgspec
 
 from bt_ibkr.emulator.accounts.account import Account
 from bt_ibkr.emulator.accounts.margin import Intended, Margin
 from bt_ibkr.emulator.accounts.valuation import Valuation
-from bt_ibkr.emulator.exchange import changes
+from bt_ibkr.emulator.exchange import auctions, changes
 from bt_ibkr.emulator.exchange.admission import Admission, Charges
 from bt_ibkr.emulator.exchange.appointments import Appointments
 from bt_ibkr.emulator.exchange.book import AT_CLOSE, Book, Working
@@ -20,6 +19,7 @@ from bt_ibkr.emulator.exchange.registry import Registry
 from bt_ibkr.emulator.exchange.settlement import Settlement
 from bt_ibkr.emulator.exchange.slicing import Slicing
 from bt_ibkr.emulator.exchange.states import enter
+from bt_ibkr.emulator.exchange.surroundings import Surroundings
 from bt_ibkr.emulator.market.sessions import in_overnight, in_session
 from bt_ibkr.emulator.types import (
     EmulatedExecution,
@@ -33,19 +33,6 @@ from bt_ibkr.model.commission import CommissionSchedule
 from bt_ibkr.model.order import OrderStatus, OrderType, TimeInForce
 
 _AT_ONCE = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.MIDPRICE, OrderType.RELATIVE})
-
-
-class Surroundings(Protocol):
-    """What the exchange needs of the engine."""
-
-    @property
-    def now_ns(self) -> int: ...
-    def book(self, conid: int) -> Book: ...
-    def instrument(self, conid: int) -> Instrument | None: ...
-    def schedule(self, at_ns: int, callback: Callable[[int], None]) -> int: ...
-    def tell_order(self, order: EmulatedOrder) -> None: ...
-    def tell_execution(self, execution: EmulatedExecution, order: EmulatedOrder) -> None: ...
-    def tell_account(self, account: str) -> None: ...
 
 
 class Exchange:
@@ -335,7 +322,7 @@ class Exchange:
 
     def on_event(self, book: Book, event: MarketEvent) -> None:
         """Match against an event that ``book`` has taken in."""
-        self._open(book, event)
+        self._auction(auctions.at_open(book, event), "The opening price was outside the limit.")
         self._slicing.take_part(book, event)
         self._model.on_event(book, event, self)
 
@@ -343,38 +330,24 @@ class Exchange:
         """A halt ended."""
         self._model.on_reopening(book, self)
 
-    def _open(self, book: Book, event: MarketEvent) -> None:
-        """Execute orders for the opening at the first print of the session; limit orders that are worse end."""
-        price = book.print_of(event)
-        if price is None or book.quote.halted:
-            return
-        for working in list(book.orders):
-            due = working.opens_ns is not None and event.time_ns >= working.opens_ns
-            if not due or not working.alive or not working.order.active or working.held:
-                continue
-            self._auction(working, price, "The opening price was outside the limit.")
-
-    def _auction(self, working: Working, price: float, worse: str) -> None:
-        """Execute all of an order at the one price of an auction, or end it."""
-        limit = working.limit
-        if limit is not None and (limit < price if working.buys else limit > price):
-            self._end(working, worse)
-            return
-        self._move(working, OrderStatus.SUBMITTED)
-        working.afford(price)
-        self.fill(working, working.order.remaining, price, adds_liquidity=False)
-
     def on_close(self, book: Book) -> None:
         """Execute orders at the close at the latest print; limit orders that are worse end."""
-        price = book.last_print()
-        for working in list(book.orders):
-            if not working.alive or working.order.spec.order_type not in AT_CLOSE or not working.order.active:
+        self._auction(auctions.at_close(book), "The closing price was outside the limit.")
+
+    def _auction(self, auction: tuple[float, list[Working]] | None, worse: str) -> None:
+        """Execute all of each order at the one price, or end it."""
+        if auction is None:
+            return
+        price, due = auction
+        for working in due:
+            if not auctions.takes_part(working):
                 continue
-            if price is None or book.quote.halted:
+            if auctions.outside(working, price):
+                self._end(working, worse)
                 continue
-            if working.held:
-                continue
-            self._auction(working, price, "The closing price was outside the limit.")
+            self._move(working, OrderStatus.SUBMITTED)
+            working.afford(price)
+            self.fill(working, working.order.remaining, price, adds_liquidity=False)
 
     def _close_conid(self, conid: int) -> None:
         self.on_close(self._engine.book(conid))
