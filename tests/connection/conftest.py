@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.connection.direct import DirectConnection
+from bt_ibkr.connection.direct import DirectConnection, JournalInMemory
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
+    OrderFailed,
+    OrderPlaced,
     SessionChanged,
     SessionNotice,
     StoreEvent,
@@ -21,6 +25,9 @@ from bt_ibkr.connection.interface import (
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
+from bt_ibkr.model.intent import OrderIntent, make_key
+from bt_ibkr.model.order import OrderTicket, OrderType, Side
+from bt_ibkr.risk import RiskLimits
 
 ACCOUNT = "DU1234567"
 PATIENCE_S = 10.0
@@ -34,6 +41,32 @@ PLAIN: dict[str, Any] = {
 FAST: dict[str, Any] = {"paced": False, "reconnect_first_s": 0.01, "reconnect_longest_s": 0.02}
 
 
+#: Nothing here streams market data, and orders are repeated on purpose.
+LOOSE = RiskLimits(allow_no_data=True, duplicate_window_s=None)
+#: Of the keys that tests make up themselves.
+EPOCH = "tests"
+
+
+def key_of(number: int, epoch: str = EPOCH) -> str:
+    """The key of a test's order of that number."""
+    return make_key("tester", epoch, number)
+
+
+def intent(number: int, epoch: str = EPOCH, **changes: Any) -> OrderIntent:
+    """An order as a strategy means it: ten of Apple at the market, under the key of its number."""
+    key = key_of(number, epoch)
+    plain: dict[str, Any] = {
+        "account": ACCOUNT,
+        "contract_id": 265598,
+        "side": Side.BUY,
+        "order_type": OrderType.MARKET,
+        "quantity": Decimal(10),
+        "client_order_id": key,
+    }
+    kept = {name: changes.pop(name) for name in ("parent_key", "group", "expires_ns") if name in changes}
+    return OrderIntent(key=key, strategy="tester", ticket=OrderTicket(**(plain | changes)), **kept)
+
+
 class Client:
     """A connection, its flag, and everything it told.
 
@@ -42,14 +75,27 @@ class Client:
         store: Of the session.
     """
 
-    def __init__(self, emulator: EmulatorThread, url: str = "", **changes: Any) -> None:
+    def __init__(
+        self,
+        emulator: EmulatorThread,
+        url: str = "",
+        *,
+        journal: Path | JournalInMemory | None = JournalInMemory(EPOCH),  # noqa: B008 - it is frozen
+        risk: RiskLimits = LOOSE,
+        **changes: Any,
+    ) -> None:
         self.emulator = emulator
         self.wake = WakeUp()
         self.connection = DirectConnection(
-            SessionSettings(base_url=url or emulator.url, **(FAST | changes)), self.wake
+            SessionSettings(base_url=url or emulator.url, **(FAST | changes)),
+            self.wake,
+            journal=journal,
+            risk=risk,
         )
         self.mailbox: Mailbox[AccountEvent] = Mailbox(self.wake)
         self.store_box: Mailbox[StoreEvent] = Mailbox(self.wake)
+        #: Of the journal, once the account is attached.
+        self.epoch = EPOCH
         self.events: list[AccountEvent] = []
         self.store: list[StoreEvent] = []
 
@@ -58,7 +104,24 @@ class Client:
         return self
 
     def attach(self, account: str = ACCOUNT) -> AccountSnapshot:
-        return self.connection.attach_account(account, self.mailbox)
+        snapshot = self.connection.attach_account(account, self.mailbox)
+        self.epoch = snapshot.epoch
+        return snapshot
+
+    def place(self, number: int, **changes: Any) -> str:
+        """Place an order and wait for IBKR's id of it."""
+        self.connection.place((intent(number, self.epoch, **changes),), self.mailbox)
+        key = key_of(number, self.epoch)
+        self.until(lambda: self.placed(number) or any(event.key == key for event in self.of(OrderFailed)))
+        found = self.placed(number)
+        assert found is not None, self.of(OrderFailed)
+        return found
+
+    def placed(self, number: int) -> str | None:
+        """IBKR's id of the order of that number, as far as it was told."""
+        key = key_of(number, self.epoch)
+        ids = [event.order_id for event in self.of(OrderPlaced) if event.key == key]
+        return ids[-1] if ids else None
 
     def states(self) -> list[str]:
         """The session's states, as they were told."""

@@ -6,8 +6,10 @@ import socket
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from bt_ibkr.clock import NS_PER_S
@@ -19,10 +21,11 @@ from bt_ibkr.connection.interface import (
     ExecutionReported,
     FeedEvent,
     LedgerChanged,
+    ModifyFailed,
     OrderChanged,
     OrderFailed,
-    OrderPlaced,
-    Submission,
+    OrderModified,
+    TradingChanged,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.emulator.testing import EmulatorThread
@@ -30,43 +33,29 @@ from bt_ibkr.errors import (
     AuthenticationError,
     ContractNotFoundError,
     HistoryError,
+    JournalLockedError,
     OrderRefusedError,
     SessionError,
     UnreachableError,
 )
+from bt_ibkr.journal import journal_path
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.order import OrderStatus, OrderTicket, OrderType, Side
+from bt_ibkr.model.order import OrderStatus, OrderType, Side
+from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.services.orders import OrderService
+from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.states import WAY_UP
+from tests.connection.conftest import intent, key_of
 
 if TYPE_CHECKING:
-    from tests.connection.conftest import Client, Connect, StartEmulator
+    from tests.connection.conftest import Connect, StartEmulator
 
 ACCOUNT = "DU1234567"
 MINUTE = 60 * NS_PER_S
 
 UP = [state.value for state in WAY_UP]
-
-
-def ticket(name: str, **changes: Any) -> OrderTicket:
-    plain: dict[str, Any] = {
-        "account": ACCOUNT,
-        "contract_id": 265598,
-        "side": Side.BUY,
-        "order_type": OrderType.MARKET,
-        "quantity": Decimal(10),
-        "client_order_id": name,
-    }
-    return OrderTicket(**(plain | changes))
-
-
-def place(client: Client, ref: int, one: OrderTicket) -> str:
-    """Place an order and wait for IBKR's id of it."""
-    client.connection.place((Submission(ref, one),), client.mailbox)
-    client.until(lambda: any(event.ref == ref for event in client.of(OrderPlaced)))
-    found: str = next(event.order_id for event in client.of(OrderPlaced) if event.ref == ref)
-    return found
 
 
 def break_socket(emulator: EmulatorThread, *, then: Callable[[Any], Any] = lambda _: None) -> None:
@@ -142,8 +131,12 @@ def test_nothing_works_without_a_session(connect: Connect, opened: bool) -> None
         lambda: connection.resolve(parse_dataname("AAPL")),
         lambda: connection.subscribe_ticks(contract, TickBacklog()),
         lambda: connection.attach_account(ACCOUNT, client.mailbox),
-        lambda: connection.place((Submission(1, ticket("a")),), client.mailbox),
-        lambda: connection.cancel(ACCOUNT, "1", 1, client.mailbox),
+        lambda: connection.place((intent(1),), client.mailbox),
+        lambda: connection.modify(key_of(1), intent(1).ticket, client.mailbox),
+        lambda: connection.cancel(key_of(1), client.mailbox),
+        lambda: connection.reconcile(ACCOUNT),
+        lambda: connection.what_if(intent(1).ticket),
+        lambda: connection.halt(TradingState(), cancel_open=False, flatten=False),
         lambda: connection.positions(ACCOUNT),
         lambda: connection.ledger(ACCOUNT),
         lambda: connection.request_history(
@@ -167,7 +160,8 @@ def test_close_ends_what_is_in_flight(start_emulator: StartEmulator, connect: Co
     client = connect(slow)
 
     async def ask() -> None:
-        await client.connection._orders.status("999")
+        assert client.connection._session is not None
+        await OrderService(client.connection._session.http, QuestionPolicy()).status("999")
 
     client.connection._command(ask())
     assert client.connection.in_flight() == 1
@@ -183,7 +177,7 @@ def test_each_execution_is_told_once(emulator: EmulatorThread, connect: Connect)
     """The stream tells each twice, the second time with its commission."""
     client = connect()
     client.attach()
-    order_id = place(client, 1, ticket("a"))
+    order_id = client.place(1)
     emulator.call(fill)
     client.settle()
     executions = emulator.call(lambda s: s.core.engine.executions())
@@ -203,8 +197,8 @@ def test_each_execution_is_told_once(emulator: EmulatorThread, connect: Connect)
 def test_the_snapshot_and_the_replay_do_not_repeat_it(emulator: EmulatorThread, connect: Connect) -> None:
     first = connect()
     first.attach()
-    place(first, 1, ticket("a"))
-    open_id = place(first, 2, ticket("b", order_type=OrderType.LIMIT, limit_price=100.0))
+    first.place(1)
+    open_id = first.place(2, order_type=OrderType.LIMIT, limit_price=100.0)
     emulator.call(fill)
     first.settle()
     executions = emulator.call(lambda s: s.core.engine.executions())
@@ -217,11 +211,11 @@ def test_the_snapshot_and_the_replay_do_not_repeat_it(emulator: EmulatorThread, 
     assert snapshot.ledger["USD"].cash < 1_000_000
     assert second.of(ExecutionReported) == []
     assert second.of(CommissionReported) == []
-    place(second, 3, ticket("c", side=Side.SELL))
+    second.place(3, side=Side.SELL)
     emulator.call(fill)
     second.settle()
     told = {event.execution.order_ref for event in second.of(ExecutionReported)}
-    assert told == {"c"}
+    assert told == {key_of(3)}
 
 
 def test_an_empty_account(connect: Connect) -> None:
@@ -234,13 +228,13 @@ def test_what_happened_during_a_break_is_told_once(emulator: EmulatorThread, con
     """Subscriptions do not survive; the replay brings what was missed and nothing that was told before."""
     client = connect()
     client.attach()
-    place(client, 1, ticket("a"))
+    client.place(1)
     emulator.call(fill)
     client.settle()
-    place(client, 2, ticket("b"))
+    client.place(2)
     break_socket(emulator, then=fill)
     client.until(lambda: client.states().count("streaming") == 2)
-    client.until(lambda: {e.execution.order_ref for e in client.of(ExecutionReported)} == {"a", "b"})
+    client.until(lambda: {e.key for e in client.of(ExecutionReported)} == {key_of(1), key_of(2)})
     client.settle()
     executions = emulator.call(lambda s: s.core.engine.executions())
     told = [event.execution.execution_id for event in client.of(ExecutionReported)]
@@ -250,8 +244,7 @@ def test_what_happened_during_a_break_is_told_once(emulator: EmulatorThread, con
     # The order's end was not seen on the stream: the list was read again.
     client.until(
         lambda: any(
-            e.report.order_ref == "b" and e.report.status is OrderStatus.FILLED
-            for e in client.of(OrderChanged)
+            e.key == key_of(2) and e.report.status is OrderStatus.FILLED for e in client.of(OrderChanged)
         )
     )
 
@@ -259,7 +252,7 @@ def test_what_happened_during_a_break_is_told_once(emulator: EmulatorThread, con
 def test_cash_is_streamed(emulator: EmulatorThread, connect: Connect) -> None:
     client = connect()
     client.attach()
-    place(client, 1, ticket("a"))
+    client.place(1)
     emulator.call(fill)
     now_ns = emulator.call(lambda s: s.core.now_ns)
     emulator.call(lambda s: s.drive.step(until_ns=now_ns + 60 * NS_PER_S, max_events=None, received={}))
@@ -279,8 +272,7 @@ def test_other_accounts_are_not_mine(start_emulator: StartEmulator, connect: Con
     assert client.connection.accounts() == ("DU1", "DU2")
     mine: Mailbox[AccountEvent] = Mailbox(client.wake)
     client.connection.attach_account("DU2", mine)
-    client.connection.place((Submission(1, ticket("a", account="DU1")),), client.mailbox)
-    client.until(lambda: client.of(OrderPlaced))
+    client.place(1, account="DU1")
     two.call(fill)
     client.settle()
     told = []
@@ -342,7 +334,7 @@ def test_a_report_that_cannot_be_read_is_told(
     told = next(notice for notice in client.notices() if notice.kind == "unreadable")
     assert str(frame["topic"]) in told.text
     assert client.of(OrderChanged) == []
-    place(client, 1, ticket("a"))
+    client.place(1)
 
 
 def test_errors_and_notices_are_told(emulator: EmulatorThread, connect: Connect) -> None:
@@ -440,29 +432,169 @@ def test_errors_come_back_to_the_caller(connect: Connect) -> None:
 def test_a_refused_bracket_fails_every_ticket(connect: Connect) -> None:
     client = connect()
     client.attach()
-    parent = ticket("p", quantity=Decimal(1), order_type=OrderType.LIMIT, limit_price=100.001)
-    child = ticket("x", side=Side.SELL, order_type=OrderType.STOP, stop_price=90.0)
-    child = OrderTicket(
-        **{name: getattr(child, name) for name in child.__struct_fields__}
-        | {"client_order_id": None, "parent": "p"}
+    parent = intent(1, quantity=Decimal(1), order_type=OrderType.LIMIT, limit_price=100.001)
+    child = intent(
+        2,
+        parent_key=key_of(1),
+        parent=key_of(1),
+        client_order_id=None,
+        side=Side.SELL,
+        order_type=OrderType.STOP,
+        stop_price=90.0,
+        quantity=Decimal(1),
     )
-    client.connection.place((Submission(1, parent), Submission(2, child)), client.mailbox)
+    client.connection.place((parent, child), client.mailbox)
     client.until(lambda: len(client.of(OrderFailed)) == 2)
-    assert [event.ref for event in client.of(OrderFailed)] == [1, 2]
+    assert [event.key for event in client.of(OrderFailed)] == [key_of(1), key_of(2)]
     assert all(isinstance(event.error, OrderRefusedError) for event in client.of(OrderFailed))
 
 
 def test_cancel(connect: Connect) -> None:
     client = connect()
     client.attach()
-    order_id = place(client, 1, ticket("a", order_type=OrderType.LIMIT, limit_price=100.0))
-    client.connection.cancel(ACCOUNT, order_id, 1, client.mailbox)
+    client.place(1, order_type=OrderType.LIMIT, limit_price=100.0)
+    client.connection.cancel(key_of(1), client.mailbox)
     client.until(lambda: any(e.report.status is OrderStatus.CANCELLED for e in client.of(OrderChanged)))
     assert client.of(CancelFailed) == []
-    client.connection.cancel(ACCOUNT, order_id, 7, client.mailbox)
-    client.until(lambda: client.of(CancelFailed))
-    assert client.of(CancelFailed)[0].ref == 7
-    assert isinstance(client.of(CancelFailed)[0].error, OrderRefusedError)
+
+
+def test_what_cannot_be_cancelled(connect: Connect, emulator: EmulatorThread) -> None:
+    """An order that has filled, and one that nobody placed."""
+    client = connect()
+    client.attach()
+    client.place(1)
+    emulator.call(fill)
+    client.until(lambda: any(e.report.status is OrderStatus.FILLED for e in client.of(OrderChanged)))
+    for number in (1, 7):
+        client.connection.cancel(key_of(number), client.mailbox)
+    client.until(lambda: len(client.of(CancelFailed)) == 2)
+    assert {event.key for event in client.of(CancelFailed)} == {key_of(1), key_of(7)}
+    assert all(isinstance(event.error, OrderRefusedError) for event in client.of(CancelFailed))
+
+
+def test_modify(connect: Connect, emulator: EmulatorThread) -> None:
+    client = connect()
+    client.attach()
+    resting = intent(1, order_type=OrderType.LIMIT, limit_price=100.0).ticket
+    client.place(1, order_type=OrderType.LIMIT, limit_price=100.0)
+    changed = msgspec.structs.replace(resting, limit_price=101.0)
+    client.connection.modify(key_of(1), changed, client.mailbox)
+    client.until(lambda: client.of(OrderModified))
+    assert client.of(OrderModified) == [OrderModified(key_of(1), changed)]
+    (standing,) = emulator.call(lambda s: list(s.core.engine.orders()))
+    assert standing.spec.limit_price == 101.0
+    client.connection.modify(key_of(7), changed, client.mailbox)
+    client.until(lambda: client.of(ModifyFailed))
+    assert client.of(ModifyFailed)[0].key == key_of(7)
+
+
+def test_nothing_trades_before_an_account_is_attached(connect: Connect, emulator: EmulatorThread) -> None:
+    client = connect()
+    client.connection.place((intent(1),), client.mailbox)
+    client.connection.modify(key_of(1), intent(1).ticket, client.mailbox)
+    client.connection.cancel(key_of(1), client.mailbox)
+    client.connection.reconcile(ACCOUNT)
+    client.until(lambda: len(client.events) == 3 and not client.connection.in_flight())
+    assert {type(event) for event in client.events} == {OrderFailed, ModifyFailed, CancelFailed}
+    assert ACCOUNT in str(client.of(OrderFailed)[0].error)
+    assert not emulator.call(lambda s: list(s.core.engine.orders()))
+
+
+def test_what_if_places_nothing(connect: Connect, emulator: EmulatorThread) -> None:
+    client = connect()
+    client.step()
+    preview = client.connection.what_if(intent(1).ticket)
+    assert preview.error is None
+    assert preview.initial_margin is not None
+    assert not emulator.call(lambda s: list(s.core.engine.orders()))
+
+
+# --- the record -------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_may_not_use_the_journal(connect: Connect, tmp_path: Path) -> None:
+    """Two that number and watch the same orders would not know of each other."""
+    file = tmp_path / "journal.sqlite"
+    first = connect(journal=file)
+    first.attach()
+    second = connect(journal=file)
+    with pytest.raises(JournalLockedError):
+        second.attach()
+    first.connection.close()
+    second.attach()
+
+
+def test_the_journal_lies_under_the_accounts_name(connect: Connect, home: Path) -> None:
+    client = connect(journal=None)
+    client.attach()
+    assert journal_path(ACCOUNT).is_file()
+    assert journal_path(ACCOUNT).is_relative_to(home)
+
+
+def test_a_run_in_memory_leaves_no_file(connect: Connect, home: Path) -> None:
+    client = connect()
+    client.attach()
+    client.place(1)
+    assert list(home.rglob("*.sqlite")) == []
+
+
+def test_what_an_earlier_run_left_is_taken_over(
+    connect: Connect, tmp_path: Path, emulator: EmulatorThread
+) -> None:
+    """It can be told of, and cancelled, by the key; new keys do not meet old ones."""
+    file = tmp_path / "journal.sqlite"
+    first = connect(journal=file)
+    before = first.attach()
+    order_id = first.place(1, order_type=OrderType.LIMIT, limit_price=100.0)
+    first.connection.close()
+    second = connect(journal=file)
+    snapshot = second.attach()
+    (standing,) = snapshot.standing
+    assert (standing.intent.key, standing.order_id, standing.open) == (
+        key_of(1, before.epoch),
+        order_id,
+        True,
+    )
+    assert snapshot.differences == ()
+    assert snapshot.epoch == before.epoch
+    assert snapshot.sequences["tester"] == 2
+    second.connection.cancel(key_of(1, before.epoch), second.mailbox)
+    second.until(lambda: any(e.report.status is OrderStatus.CANCELLED for e in second.of(OrderChanged)))
+    assert {event.key for event in second.of(OrderChanged)} == {key_of(1, before.epoch)}
+
+
+def test_trading_is_halted_for_all_and_over_restarts(
+    connect: Connect, tmp_path: Path, emulator: EmulatorThread
+) -> None:
+    file = tmp_path / "journal.sqlite"
+    client = connect(journal=file)
+    client.attach()
+    client.place(1, order_type=OrderType.LIMIT, limit_price=100.0)
+    state = TradingState(mode=Trading.HALTED, reason="enough", by="a test", since_ns=1)
+    client.connection.halt(state, cancel_open=True, flatten=False)
+    client.until(lambda: client.of(TradingChanged) and not client.connection.in_flight())
+    assert client.of(TradingChanged) == [TradingChanged(state)]
+    assert {o.status.name for o in emulator.call(lambda s: list(s.core.engine.orders()))} == {"CANCELLED"}
+    client.connection.place((intent(2, client.epoch),), client.mailbox)
+    client.until(lambda: client.of(OrderFailed))
+    assert "enough" in str(client.of(OrderFailed)[0].error)
+    client.connection.close()
+    again = connect(journal=file)
+    assert again.attach().trading == state
+    again.connection.place((intent(3, client.epoch),), again.mailbox)
+    again.until(lambda: again.of(OrderFailed))
+    again.connection.halt(TradingState(by="a test"), cancel_open=False, flatten=False)
+    again.until(lambda: again.of(TradingChanged))
+    again.place(4)
+    assert len(emulator.call(lambda s: list(s.core.engine.orders()))) == 2
+
+
+def test_nobody_can_be_halted_before_an_account_is_attached(connect: Connect) -> None:
+    client = connect()
+    client.connection.halt(TradingState(mode=Trading.HALTED), cancel_open=False, flatten=False)
+    client.until(lambda: not client.connection.in_flight())
+    client.attach()
+    client.place(1)
 
 
 def test_answers_wake_the_store(connect: Connect) -> None:
@@ -472,6 +604,6 @@ def test_answers_wake_the_store(connect: Connect) -> None:
     client.settle()
     while client.wake.wait(0):
         pass
-    client.connection.place((Submission(1, ticket("a")),), client.mailbox)
+    client.connection.place((intent(1),), client.mailbox)
     assert client.wake.wait(10.0)
     assert isinstance(client.wake, WakeUp)

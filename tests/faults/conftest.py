@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,15 +16,15 @@ from bt_ibkr.app.control import ControlClient
 from bt_ibkr.clock import Clock
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.connection.backlog import TickBacklog
-from bt_ibkr.connection.direct import DirectConnection
-from bt_ibkr.connection.interface import GapReported, SessionChanged, Submission
+from bt_ibkr.connection.direct import DirectConnection, JournalInMemory
+from bt_ibkr.connection.interface import GapReported, SessionChanged
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.order import TimeInForce
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.session.session import Session
-from tests.connection.conftest import ACCOUNT, FAST, PLAIN, Client, session_threads
+from tests.connection.conftest import EPOCH, FAST, LOOSE, PLAIN, Client, intent, session_threads
 
 AAPL = 265598
 
@@ -42,7 +41,9 @@ class Bed(Client):
         super().__init__(emulator)
         self.control = control
         self.settings = SessionSettings(base_url=changes.pop("url", emulator.url), **(FAST | changes))
-        self.connection = DirectConnection(self.settings, self.wake, clock=clock)
+        self.connection = DirectConnection(
+            self.settings, self.wake, clock=clock, journal=JournalInMemory(EPOCH), risk=LOOSE
+        )
         self.ticks = TickBacklog()
 
     @property
@@ -133,17 +134,9 @@ class Bed(Client):
         self.store.clear()
 
     def buy(self, contract: Contract, ref: int = 1, **fields: Any) -> None:
-        """Send an order; it is told of through ``events``."""
-        given: dict[str, Any] = {
-            "account": ACCOUNT,
-            "contract_id": contract.conid,
-            "side": Side.BUY,
-            "order_type": OrderType.MARKET,
-            "quantity": Decimal(10),
-            "time_in_force": TimeInForce.DAY,
-            "client_order_id": f"fault-{ref}",
-        } | fields
-        self.connection.place((Submission(ref, OrderTicket(**given)),), self.mailbox)
+        """Send an order under the key of ``ref``; it is told of through ``events``."""
+        given = {"contract_id": contract.conid, "time_in_force": TimeInForce.DAY} | fields
+        self.connection.place((intent(ref, **given),), self.mailbox)
 
 
 MakeBed = Callable[..., Bed]

@@ -11,7 +11,7 @@ import threading
 from decimal import Decimal
 
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.connection.direct import DirectConnection
+from bt_ibkr.connection.direct import MEMORY, DirectConnection
 from bt_ibkr.connection.interface import (
     AccountEvent,
     ExecutionReported,
@@ -20,10 +20,11 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
     SessionChanged,
     StoreEvent,
-    Submission,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.model.intent import OrderIntent, make_key
 from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.risk import RiskLimits
 
 ACCOUNT = "DU1234567"
 
@@ -51,7 +52,10 @@ def main(url: str) -> None:
     told: Mailbox[StoreEvent] = Mailbox(wake)
     events: Mailbox[AccountEvent] = Mailbox(wake)
     connection = DirectConnection(
-        SessionSettings(base_url=url, paced=False, silence_s=0.5, reconnect_first_s=0.02), wake
+        SessionSettings(base_url=url, paced=False, silence_s=0.5, reconnect_first_s=0.02),
+        wake,
+        journal=MEMORY,
+        risk=RiskLimits(allow_no_data=True),
     )
     over = threading.Event()
 
@@ -62,12 +66,12 @@ def main(url: str) -> None:
 
     threading.Thread(target=await_end, daemon=True).start()
     connection.open(told)
-    connection.attach_account(ACCOUNT, events)
+    key = make_key("sleeper", connection.attach_account(ACCOUNT, events).epoch, 1)
     ticket = OrderTicket(
         account=ACCOUNT, contract_id=265598, side=Side.BUY, order_type=OrderType.MARKET,
-        quantity=Decimal(10), time_in_force=TimeInForce.DAY, client_order_id="asleep",
+        quantity=Decimal(10), time_in_force=TimeInForce.DAY, client_order_id=key,
     )  # fmt: skip
-    connection.place((Submission(1, ticket),), events)
+    connection.place((OrderIntent(key=key, strategy="sleeper", ticket=ticket),), events)
     while not over.is_set():
         wake.wait(1.0)
         for mailbox in (told, events):

@@ -12,7 +12,8 @@ import pytest
 
 from bt_ibkr.clock import ManualClock
 from bt_ibkr.connection.interface import OrderChanged, OrderFailed
-from bt_ibkr.errors import CompetingError, UnreachableError
+from bt_ibkr.errors import CompetingError, OrderRefusedError
+from tests.connection.conftest import key_of
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Tape
@@ -31,7 +32,9 @@ def test_56_gateway_restart(bed: MakeBed) -> None:
     assert told.next_step
     made.buy(contract, 1)
     made.until(lambda: made.of(OrderFailed))
-    assert isinstance(made.of(OrderFailed)[0].error, UnreachableError)
+    refused = made.of(OrderFailed)[0].error
+    assert isinstance(refused, OrderRefusedError)
+    assert "was not sent" in refused.message
     gap = made.back()
     assert {"smd+265598", "sor", "str"} <= set(gap.topics)
     assert gap.start_ns < gap.end_ns
@@ -39,9 +42,9 @@ def test_56_gateway_restart(bed: MakeBed) -> None:
     assert made.count("/iserver/accounts", since) == 1
     made.moves()
     made.buy(contract, 2)
-    made.until(lambda: any(e.report.order_ref == "fault-2" for e in made.of(OrderChanged)))
+    made.until(lambda: any(e.key == key_of(2) for e in made.of(OrderChanged)))
     assert made.emulator.call(lambda s: [o.spec.client_order_id for o in s.core.engine.orders()]) == [
-        "fault-2"
+        key_of(2)
     ]
 
 

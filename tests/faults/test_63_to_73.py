@@ -22,6 +22,7 @@ from bt_ibkr.errors import PacingPenaltyError, RequestTimeoutError, UsageError
 from bt_ibkr.model.order import OrderType, Side
 from bt_ibkr.services.history import HistoryRequest
 from tests.auth.conftest import keys, oauth2, oauth2_login  # noqa: F401 - a fixture
+from tests.connection.conftest import key_of
 
 if TYPE_CHECKING:
     from tests.auth.conftest import Keys
@@ -50,16 +51,21 @@ def test_63_please_query_accounts_first(bed: MakeBed) -> None:
     assert made.changes() == []
 
 
-def test_63_not_repeated_where_that_is_not_safe(bed: MakeBed) -> None:
-    """An order is never sent again by this layer."""
+def test_63_an_order_is_sent_again_once(bed: MakeBed) -> None:
+    """Not by the session, which cannot know whether that is safe."""
     made = bed()
+    made.attach()
     contract = made.stream()
     made.fault("accounts_again")
     since = made.asked()
     made.buy(contract)
     made.until(lambda: made.of(OrderFailed) or made.of(OrderPlaced))
-    assert made.count("/iserver/account/DU1234567/orders", since) <= 1
-    assert len(made.emulator.call(lambda s: s.core.engine.orders())) == len(made.of(OrderPlaced))
+    # The server had not looked at it: the desk, which knows, sent it again, under the same key.
+    assert made.count("/iserver/account/DU1234567/orders", since) == 2
+    assert made.count("/iserver/accounts", since) == 1
+    (standing,) = made.emulator.call(lambda s: list(s.core.engine.orders()))
+    assert standing.spec.client_order_id == key_of(1)
+    assert [event.key for event in made.of(OrderPlaced)] == [key_of(1)]
 
 
 def test_64_no_bridge(bed: MakeBed) -> None:
@@ -149,8 +155,8 @@ def test_68_second_factor_pending(bed: MakeBed) -> None:
     assert made.states().count("needs a person") == 1
 
 
-def attached_with_stop(made: Bed) -> str:
-    """An account that is long, with a protective stop at the broker; the stop's id."""
+def attached_with_stop(made: Bed) -> None:
+    """An account that is long, with a protective stop, the second order, at the broker."""
     made.attach()
     contract = made.stream()
     made.buy(contract, 1)
@@ -158,13 +164,12 @@ def attached_with_stop(made: Bed) -> str:
     made.step()
     made.buy(contract, 2, side=Side.SELL, order_type=OrderType.STOP, stop_price=1.0, quantity=Decimal(10))
     made.until(lambda: len(made.of(OrderPlaced)) == 2)
-    return str(made.of(OrderPlaced)[1].order_id)
 
 
 def test_69_too_many_requests_once(bed: MakeBed) -> None:
     """A penalty of 15 minutes: told, nothing asked, but a cancellation passes."""
     made = bed()
-    stop = attached_with_stop(made)
+    attached_with_stop(made)
     since = made.asked()
     made.fault("http", action="status", status=429, path=STOCKS)
     with pytest.raises(PacingPenaltyError):
@@ -177,7 +182,7 @@ def test_69_too_many_requests_once(bed: MakeBed) -> None:
         with pytest.raises(PacingPenaltyError, match="Not sent"):
             get(made, STOCKS, symbols="AAPL")
     assert made.count(STOCKS, since) == 1
-    made.connection.cancel("DU1234567", stop, 7, made.mailbox)
+    made.connection.cancel(key_of(2), made.mailbox)
     made.until(lambda: not made.connection.in_flight())
     assert not made.of(CancelFailed)
     assert [row["method"] for row in made.requests(since)] == ["GET", "DELETE"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from bt_ibkr.connection.reports import AccountStream, Reports
 
 from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.config import SessionSettings
@@ -23,7 +24,6 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
-from bt_ibkr.connection.reports import AccountStream, Reports
 from bt_ibkr.errors import SessionError, UnreachableError
 from bt_ibkr.model.order import Execution, OrderStatus, Side
 from bt_ibkr.services.executions import ExecutionBook
