@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -17,6 +17,8 @@ from bt_ibkr.login import GatewayLogin, Login, NoLogin, is_loopback
 PENALTY_S = 900.0
 #: Where the Client Portal Gateway listens unless its conf.yaml says otherwise.
 DEFAULT_GATEWAY = "https://localhost:5000/v1/api"
+#: What to do about another login that holds the brokerage session.
+Competing = Literal["yield", "take_over_once", "ask"]
 #: Where the API begins below a server's address.
 API_PATH: Final = "/v1/api"
 
@@ -87,7 +89,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     renew_market_data_s: float = 540.0
     reconnect_first_s: float = 0.25
     reconnect_longest_s: float = 30.0
-    competing: Literal["yield", "take_over_once", "ask"] = "take_over_once"
+    competing: Competing = "take_over_once"
     region: str = "america"
     penalty_s: float = PENALTY_S
     tick_backlog: int = 10_000
@@ -110,6 +112,11 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise UsageError(
                 f"SessionSettings: tick_backlog must be at least 10, or 0 for no limit, not {self.tick_backlog!r}.",
                 remedy="Leave it out for 10,000 ticks a feed.",
+            )
+        if self.competing not in get_args(Competing):
+            raise UsageError(
+                f"SessionSettings: competing {self.competing!r} is no policy.",
+                remedy=f"Policies: {', '.join(get_args(Competing))}.",
             )
         if self.pacing_speed != 1 and not (self.pacing_speed > 0 and is_loopback(self.base_url)):
             raise UsageError(

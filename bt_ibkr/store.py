@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
-from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust
+from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
@@ -156,7 +156,7 @@ class IBKRStore:
     Unlike backtrader's own stores this is no singleton: every call makes a store of its own.
 
     Args:
-        gateway: REST base of the Client Portal Gateway or of an emulator, ending in ``/v1/api``.
+        gateway: REST base of the Client Portal Gateway or of an emulator; without a path ``/v1/api`` is added.
         host, port: Of the gateway, instead of ``gateway``, as backtrader's ``IBStore`` has them.
         mode: ``paper`` or ``live``: refuse any account that is not of this kind. Without a mode the store trades
             in paper accounts only, but shows the data of any.
@@ -211,7 +211,7 @@ class IBKRStore:
         if host is not None or port is not None:
             gateway = _gateway_at(gateway, host, port)
         if settings is None:
-            settings = SessionSettings(base_url=gateway, trust=Trust(ca_file=ca_file, insecure=insecure))
+            settings = SessionSettings(base_url=rest_base(gateway), trust=Trust(ca_file=ca_file, insecure=insecure))
         elif gateway != DEFAULT_GATEWAY or ca_file or insecure:
             raise UsageError(
                 "IBKRStore: `settings` was given beside `gateway`, `ca_file` or `insecure`.",

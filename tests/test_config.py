@@ -62,6 +62,12 @@ def test_durations_are_above_zero(name: str, value: float) -> None:
         SessionSettings(**{name: value})  # type: ignore[arg-type]
 
 
+def test_policies_towards_other_logins() -> None:
+    with pytest.raises(UsageError, match="'takeover' is no policy") as caught:
+        SessionSettings(competing="takeover")  # type: ignore[arg-type]
+    assert "take_over_once" in caught.value.remedy
+
+
 def test_frozen_and_strict() -> None:
     settings = SessionSettings()
     with pytest.raises(AttributeError):

@@ -225,15 +225,11 @@ class Doctor:
             return
         standing = Standing(accounts=ids, account=ids[0], is_paper=accounts.is_paper)
         others = f"; also {', '.join(ids[1:])}" if ids[1:] else ""
-        unclear = [
-            one for one in ids if msgspec.structs.replace(standing, account=one).kind is AccountKind.UNCLEAR
-        ]
+        each = (msgspec.structs.replace(standing, account=one) for one in ids)
+        unclear = [f"{one.account} {one.told}" for one in each if one.kind is AccountKind.UNCLEAR]
         if unclear:
             self._tell(
-                "account",
-                Status.FAIL,
-                f"{', '.join(unclear)}: the id and IBKR's isPaper ({accounts.is_paper}) contradict each other",
-                "Nothing is traded in it; look at the login.",
+                "account", Status.FAIL, "; ".join(unclear), "Nothing is traded in it; look at the login."
             )
             return
         self._tell("account", Status.OK, f"{ids[0]} is {_MONEY_WORDS[standing.kind]}{others}")

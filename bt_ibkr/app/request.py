@@ -11,7 +11,7 @@ import backtrader as bt
 import msgspec
 
 from bt_ibkr.app.market import BarLength
-from bt_ibkr.config import Trust
+from bt_ibkr.config import Competing, SessionSettings, Trust
 from bt_ibkr.emulator.build import open_market, open_universe
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument
@@ -51,6 +51,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             ``live`` does not take.
         confirm_account: Mode ``live``: the account's id once more, as the confirmation.
         login: Modes ``paper`` and ``live``: how to log on.
+        competing: Modes ``paper`` and ``live``: what to do about another login that holds the brokerage session.
+        region: Modes ``paper`` and ``live``: whose midnight resets the session.
     """
 
     strategy: str
@@ -72,6 +74,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""
     confirm_account: str = ""
     login: Login = GatewayLogin()
+    competing: Competing = SessionSettings().competing
+    region: str = SessionSettings().region
 
 
 class Stopper:

@@ -100,7 +100,13 @@ def run_trade(
     cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode=mode, strategy=name, started=now_text())
     base = rest_base(request.gateway or default_base(request.login))
-    settings = SessionSettings(base_url=base, trust=request.trust, login=request.login)
+    settings = SessionSettings(
+        base_url=base,
+        trust=request.trust,
+        login=request.login,
+        competing=request.competing,
+        region=request.region,
+    )
     guard = _guard(request, mode, ask)
     with contextlib.ExitStack() as stack:
         try:

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -92,6 +92,17 @@ def run(
         str,
         text_option(metavar="ACCOUNT", help="Confirm, in a script, that this account trades real money."),
     ] = "",
+    competing: Annotated[
+        str,
+        text_option(
+            help="When another login of the user has the session: take_over_once (default), yield or ask "
+            "(modes paper, live)."
+        ),
+    ] = "",
+    region: Annotated[
+        str,
+        text_option(help="Whose midnight resets the session: america (default), europe, asia (paper, live)."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> Callable[[], int]:
     """Run a strategy: over stored bars, against the emulator, or on an account."""
@@ -99,16 +110,23 @@ def run(
     from bt_ibkr.app.market import parse_moment
     from bt_ibkr.app.run import RunRequest
     from bt_ibkr.cli.running import run_command
-    from bt_ibkr.config import Trust
+    from bt_ibkr.config import Competing, Trust
     from bt_ibkr.login import GatewayLogin
 
     if mode not in _MODES:
         raise UsageError(f"--mode {mode!r} is no mode.", remedy=f"Modes: {', '.join(_MODES)}.")
-    if mode not in ("paper", "live") and (account or yes_live or login):
+    if mode not in ("paper", "live") and (account or yes_live or login or competing or region):
         raise UsageError(
-            f"--account, --login and --yes-live mean nothing in --mode {mode}.",
+            f"--account, --login, --yes-live, --competing and --region mean nothing in --mode {mode}.",
             remedy="Leave them out, or say --mode paper or --mode live.",
         )
+    policies = get_args(Competing)
+    if competing and competing not in policies:
+        raise UsageError(
+            f"--competing {competing!r} is no policy.", remedy=f"Policies: {', '.join(policies)}."
+        )
+    # What is not given has the default of the request.
+    supervision = {"competing": competing, "region": region}
     request = RunRequest(
         strategy=strategy,
         assignments=tuple(assign or ()),
@@ -129,6 +147,7 @@ def run(
         account=account,
         confirm_account=yes_live,
         login=read_login(login) if login else GatewayLogin(),
+        **{name: value for name, value in supervision.items() if value},  # type: ignore[arg-type]
     )
     return partial(run_command, request, mode, as_json=as_json)
 

@@ -2,7 +2,7 @@
 
 IBKR tells two things apart by two signs, and both are looked at: ``isPaper`` in ``/iserver/accounts``, and the
 account's id, which begins with D on paper (``DU…``, an adviser's ``DF…``) and never does with real money. Where
-they contradict each other nothing is traded.
+they contradict each other nothing is traded; nor where the id alone says paper: paper is what IBKR reports as such.
 """
 
 from __future__ import annotations
@@ -44,11 +44,20 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> AccountKind:
-        """By both signs; the id alone where IBKR does not tell."""
+        """By both signs. Where IBKR does not tell, an id of real money is taken at its word, one of paper is not."""
         by_id = self.account.upper().startswith("D")
-        if self.is_paper is not None and self.is_paper is not by_id:
+        if by_id is not bool(self.is_paper):
             return AccountKind.UNCLEAR
         return AccountKind.PAPER if by_id else AccountKind.LIVE
+
+    @property
+    def told(self) -> str:
+        """What is known of the account, as the end of a sentence about it."""
+        if self.kind is not AccountKind.UNCLEAR:
+            return f"is a {self.kind} account"
+        if self.is_paper is None:
+            return "is not reported as paper by IBKR, which only its id suggests"
+        return f"is reported as {'paper' if self.is_paper else 'live'} by IBKR, which its id contradicts"
 
 
 class AccountGuard:
@@ -147,6 +156,9 @@ class AccountGuard:
                 f"of {standing.account}.",
                 remedy="Log in as before and start again.",
             )
+        if standing.is_paper is None:
+            # It was told before, of the same account.
+            standing = msgspec.structs.replace(standing, is_paper=self.passed.is_paper)
         self._check_kind(standing)
 
     def check_orders(self, standing: Standing) -> None:
@@ -157,7 +169,7 @@ class AccountGuard:
         """
         if self.mode is None and standing.kind is not AccountKind.PAPER:
             raise NotArmedError(
-                f"Account {standing.account} {_told(standing)}, and this store was not armed for real money.",
+                f"Account {standing.account} {standing.told}, and this store was not armed for real money.",
                 remedy="In Python: IBKRStore(mode='live', account=…, confirm_account=…).",
             )
 
@@ -186,7 +198,7 @@ class AccountGuard:
         else:
             remedy = "Say --mode paper, or log in with the user name of the live account."
         raise NotArmedError(
-            f"Mode {self.mode} was asked for, but account {standing.account} {_told(standing)}.",
+            f"Mode {self.mode} was asked for, but account {standing.account} {standing.told}.",
             remedy=remedy,
         )
 
@@ -199,10 +211,3 @@ class AccountGuard:
                 f"Mode live trades in {standing.account}, but {given!r} was confirmed.",
                 remedy="Confirm with the account's id, exactly as it is shown.",
             )
-
-
-def _told(standing: Standing) -> str:
-    if standing.kind is AccountKind.UNCLEAR:
-        said = "paper" if standing.is_paper else "live"
-        return f"is reported as {said} by IBKR, which its id contradicts"
-    return f"is a {standing.kind} account"

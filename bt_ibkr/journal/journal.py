@@ -31,7 +31,7 @@ from bt_ibkr.journal.records import (
 )
 from bt_ibkr.journal.tables import Execute
 from bt_ibkr.journal.transitions import check_transition
-from bt_ibkr.model.intent import KeyParts, OrderIntent, OrderState, parse_key
+from bt_ibkr.model.intent import OrderIntent, OrderState, parse_key
 from bt_ibkr.model.order import Execution, OrderTicket
 from bt_ibkr.model.trading import Trading, TradingState
 
@@ -134,25 +134,26 @@ class Journal:
         """
         if not intents:
             return
-        rows = [(intent, self._name(intent), tables.encode(intent)) for intent in intents]
+        for intent in intents:
+            self._check_key(intent)
+        rows = [(intent, tables.encode(intent)) for intent in intents]
         self._check_room()
         now_ns = self._clock.now_ns()
         with self._database.write("intend", "take an order in; it was not sent") as execute:
-            _check_trading(queries.trading_state(execute), intents)
-            for intent, name, body in rows:
+            if not queries.is_active(execute):
+                _check_trading(queries.trading_state(execute), intents)
+            for intent, body in rows:
                 entry = tables.add_event(execute, now_ns, intent.key, EventKind.INTENDED, "", body)
                 account = intent.ticket.account
                 try:
                     tables.add_order(execute, entry, intent.key, intent.strategy, account, body)
-                    tables.use_key(execute, name)
                 except sqlite3.IntegrityError:
                     raise JournalError(
                         f"The journal {self._database.name} has an order {intent.key!r} already: it was not sent.",
                         remedy="Take the next number of next_sequences().",
                     ) from None
 
-    def _name(self, intent: OrderIntent) -> KeyParts:
-        """The key's parts, if it may be used."""
+    def _check_key(self, intent: OrderIntent) -> None:
         parts = parse_key(intent.key)
         own = intent.ticket.client_order_id
         if parts is None:
@@ -162,7 +163,7 @@ class Journal:
         elif own is not None and own != intent.key:
             why = f"is not the client order id {own!r} of its ticket"
         else:
-            return parts
+            return
         raise JournalError(
             f"The key {intent.key!r} {why}: the order was not sent.",
             remedy="Make keys with make_key() and the journal's epoch.",
@@ -409,8 +410,6 @@ def _check_order_id(execute: Execute, key: str, account: str, order_id: str) -> 
 
 
 def _check_trading(state: TradingState, intents: Sequence[OrderIntent]) -> None:
-    if state.mode is Trading.ACTIVE:
-        return
     halted = state.mode is Trading.HALTED
     refused = [intent for intent in intents if halted or not intent.ticket.protective]
     if not refused:

@@ -15,6 +15,7 @@ from bt_ibkr.model.trading import Trading, TradingState
 
 #: The key, then what ``tables.order_of`` takes.
 ORDERS: Final = f"SELECT key, {tables.ORDER_COLUMNS} FROM orders"
+KEYS: Final = "SELECT key FROM orders"
 #: The condition of the index of open orders, word for word, or it is not used.
 OPEN_ONLY: Final = "open = 1"
 FILLS: Final = "SELECT key, quantity FROM executions WHERE superseded = 0 AND key IS NOT NULL"
@@ -25,6 +26,11 @@ OPEN_FILLS: Final = (
 )
 EXECUTIONS: Final = f"SELECT {tables.EXECUTION_COLUMNS} FROM executions"
 EVENTS: Final = "SELECT number, time_ns, key, kind, text, payload FROM events"
+#: An order's entries: those of the index, and the one that began it, which the index leaves out.
+ABOUT: Final = (
+    "number IN (SELECT number FROM events WHERE key = ? AND kind <> 'intended'"
+    " UNION ALL SELECT intended FROM orders WHERE key = ?)"
+)
 
 
 def where(*conditions: tuple[str, Sequence[object] | None]) -> tuple[str, tuple[object, ...]]:
@@ -48,7 +54,14 @@ def epoch(execute: Execute) -> str:
 
 
 def next_sequences(execute: Execute) -> dict[str, int]:
-    return dict(execute("SELECT strategy, next FROM sequences").fetchall())
+    """From the keys themselves, which stand together in an index: a counter would be one more page to write with
+    every order, and it is wanted at the start only."""
+    following: dict[str, int] = {}
+    for (key,) in execute(KEYS).fetchall():
+        parts = parse_key(key)
+        if parts is not None and parts.number >= following.get(parts.name, 0):
+            following[parts.name] = parts.number + 1
+    return following
 
 
 def orders(
@@ -133,7 +146,9 @@ def _execution(row: tuple[Any, ...]) -> JournalExecution:
 def events(
     execute: Execute, *, key: str | None, since_ns: int | None, limit: int | None
 ) -> tuple[JournalEvent, ...]:
-    condition, values = where(("key = ?", one(key)), ("time_ns >= ?", one(since_ns)))
+    condition, values = where(
+        (ABOUT, (key, key) if key is not None else None), ("time_ns >= ?", one(since_ns))
+    )
     rows = execute(
         f"{EVENTS}{condition} ORDER BY number DESC LIMIT ?", (*values, -1 if limit is None else limit)
     ).fetchall()
@@ -141,6 +156,11 @@ def events(
         JournalEvent(number=number, time_ns=time_ns, key=about, kind=kind, text=text, payload=payload)
         for number, time_ns, about, kind, text, payload in reversed(rows)
     )
+
+
+def is_active(execute: Execute) -> bool:
+    """Whether every order may be sent: the question before each of them."""
+    return bool(execute("SELECT mode FROM trading").fetchone() == (Trading.ACTIVE.value,))
 
 
 def trading_state(execute: Execute) -> TradingState:

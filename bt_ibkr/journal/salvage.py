@@ -17,13 +17,13 @@ from bt_ibkr.journal import tables
 from bt_ibkr.journal.pages import Row, Value, WalSize, read_pages, rows
 from bt_ibkr.journal.records import EventKind, Repair
 from bt_ibkr.journal.tables import Entry, Execute
-from bt_ibkr.model.intent import OPEN, OrderState, parse_key
+from bt_ibkr.model.intent import OPEN, OrderState
 from bt_ibkr.model.trading import Trading, TradingState
 
 Values = tuple[Value, ...]
 
 #: The types of each table's columns, by which its rows are known. ``None`` is the row's own number.
-_ORDERS: Final = (None, str, str, str, int, str, (str, None), int, int, int, str, str)
+_ORDERS: Final = (None, str, str, str, int, str, (str, None), int, int, int, int, str, str)
 _EXECUTIONS: Final = (None, str, str, (str, None), str, int, int, int, int, str, str)
 _EVENTS: Final = (None, int, (str, None), str, str, str)
 _TRADING: Final = (None, str, str, str, int, int)
@@ -67,14 +67,12 @@ class Saved(NamedTuple):
         replay = _Replay(execute)
         for number in sorted(self.events):
             replay.entry(number, self.events[number])
-        self._use_keys(execute)
+        execute(
+            "INSERT OR IGNORE INTO order_ids SELECT account, order_id, key FROM orders"
+            " WHERE order_id IS NOT NULL ORDER BY number DESC"
+        )
         tables.recount(execute)
-        newest = max(self.events, default=0)
-        # The other tables name entries, too: also of those that are lost behind the last one saved.
-        named = [int(str(v[8])) for v in self.orders.values()] + [
-            int(str(v[7])) for v in self.executions.values()
-        ]
-        newest = max(newest, *named, 0) if named else newest
+        newest = self._newest()
         if self.trading is not None:
             execute("INSERT OR REPLACE INTO trading VALUES (1, ?, ?, ?, ?, ?)", self.trading)
         else:
@@ -91,16 +89,13 @@ class Saved(NamedTuple):
             trading_known=self.trading is not None,
         )
 
-    def _use_keys(self, execute: Execute) -> None:
-        keys = {str(values[1]) for values in self.events.values()}
-        keys.update(key for (key,) in execute("SELECT key FROM orders").fetchall())
-        for key in keys:
-            if (parts := parse_key(key)) is not None:
-                tables.use_key(execute, parts)
-        execute(
-            "INSERT OR IGNORE INTO order_ids SELECT account, order_id, key FROM orders"
-            " WHERE order_id IS NOT NULL ORDER BY number DESC"
-        )
+    def _newest(self) -> int:
+        """The number of the last entry there was. The tables name entries, too: also those that are lost."""
+        named = [values[9] for values in self.orders.values()]
+        named += [values[7] for values in self.executions.values()]
+        named += [values[2] for values in self.baselines.values()]
+        named += [self.trading[4]] if self.trading is not None else []
+        return max(0, *self.events, *(int(str(number)) for number in named))
 
 
 def salvage(path: Path, wal: Path) -> Saved:
@@ -113,7 +108,7 @@ def salvage(path: Path, wal: Path) -> Saved:
     for row in rows(read_pages(path, wal)):
         values = row.values
         if _fits(row, _ORDERS) and _sound_order(values):
-            _newer(orders, row.rowid, values[1:], 8)
+            _newer(orders, row.rowid, values[1:], 9)
         elif _fits(row, _EXECUTIONS) and _sound_execution(values):
             _newer(executions, row.rowid, values[1:], 7)
         elif _fits(row, _EVENTS):
@@ -146,7 +141,7 @@ def _sound_order(values: Values) -> bool:
     return (
         values[5] in set(OrderState)
         and values[4] == int(values[5] in OPEN)
-        and _decodes(tables.decode_parts, values[11])
+        and _decodes(tables.decode_parts, values[12])
     )
 
 

@@ -21,6 +21,8 @@ VERSION: Final = 1
 PAGE_SIZE: Final = 4096
 
 #: In ``orders``, ``open`` is 1 while the order may stand at IBKR; a query for those repeats the index's condition.
+#: ``intended`` is the number of the entry that began it, which the index of the log leaves out: that an order waits
+#: for one page less is worth it.
 #: ``order_ids`` has every id an order ever had: a modification may change it, and executions come under the old one.
 _FIRST: Final = """
 CREATE TABLE meta (
@@ -37,6 +39,7 @@ CREATE TABLE orders (
     order_id TEXT,
     created_ns INTEGER NOT NULL,
     changed_ns INTEGER NOT NULL,
+    intended INTEGER NOT NULL,
     event INTEGER NOT NULL,
     text TEXT NOT NULL,
     intent TEXT NOT NULL
@@ -47,10 +50,6 @@ CREATE TABLE order_ids (
     order_id TEXT NOT NULL,
     key TEXT NOT NULL,
     PRIMARY KEY (account, order_id)
-) WITHOUT ROWID;
-CREATE TABLE sequences (
-    strategy TEXT PRIMARY KEY NOT NULL,
-    next INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE executions (
     number INTEGER PRIMARY KEY,
@@ -76,7 +75,7 @@ CREATE TABLE events (
     text TEXT NOT NULL,
     payload TEXT NOT NULL
 );
-CREATE INDEX events_by_key ON events (key);
+CREATE INDEX events_by_key ON events (key) WHERE kind <> 'intended';
 CREATE TABLE trading (
     number INTEGER PRIMARY KEY CHECK (number = 1),
     mode TEXT NOT NULL,

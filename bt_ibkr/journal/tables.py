@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bt_ibkr.journal.records import JournalExecution, JournalOrder
-from bt_ibkr.model.intent import OPEN, KeyParts, OrderIntent, OrderState
+from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState
 from bt_ibkr.model.order import Execution, OrderTicket, OrderType, Side
 from bt_ibkr.model.trading import TradingState
 
@@ -151,17 +151,18 @@ def add_order(
 ) -> None:
     """An order is intended; ``intent`` is JSON. It gets the next number, unless one is given."""
     execute(
-        "INSERT INTO orders VALUES (?, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, '', ?)",
-        (number, key, strategy, account, entry.time_ns, entry.time_ns, entry.number, intent),
-    )
-
-
-def use_key(execute: Execute, key: KeyParts) -> None:
-    """The key's number is taken, and all below it."""
-    execute(
-        "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (strategy) DO UPDATE"
-        " SET next = max(next, excluded.next)",
-        (key.name, key.number + 1),
+        "INSERT INTO orders VALUES (?, ?, ?, ?, 1, 'intended', NULL, ?, ?, ?, ?, '', ?)",
+        (
+            number,
+            key,
+            strategy,
+            account,
+            entry.time_ns,
+            entry.time_ns,
+            entry.number,
+            entry.number,
+            intent,
+        ),
     )
 
 

@@ -25,6 +25,11 @@ _INIT_TRIES = 3
 _LOG_OUT_AFTER = 10
 #: Statuses by which the gateway says that nobody is logged in; their bodies are text or HTML.
 _NOT_LOGGED_IN = frozenset({401, 403, 410})
+#: What to do about another login.
+_TAKE_OVER = (
+    "End the other login (TWS, the mobile app, another program), or allow this one to take over: "
+    "--competing take_over_once, in Python SessionSettings(competing='take_over_once') or store.take_over()."
+)
 
 
 class LogOn:
@@ -113,7 +118,7 @@ class LogOn:
                 # "Force compete capability must be used": asking again the same way is in vain.
                 raise CompetingError(
                     f"IBKR refuses the brokerage session: {said}",
-                    remedy="End the other login of this user, or allow this one to take over.",
+                    remedy=_TAKE_OVER,
                 )
             status = None
         await self._in_vain_again(outer)
@@ -130,7 +135,7 @@ class LogOn:
         if not self._may_take_over:
             raise CompetingError(
                 "Another login of the same user holds the brokerage session.",
-                remedy="End the other one, or allow this one to take over.",
+                remedy=_TAKE_OVER,
             )
         self._may_take_over = False
         _log.warning("session-taken-over the other login of this user loses its session")

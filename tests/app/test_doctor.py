@@ -22,6 +22,7 @@ from bt_ibkr.app.doctor import ROWS, Diagnosis, Doctor, Status
 from bt_ibkr.app.login_file import read_login
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
+from bt_ibkr.emulator.services.session import bodies
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.login import NoLogin, TokenLogin
@@ -110,6 +111,14 @@ async def test_healthy_with_real_money(emulate: Emulate) -> None:
 async def test_account_whose_signs_contradict(emulate: Emulate) -> None:
     found = await examine(emulate(accounts=("DU1111111",), paper="no").url)
     assert rows(found) == GOOD | {"account": Status.FAIL}
+
+
+async def test_account_that_nobody_calls_paper(emulate: Emulate, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bodies.accounts
+    monkeypatch.setattr(bodies, "accounts", lambda core: whole(core) | {"isPaper": None})
+    found = await examine(emulate(accounts=("DU1111111",)).url)
+    assert rows(found) == GOOD | {"account": Status.FAIL}
+    assert text(found, "account").startswith("DU1111111 is not reported as paper")
 
 
 async def test_nobody_there() -> None:

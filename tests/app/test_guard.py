@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.guard import AccountGuard, AccountKind, Standing
+from bt_ibkr.emulator.services.session import bodies
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import NotArmedError, SessionError, UsageError
@@ -100,6 +101,40 @@ def test_admitted(emulate: Emulate, case: str) -> None:
         assert store.account == account
 
 
+@pytest.fixture
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that says nothing of paper."""
+    whole = bodies.accounts
+    monkeypatch.setattr(
+        bodies, "accounts", lambda core: {k: v for k, v in whole(core).items() if k != "isPaper"}
+    )
+
+
+@pytest.mark.usefixtures("untold")
+@pytest.mark.parametrize("arming", [{"mode": "paper"}, {"mode": "live", "confirm_account": PAPER[0]}])
+def test_an_id_alone_makes_no_paper_account(emulate: Emulate, arming: dict[str, Any]) -> None:
+    """Paper is what IBKR reports as such; that an id begins with D is no report."""
+    with pytest.raises(NotArmedError, match="not reported as paper") as caught:
+        store_on(emulate(PAPER), **arming).start()
+    assert caught.value.remedy
+
+
+@pytest.mark.usefixtures("untold")
+def test_without_a_mode_and_a_word_on_paper_there_is_no_broker(emulate: Emulate) -> None:
+    with store_on(emulate(PAPER)) as store:
+        store.start()
+        with pytest.raises(NotArmedError, match="not reported as paper"):
+            store.getbroker().start()
+
+
+@pytest.mark.usefixtures("untold")
+def test_real_money_needs_no_word_on_paper(emulate: Emulate) -> None:
+    """An id of real money is one: nobody loses by taking it seriously, and it was confirmed."""
+    with store_on(emulate(LIVE), mode="live", confirm_account=LIVE[0]) as store:
+        store.start()
+        assert store.account == LIVE[0]
+
+
 def test_without_a_mode_a_live_account_shows_data_but_takes_no_broker(emulate: Emulate) -> None:
     with store_on(emulate(LIVE)) as store:
         store.start()
@@ -152,7 +187,8 @@ def standing(account: str, is_paper: bool | None, accounts: tuple[str, ...] = ()
     [
         ("DU1", True, AccountKind.PAPER),
         ("DF1", True, AccountKind.PAPER),
-        ("DU1", None, AccountKind.PAPER),
+        ("DU1", None, AccountKind.UNCLEAR),
+        ("DF1", None, AccountKind.UNCLEAR),
         ("DU1", False, AccountKind.UNCLEAR),
         ("U1", False, AccountKind.LIVE),
         ("F1", False, AccountKind.LIVE),
@@ -190,13 +226,15 @@ def test_paper_passes_only_paper(account: str, is_paper: bool | None) -> None:
     except NotArmedError:
         return
     assert account.startswith("D")
-    assert is_paper is not False
+    assert is_paper is True
 
 
 def test_another_login_after_a_break_ends_the_run() -> None:
     guard = AccountGuard("paper")
     guard.admit(standing("DU1", True))
     guard.still_holds(standing("DU1", True))
+    # Told once, of the same account; that it is not told again is no news.
+    guard.still_holds(standing("DU1", None))
     with pytest.raises(NotArmedError, match="another login"):
         guard.still_holds(standing("DU1", False, accounts=("U1",)))
     with pytest.raises(NotArmedError, match="contradicts"):

@@ -192,6 +192,39 @@ def test_interrupt_at_the_question(emulate: Emulate, start: Any) -> None:
     assert orders(emulator) == []
 
 
+@pytest.mark.parametrize("policy", ["yield", "ask"])
+def test_the_session_of_another_login_is_left_alone(emulate: Emulate, here: Any, policy: str) -> None:
+    emulator = emulate("DU1111111")
+    emulator.fault("compete")
+    words = ("run", "sma_cross", "--mode", "paper", "--gateway", emulator.url, *SHORT)
+    refused = here(*words, "--competing", policy)
+    assert refused.code == 8, refused.err
+    assert "--competing take_over_once" in refused.err
+    assert emulator.call(lambda server: server.core.session.competing)
+    assert orders(emulator) == []
+    ended = here(*words, "--competing", "take_over_once", "--region", "asia")
+    assert ended.code == 0, ended.err
+    assert orders(emulator)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--mode", "sim", "--competing", "yield"), "mean nothing"),
+        (("--mode", "backtest", "--region", "asia"), "mean nothing"),
+        (("--mode", "paper", "--competing", "fight"), "'fight' is no policy"),
+        (("--mode", "paper", "--region", "mars"), "'mars'"),
+    ],
+)
+def test_policies_that_are_none(emulate: Emulate, here: Any, words: tuple[str, ...], says: str) -> None:
+    emulator = emulate("DU1111111")
+    ended = here("run", "sma_cross", "--gateway", emulator.url, *SHORT, *words)
+    assert ended.code == 2
+    assert says in ended.err
+    assert "remedy:" in ended.err
+    assert emulator.call(lambda server: server.core.pacing.requests) == 0 or "mars" in words
+
+
 def test_login_file(emulate: Emulate, here: Any, tmp_path: Path) -> None:
     emulator = emulate("DU1111111")
     login = tmp_path / "login.toml"

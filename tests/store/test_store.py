@@ -66,6 +66,17 @@ def test_closed_store_is_not_opened_again(bench: Bench, tape: type[Tape]) -> Non
         unused.start()
 
 
+def test_the_servers_address_alone_is_completed(bench: Bench, tape: type[Tape]) -> None:
+    """As a browser's page of the gateway shows it; what is another path is refused, not tried."""
+    server = bench.line(market=market(bench, tape)).emulator.url.removesuffix("/v1/api")
+    for address in (server, f"{server}/", f"{server}/v1/api/"):
+        with IBKRStore(gateway=address) as store:
+            store.start()
+            assert store.account
+    with pytest.raises(UsageError, match="does not end in /v1/api"):
+        IBKRStore(gateway=f"{server}/v1/portal")
+
+
 def test_settings_and_their_shorthand_do_not_mix() -> None:
     with pytest.raises(UsageError, match="beside"):
         IBKRStore(insecure=True, settings=SessionSettings())
