@@ -31,7 +31,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import UNPROVEN, OrderIntent, OrderState
-from bt_ibkr.model.order import OrderReport, OrderTicket
+from bt_ibkr.model.order import OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.trading import Trading
 from bt_ibkr.risk.exposure import group_of
 from bt_ibkr.services.algos import AlgoService
@@ -49,6 +49,8 @@ _FIRST_LOOKS = 4
 _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 #: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
 _CANCELLATIONS = 3
+#: A cancellation was taken, and has not happened yet.
+_ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PRE_CANCELLED})
 #: How long the end of a bracket's entry is waited for, seconds, before its other orders are seen to.
 _ENDS_S = 10.0
 
@@ -396,7 +398,7 @@ class OrderDesk:
             except OrderRefusedError as problem:
                 if tracked.open and not await self._ended(tracked):
                     tracked.tell(CancelFailed(key, problem))
-                elif sink is not None:
+                elif sink is not None and not tracked.open and tracked.state is not OrderState.CANCELLED:
                     sink.append(CancelFailed(key, problem))
                 return
             except BtIbkrError as problem:
@@ -413,7 +415,7 @@ class OrderDesk:
         if report is None:
             return not tracked.open
         self._router.take_report(report)
-        return is_done(report)
+        return is_done(report) or report.status in _ENDING
 
     async def _status(self, tracked: Tracked) -> OrderReport | None:
         assert tracked.order_id is not None
