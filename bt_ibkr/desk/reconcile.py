@@ -23,6 +23,7 @@ from bt_ibkr.journal import Journal, JournalOrder
 from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.matching import found
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
@@ -35,9 +36,10 @@ _SNAPSHOT_TRIES = 3
 GRACE_S = 15
 #: Days of executions that ``/trades`` reaches.
 TRADES_REACH_DAYS = 7
-_DAY_NS = 86_400 * NS_PER_S
+_HOUR_NS = 3600 * NS_PER_S
+_DAY_NS = 24 * _HOUR_NS
 #: From UTC to the clocks by which IBKR may end its day: New York, Zurich, Hong Kong, in winter and in summer.
-_EAST_NS = tuple(hours * 3600 * NS_PER_S for hours in (-5, -4, 0, 1, 2, 8))
+_EAST_NS = tuple(hours * _HOUR_NS for hours in (-5, -4, 0, 1, 2, 8))
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,15 +83,16 @@ class Reconciler:
         #: Positions by account and contract, as last believed plus executions since.
         self.positions: dict[str, dict[int, Decimal]] = {}
         self._last_fill_ns: dict[str, int] = {}
+        #: Market time of the first and of the last whole reading, by account.
+        self._first_read_ns: dict[str, int] = {}
+        self._last_read_ns: dict[str, int] = {}
         router.on_execution = self._count
 
     def _count(self, execution: Execution, replaced: Execution | None) -> None:
         if execution.legs:
             return  # the executions of its legs come besides
         held = self.positions.setdefault(execution.account, {})
-        change = execution.quantity * execution.side.sign
-        if replaced is not None:
-            change -= replaced.quantity * replaced.side.sign
+        change = _effect(execution) - (_effect(replaced) if replaced is not None else 0)
         held[execution.conid] = held.get(execution.conid, Decimal(0)) + change
         self._last_fill_ns[execution.account] = self._clock.now_ns()
 
@@ -145,10 +148,16 @@ class Reconciler:
         baseline = self._journal.positions_baseline(account)
         if baseline is not None:
             since.append(baseline.time_ns)
-        reading = await self._read(account, self._days(min(since, default=0)))
+        began_ns = self._clock.now_ns()
+        # A day more than needed: a later reading may reach back further than its days say, depending on where IBKR's
+        # day ends, and what these positions contain must not be news then.
+        days = min(TRADES_REACH_DAYS, 1 + self._days(min(since, default=0)))
+        reading = await self._read(account, days)
+        self._first_read_ns.setdefault(account, began_ns)
+        self._last_read_ns[account] = began_ns
         recorded = [one.execution for one in self._journal.executions(account=account)]
         known = {one.execution_id for one in recorded}
-        differences = self._compare_positions(account, reading, known, outage=True)
+        differences = self._compare_positions(account, reading, recorded)
         left = [
             one
             for one in self._journal.orders(open_only=True)
@@ -207,6 +216,7 @@ class Reconciler:
         """Orders that ended, of a one-cancels-others group of which others are still open: a process that died between
         an execution and the cancellation of the others has left it half done."""
         groups = {order.intent.group or order.intent.key for order in left}
+        mine = {order.intent.key for order in left}
         oldest = min((order.created_ns for order in left), default=None)
         if oldest is None:
             return []
@@ -221,7 +231,9 @@ class Reconciler:
                 open=False,
             )
             for order in self._journal.orders(since_ns=oldest)
-            if not order.is_open and (order.intent.group in groups or order.intent.key in groups)
+            if order.intent.key not in mine
+            and not order.is_open
+            and (order.intent.group in groups or order.intent.key in groups)
         ]
 
     def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
@@ -301,6 +313,11 @@ class Reconciler:
         )
         return min(TRADES_REACH_DAYS, 1 + max(0, nights))
 
+    def _since(self, account: str, since_ns: int) -> int:
+        """Since when executions are to be asked for: over midnight a list of today misses those of before."""
+        last_ns = self._last_read_ns.get(account, 0)
+        return max(min(since_ns or last_ns, last_ns), self._first_read_ns.get(account, 0))
+
     async def reconcile(
         self, account: str, cause: str, since_ns: int = 0
     ) -> tuple[Reconciled, tuple[Execution, ...]]:
@@ -309,7 +326,7 @@ class Reconciler:
         Args:
             account: Which.
             cause: Why, in words.
-            since_ns: Market time up to which the record is whole; 0 for today.
+            since_ns: Market time up to which the stream was whole, if that was before the last whole reading.
 
         Returns:
             The result, and the executions that only this reading brought.
@@ -342,7 +359,9 @@ class Reconciler:
     async def _once(
         self, account: str, cause: str, since_ns: int
     ) -> tuple[Reconciled, tuple[Execution, ...]]:
-        reading = await self._read(account, self._days(since_ns))
+        began_ns = self._clock.now_ns()
+        reading = await self._read(account, self._days(self._since(account, since_ns)))
+        self._last_read_ns[account] = began_ns
         missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
         listed = set()
@@ -367,7 +386,7 @@ class Reconciler:
         self._router.take_external(account, reading.orders)
         settled = self._settled(account)
         if settled:
-            differences += self._compare_positions(account, reading, None, outage=False)
+            differences += self._compare_positions(account, reading, None)
             self._believe(account, reading.positions)
         result = Reconciled(
             account=account,
@@ -385,27 +404,29 @@ class Reconciler:
         return age_ns > GRACE_S * NS_PER_S and not self._router.keeps_executions(account)
 
     def _compare_positions(
-        self, account: str, reading: Reading, known: set[str] | None, *, outage: bool
+        self, account: str, reading: Reading, recorded: Sequence[Execution] | None
     ) -> list[Difference]:
-        """Where the positions are not what record and executions make of them."""
-        if outage:
+        """Where the positions are not what record and executions make of them; after an outage, with ``recorded``
+        executions, what the record makes of the positions of before it."""
+        if recorded is None:
+            expected = self.positions.get(account, {})
+        else:
             baseline = self._journal.positions_baseline(account)
             if baseline is None:
                 return []
             expected = dict(baseline.positions)
-            since = [
-                row.execution
-                for row in self._journal.executions(account=account)
-                if row.seen_ns > baseline.time_ns and not row.superseded
-            ]
-            since += [e for e in reading.executions if known is not None and e.execution_id not in known]
-            for execution in since:
-                if execution.legs:
-                    continue
-                change = execution.quantity * execution.side.sign
-                expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
-        else:
-            expected = self.positions.get(account, {})
+            for conid, quantity in self._journal.changes_since_baseline(account).items():
+                expected[conid] = expected.get(conid, Decimal(0)) + quantity
+            book = ExecutionBook()
+            for execution in recorded:
+                book.add(execution)
+            # The list begins at some midnight, and may tell of what the positions of then contained already.
+            since_ns = baseline.time_ns - _HOUR_NS
+            for execution in sorted(reading.executions, key=lambda one: one.time_ns):
+                seen = book.add(execution)
+                if seen.new and not execution.legs and execution.time_ns > since_ns:
+                    change = _effect(execution) - (_effect(seen.replaces) if seen.replaces else 0)
+                    expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
         reported = _quantities(reading.positions)
         differences = []
         for conid in sorted(expected.keys() | reported.keys()):
@@ -432,6 +453,11 @@ class Reconciler:
         except JournalError as problem:
             _log.error("journal-failed positions of %s problem=%s", account, problem)
             self._tell("journal-failed", str(problem))
+
+
+def _effect(execution: Execution) -> Decimal:
+    """What it changes in the position."""
+    return execution.quantity * execution.side.sign
 
 
 def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:

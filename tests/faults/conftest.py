@@ -135,7 +135,7 @@ class Bed(Client):
 
     def buy(self, contract: Contract, ref: int = 1, **fields: Any) -> None:
         """Send an order under the key of ``ref``; it is told of through ``events``."""
-        given = {"contract_id": contract.conid, "time_in_force": TimeInForce.DAY} | fields
+        given: dict[str, Any] = {"contract_id": contract.conid, "time_in_force": TimeInForce.DAY} | fields
         self.connection.place((intent(ref, **given),), self.mailbox)
 
 

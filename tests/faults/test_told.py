@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from bt_ibkr.connection.reports import AccountStream, Reports
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.config import SessionSettings
@@ -24,11 +25,16 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.desk.reconcile import Reconciler
+from bt_ibkr.desk.registry import Registry
+from bt_ibkr.desk.reports import ReportRouter
 from bt_ibkr.errors import SessionError, UnreachableError
+from bt_ibkr.journal import Journal
 from bt_ibkr.model.order import Execution, OrderStatus, Side
-from bt_ibkr.services.executions import ExecutionBook
+from bt_ibkr.model.portfolio import LedgerLine
 from bt_ibkr.session.transfer import transfer
 from bt_ibkr.store import IBKRStore
+from tests.connection.conftest import ACCOUNT
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Tape
@@ -82,27 +88,76 @@ def test_a_repair_that_fails_is_told_and_tried_again(bed: MakeBed, path: str) ->
 
 
 class _Portfolio:
-    """Lists the executions of so many days, which end at midnight in New York; keeps what it was asked."""
+    """An account without orders. Its lists of executions begin at a midnight ``east_ns`` from UTC's."""
 
-    def __init__(self, executions: list[Execution], clock: ManualClock) -> None:
+    def __init__(self, executions: list[Execution], clock: ManualClock, east_ns: int) -> None:
         self._executions = executions
         self._clock = clock
+        self._east_ns = east_ns
         self.asked: list[int] = []
 
-    async def live_orders(self) -> tuple[()]:
+    async def live_orders(self, account: str) -> tuple[()]:
         return ()
 
-    async def trades(self, days: int = 1) -> tuple[Execution, ...]:
+    async def positions(self, account: str) -> tuple[()]:
+        return ()
+
+    async def ledger(self, account: str) -> dict[str, LedgerLine]:
+        return {}
+
+    async def trades(self, account: str, days: int = 1) -> tuple[Execution, ...]:
         self.asked.append(days)
-        today = (self._clock.now_ns() - 5 * HOUR_NS) // DAY_NS
-        since_ns = (today - days + 1) * DAY_NS + 5 * HOUR_NS
-        return tuple(one for one in self._executions if one.time_ns >= since_ns)
+        now_ns = self._clock.now_ns()
+        today = (now_ns + self._east_ns) // DAY_NS
+        since_ns = (today - days + 1) * DAY_NS - self._east_ns
+        return tuple(one for one in self._executions if since_ns <= one.time_ns <= now_ns)
+
+
+class _Account:
+    """An account that is read at will; news of it are in ``news``."""
+
+    def __init__(self, executions: list[Execution], attached_ns: int, east_ns: int) -> None:
+        self.clock = ManualClock(attached_ns)
+        self.portfolio = _Portfolio(executions, self.clock, east_ns)
+        self._box: Mailbox[AccountEvent] = Mailbox(WakeUp())
+        journal, registry = Journal.open(None, clock=self.clock), Registry()
+        portfolio: Any = self.portfolio
+        nobody: Any = None
+        self.reconciler = Reconciler(
+            portfolio=portfolio,
+            service=nobody,
+            journal=journal,
+            registry=registry,
+            router=ReportRouter(registry, journal, _hushed),
+            clock=self.clock,
+            tell=_hushed,
+        )
+
+    async def read(self, hours: float, since_ns: int = 0) -> None:
+        """Read it so many hours later."""
+        self.clock.set_ns(self.clock.now_ns() + int(hours * HOUR_NS))
+        result, _ = await self.reconciler.reconcile(ACCOUNT, "a test", since_ns)
+        assert result.complete, result.problem
+
+    async def attach(self) -> None:
+        await self.reconciler.attach(ACCOUNT, self._box)
+
+    def news(self) -> list[str]:
+        told = []
+        while (event := self._box.take()) is not None:
+            if isinstance(event, ExecutionReported):
+                told.append(event.execution.execution_id)
+        return told
+
+
+def _hushed(kind: str, text: str) -> None:
+    raise AssertionError((kind, text))
 
 
 def execution_of(execution_id: str, time_ns: int) -> Execution:
     return Execution(
         execution_id=execution_id,
-        account="DU1234567",
+        account=ACCOUNT,
         conid=265598,
         symbol="AAPL",
         side=Side.BUY,
@@ -112,34 +167,79 @@ def execution_of(execution_id: str, time_ns: int) -> Execution:
     )
 
 
+#: 2026-03-02, 15:00 UTC.
+ATTACHED_NS = 1_772_463_600 * NS_PER_S
+NEW_YORK_NS = -5 * HOUR_NS
+
+
 @pytest.mark.parametrize(
-    ("hours", "asked"), [(0.5, [1]), (10, [2, 1]), (24, [2, 1]), (72, [4, 1]), (720, [7, 1])]
+    ("hours", "asked"), [(0.5, [1, 1]), (10, [2, 1]), (24, [2, 1]), (72, [4, 1]), (720, [7, 1])]
 )
 def test_a_break_over_midnight_asks_for_more_days(hours: float, asked: list[int]) -> None:
-    """Executions of the break's first day are in no list of today. Those from before the account was read are in its
-    positions: they are not new, however far back the list goes."""
-    # 2026-03-02, 15:00 UTC.
-    attached_ns = 1_772_463_600 * NS_PER_S
-    clock = ManualClock(attached_ns + int(hours * HOUR_NS) + NS_PER_S)
-    old, new = execution_of("old", attached_ns - HOUR_NS), execution_of("new", clock.now_ns() - HOUR_NS // 4)
-    first = execution_of("first", attached_ns + 1)
-    portfolio = _Portfolio([old, first, new], clock)
-    events: Mailbox[AccountEvent] = Mailbox(WakeUp())
-    stream = AccountStream(old.account, events, attached_ns)
-    # The list of the day on which it was attached.
-    stream.executions.add(old)
-    if hours > 24:
-        stream.executions = ExecutionBook()
-    reports = Reports(portfolio, None, SessionSettings(), clock, lambda kind, text: None)  # type: ignore[arg-type]
-    reports.add(stream)
-    for _ in range(2):
-        asyncio.run(reports.repair(attached_ns))
-    told = []
-    while isinstance(event := events.take(), ExecutionReported):
-        told.append(event.execution.execution_id)
+    """Executions of the break's first day are in no list of today."""
+    first = execution_of("first", ATTACHED_NS + 1)
+    new = execution_of("new", ATTACHED_NS + int((hours - 0.25) * HOUR_NS))
+    account = _Account([execution_of("old", ATTACHED_NS - HOUR_NS), first, new], ATTACHED_NS, NEW_YORK_NS)
+
+    async def live() -> None:
+        await account.attach()
+        account.portfolio.asked.clear()
+        await account.read(hours, ATTACHED_NS + 1)
+        await account.read(0)
+
+    asyncio.run(live())
     # In the order of their time; a week is the most that can be asked for.
-    assert told == (["first", "new"] if hours < 720 else ["new"])
-    assert portfolio.asked == asked * 2
+    assert account.news() == (["first", "new"] if hours < 720 else ["new"])
+    assert account.portfolio.asked == asked
+
+
+def test_midnight_between_two_readings_hides_nothing() -> None:
+    """Without any break: what the stream lost just before midnight is found just after it."""
+    midnight_ns = ATTACHED_NS + 14 * HOUR_NS  # 05:00 UTC
+    account = _Account(
+        [execution_of("late", midnight_ns - NS_PER_S)], midnight_ns - HOUR_NS // 60, NEW_YORK_NS
+    )
+
+    async def live() -> None:
+        await account.attach()
+        await account.read(2 / 60)
+
+    asyncio.run(live())
+    assert account.news() == ["late"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.floats(0, 24),
+    st.integers(-5, 8),
+    st.lists(st.tuples(st.floats(0, 48), st.booleans()), min_size=1, max_size=4),
+)
+def test_what_was_before_is_never_news_and_what_came_later_is_once(
+    began: float, east: int, readings: list[tuple[float, bool]]
+) -> None:
+    """Wherever IBKR's day ends. What happened before the account was read is in its positions; a list that reaches
+    further back than the first one must not add it to them."""
+    attached_ns = ATTACHED_NS + int(began * HOUR_NS)
+    hours = range(-96, 0)
+    executions = [execution_of(f"old{hour}", attached_ns + hour * HOUR_NS) for hour in hours]
+    moment_ns, expected = attached_ns, []
+    for number, (later, _) in enumerate(readings):
+        executions.append(execution_of(f"new{number}", moment_ns + int(later * HOUR_NS / 2) + number + 1))
+        expected.append(f"new{number}")
+        moment_ns += int(later * HOUR_NS) + 10
+    account = _Account(executions, attached_ns, east * HOUR_NS)
+
+    async def live() -> None:
+        await account.attach()
+        for later, told in readings:
+            since_ns = account.clock.now_ns()
+            await account.read(later + 10 / HOUR_NS, since_ns if told else 0)
+
+    asyncio.run(live())
+    # A reading at the very moment of an execution may miss it; the next one does not.
+    account.clock.set_ns(moment_ns + NS_PER_S)
+    asyncio.run(account.read(0))
+    assert account.news() == expected
 
 
 # -- refusals of the stream ---------------------------------------------------------------------------
@@ -258,7 +358,7 @@ def test_waits_are_seen_by_class(bed: MakeBed) -> None:
 
     async def read_twice() -> None:
         portfolio = made.connection._portfolio
-        await asyncio.gather(portfolio.trades(), portfolio.trades())
+        await asyncio.gather(portfolio.trades(ACCOUNT), portfolio.trades(ACCOUNT))
 
     made.on_loop(read_twice)
     last = made.connection.metrics()

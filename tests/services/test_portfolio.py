@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from bt_ibkr.errors import ResponseError, SessionError, WireError
 from bt_ibkr.model.order import Execution, OrderStatus, OrderTicket, OrderType, Side
+from bt_ibkr.model.portfolio import Account
 from bt_ibkr.services.executions import ExecutionBook, Seen, trade_of
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
-from bt_ibkr.wire.session import Account, Accounts
+from bt_ibkr.wire.session import Accounts
 from tests.services.conftest import error
 
 if TYPE_CHECKING:
