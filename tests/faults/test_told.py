@@ -211,13 +211,13 @@ def test_midnight_between_two_readings_hides_nothing() -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     st.floats(0, 24),
-    st.integers(-5, 8),
+    st.sampled_from([-5, -4, 0, 1, 2, 8]),
     st.lists(st.tuples(st.floats(0, 48), st.booleans()), min_size=1, max_size=4),
 )
 def test_what_was_before_is_never_news_and_what_came_later_is_once(
     began: float, east: int, readings: list[tuple[float, bool]]
 ) -> None:
-    """Wherever IBKR's day ends. What happened before the account was read is in its positions; a list that reaches
+    """Wherever IBKR's day ends, New York, Zurich or Hong Kong. What happened before the account was read is in its positions; a list that reaches
     further back than the first one must not add it to them."""
     attached_ns = ATTACHED_NS + int(began * HOUR_NS)
     hours = range(-96, 0)
