@@ -217,8 +217,8 @@ def test_midnight_between_two_readings_hides_nothing() -> None:
 def test_what_was_before_is_never_news_and_what_came_later_is_once(
     began: float, east: int, readings: list[tuple[float, bool]]
 ) -> None:
-    """Wherever IBKR's day ends, New York, Zurich or Hong Kong. What happened before the account was read is in its positions; a list that reaches
-    further back than the first one must not add it to them."""
+    """Wherever IBKR's day ends, New York, Zurich or Hong Kong. What happened before the account was read is in its
+    positions; a list that reaches further back than the first one must not add it to them."""
     attached_ns = ATTACHED_NS + int(began * HOUR_NS)
     hours = range(-96, 0)
     executions = [execution_of(f"old{hour}", attached_ns + hour * HOUR_NS) for hour in hours]
