@@ -392,6 +392,12 @@ class Journal:
             entry = tables.add_event(execute, now_ns, None, EventKind.BASELINE, account, body)
             tables.set_baseline(execute, entry, note)
 
+    def changes_since_baseline(self, account: str) -> dict[int, Decimal]:
+        """How executions have changed positions, by contract, since the baseline was set: by the order of the log,
+        whatever the clocks said. A correction takes back what the baseline contains of its trade."""
+        with self._read() as execute:
+            return queries.changes_since_baseline(execute, account)
+
     def _read(self) -> Reading:
         return self._database.read("be read")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bt_ibkr.errors import JournalError
 from bt_ibkr.journal import tables
-from bt_ibkr.journal.records import JournalEvent, JournalExecution, JournalOrder, PositionsBaseline
+from bt_ibkr.journal.records import EventKind, JournalEvent, JournalExecution, JournalOrder, PositionsBaseline
 from bt_ibkr.journal.tables import Execute
 from bt_ibkr.model.intent import make_key, parse_key
 from bt_ibkr.model.trading import Trading, TradingState
@@ -119,6 +119,28 @@ def executions(
     )
     rows = execute(f"{EXECUTIONS}{condition} ORDER BY time_ns, number", values).fetchall()
     return tuple(_execution(row) for row in rows)
+
+
+def changes_since_baseline(execute: Execute, account: str) -> dict[int, Decimal]:
+    row = execute("SELECT event FROM baselines WHERE account = ?", (account,)).fetchone()
+    if row is None:
+        return {}
+    entries = execute(
+        "SELECT payload FROM events WHERE number > ? AND kind = ?", (row[0], EventKind.EXECUTION.value)
+    ).fetchall()
+    notes = (tables.decode_execution_note(payload).execution for (payload,) in entries)
+    news = {one.execution_id for one in notes if one.account == account}
+    changes: dict[int, Decimal] = {}
+    for execution_id in news:
+        family = versions(execute, account, execution_id)
+        latest = family[-1].execution
+        if latest.execution_id != execution_id or latest.legs:
+            continue  # a correction of it counts; the legs of a combo count by themselves
+        before = [one.execution for one in family if one.execution.execution_id not in news]
+        for execution, sign in ((latest, 1), *((one, -1) for one in before[-1:])):
+            change = sign * execution.quantity * execution.side.sign
+            changes[execution.conid] = changes.get(execution.conid, Decimal(0)) + change
+    return {conid: change for conid, change in changes.items() if change}
 
 
 def versions(execute: Execute, account: str, execution_id: str) -> tuple[JournalExecution, ...]:
