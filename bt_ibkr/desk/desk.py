@@ -47,6 +47,8 @@ _SENDINGS = 3
 _FIRST_LOOKS = 4
 #: Seconds between looks, by how often was looked; the last goes on. Lists have their own pacing beside.
 _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+#: So many whole lists without an order whose question was never confirmed prove that it does not stand.
+_ABSENT = 2
 #: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
 _CANCELLATIONS = 3
 #: A cancellation was taken, and has not happened yet.
@@ -226,14 +228,21 @@ class OrderDesk:
             one.tell(OrderFailed(one.key, _unknown_error(one, broken)))
         self._router.end(account)
         turn = _FIRST_LOOKS
+        absent = 0
         while _sought(tracked):
             await asyncio.sleep(_LOOK_PAUSES_S[min(turn, len(_LOOK_PAUSES_S) - 1)])
             turn += 1
             try:
-                if await self._look(tracked, partly=True) is True:
-                    return
+                settled = await self._look(tracked, partly=True)
             except BtIbkrError as trouble:
                 _log.info("order-look-up-failed keys=%s problem=%s", _keys(tracked), trouble)
+                continue
+            if settled:
+                return
+            absent += 1
+            if broken.stage is Stage.ASKED and absent >= _ABSENT:
+                self._fail(tracked, OrderRefusedError(f"It was never confirmed: {broken.message}"))
+                return
 
     async def _look(self, tracked: list[Tracked], *, partly: bool) -> bool | None:
         """``True``: the submission was found (``partly``: or a part of it), and is settled now; ``None``: a part

@@ -213,8 +213,10 @@ class Reconciler:
         return tracked is not None and tracked.state in UNPROVEN
 
     def _ended_partners(self, left: Sequence[JournalOrder]) -> list[StandingOrder]:
-        """Orders that ended, of a one-cancels-others group of which others are still open: a process that died between
-        an execution and the cancellation of the others has left it half done."""
+        """Orders that ended, of a one-cancels-others group of which others are still open.
+
+        A process that died between an execution and the cancellation of the others has left it half done.
+        """
         groups = {order.intent.group or order.intent.key for order in left}
         mine = {order.intent.key for order in left}
         oldest = min((order.created_ns for order in left), default=None)

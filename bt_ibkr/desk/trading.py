@@ -161,13 +161,13 @@ class TradingDesk:
                     )
                     sink.append(OrderFailed(intent.key, problem))
                 return
-        await self._orders.submit(intents, sink)
+        await self._command(self._orders.submit(intents, sink), "submit")
 
     async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
-        await self._orders.modify(key, ticket, sink)
+        await self._command(self._orders.modify(key, ticket, sink), "modify")
 
     async def cancel(self, key: str, sink: Sink) -> None:
-        await self._orders.cancel(key, sink)
+        await self._command(self._orders.cancel(key, sink), "cancel")
 
     async def reconcile(self, account: str, cause: str) -> Reconciled:
         """Read an account again; tells everybody attached."""
@@ -175,8 +175,8 @@ class TradingDesk:
         return result
 
     async def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
-        """See ``Connection.halt``."""
-        await self._switch.throw(state, cancel_open=cancel_open, flatten=flatten)
+        """See ``Connection.halt``; that it failed is told as well."""
+        await self._command(self._switch.throw(state, cancel_open=cancel_open, flatten=flatten), "halt")
 
     def positions(self, account: str) -> dict[int, Decimal] | None:
         """Signed quantities by contract, as believed now; ``None`` for an account that was not attached."""
@@ -342,6 +342,10 @@ class TradingDesk:
 
     # -- life --------------------------------------------------------------------------------------
 
+    async def _command(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do it in a task of the desk's, which ends before the journal is closed."""
+        await self._spawn(work, name)
+
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -352,7 +356,8 @@ class TradingDesk:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("%s-failed", task.get_name(), exc_info=task.exception())
-            self._tell("order-desk-failed", f"{task.get_name()}: {task.exception()!r}")
+            kind = "journal-failed" if isinstance(task.exception(), JournalError) else "order-desk-failed"
+            self._tell(kind, f"{task.get_name()}: {task.exception()!r}")
 
     async def close(self) -> None:
         """End; what is not settled is in the journal."""
