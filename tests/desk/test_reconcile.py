@@ -21,7 +21,8 @@ from bt_ibkr.desk.reconcile import GRACE_S
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import OrderStatus, OrderType, Side
-from tests.desk.conftest import AAPL, ACCOUNT
+from tests.connection.conftest import ACCOUNT
+from tests.desk.conftest import AAPL
 
 if TYPE_CHECKING:
     from tests.desk.conftest import Trade, Trader
@@ -164,7 +165,7 @@ def test_positions_that_lag_their_executions(trader: Trader) -> None:
     assert trader.believed() == 15
     trader.wait_out(GRACE_S + 1)
     (difference,) = trader.reconciled().differences
-    assert (Decimal(difference.recorded), Decimal(difference.reported)) == (15, 10)
+    assert [Decimal(difference.recorded), Decimal(difference.reported)] == [15, 10]
     assert trader.believed() == 10
     trader.clear(lag)
     assert kinds(trader.reconciled()) == ["position"]
@@ -179,7 +180,7 @@ def test_ibkr_is_believed_in_the_end(trader: Trader) -> None:
     result = trader.reconciled()
     (difference,) = result.differences
     assert (difference.kind, difference.subject) == ("position", str(AAPL))
-    assert (Decimal(difference.recorded), Decimal(difference.reported)) == (10, 40)
+    assert [Decimal(difference.recorded), Decimal(difference.reported)] == [10, 40]
     assert trader.believed() == trader.held() == 40
     assert trader.reconciled().differences == ()
     assert len(trader.asked("POST", "/orders")) == 1
@@ -375,7 +376,7 @@ def test_a_position_that_changed_while_nobody_watched(trade: Trade) -> None:
     second.emulator.do("split", conid=AAPL, numerator=2)
     third = trade()
     (difference,) = third.snapshot.differences
-    assert (Decimal(difference.recorded), Decimal(difference.reported)) == (15, 30)
+    assert [Decimal(difference.recorded), Decimal(difference.reported)] == [15, 30]
     assert third.believed() == third.held() == 30
 
 

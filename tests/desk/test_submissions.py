@@ -65,7 +65,7 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(
 def test_an_order_under_a_key_that_was_used_is_not_sent(trader: Trader) -> None:
     key = trader.stands()
     again = trader.intent()
-    used = trader.on_loop(lambda: trader.desk.registry.get(key).intent)
+    used = trader.record(key).intent
     trader.send(used)
     assert "already" in trader.failure(key).message
     assert len(trader.theirs()) == 1
