@@ -169,6 +169,9 @@ class Session:
     def _lost_since_ns(self, now_ns: int) -> int:
         """Since when a stream that is lost now may have had holes."""
         known = [at_ns for at_ns in (self._whole_ns, self.socket.silent_since_ns) if at_ns]
+        if 0 < self._looked_ns < now_ns and self._calendar.breaks_between(self._looked_ns, now_ns):
+            # The nightly reset ends subscriptions without a word: whether it came before this, nobody has looked.
+            known.append(self._looked_ns)
         self._whole_ns = 0
         return min([now_ns, *known])
 
