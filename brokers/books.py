@@ -111,6 +111,10 @@ class AccountBook:
         self._history: dict[int, _History] = {}
         self._rates: dict[str, float] = {}
         self._last_fill_ns = 0
+        #: By how much IBKR's last cash figure differed from ours, as far as no execution has explained it since;
+        #: and the figure's time.
+        self._unexplained = 0.0
+        self._figure_ns = 0
         #: When the last execution of each instrument was applied.
         self._filled_ns: dict[int, int] = {}
 
@@ -180,7 +184,7 @@ class AccountBook:
         position.set(_plain(total), price)
         margined = self.instruments.margined(conid)
         moved = corrected - realised if margined else _cost(old) - _cost(new)
-        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission)
+        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission, new.time_ns)
 
     def _note_fill(self, conid: int) -> None:
         now_ns = self._clock.now_ns()
@@ -253,17 +257,27 @@ class AccountBook:
 
     # -- cash and values ---------------------------------------------------------------------------
 
-    def add_commission(self, conid: int, amount: float) -> None:
+    def add_commission(self, execution: Execution, amount: float) -> None:
         """Commission that came after its execution; in the instrument's currency."""
-        self._add_cash(conid, -amount)
+        self._add_cash(execution.conid, -amount, execution.time_ns)
 
     def _move_cash(self, execution: Execution, points: float | None, commission: float) -> None:
         conid = execution.conid
         moved = -_cost(execution) if points is None else points
-        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission)
+        self._add_cash(conid, moved * self.instruments.multiplier(conid) - commission, execution.time_ns)
 
-    def _add_cash(self, conid: int, amount: float) -> None:
-        self.cash += amount * self._rate(conid)
+    def _add_cash(self, conid: int, amount: float, time_ns: int) -> None:
+        """What an execution of ``time_ns`` moved, in the instrument's currency.
+
+        IBKR's cash may have arrived before the execution, as it does after a break of the stream: what it explains
+        of that figure is in it already.
+        """
+        moved = amount * self._rate(conid)
+        known = time_ns <= self._figure_ns + NS_PER_S
+        if known and abs(self._unexplained - moved) < abs(self._unexplained):
+            self._unexplained -= moved
+        else:
+            self.cash += moved
 
     def _rate(self, conid: int) -> float:
         """Units of base currency per unit of the instrument's."""
@@ -298,6 +312,8 @@ class AccountBook:
         base = next((line for line in named if line.exchange_rate == 1.0), None)
         chosen = base or next((line for line in lines if line.currency == "BASE"), None)
         if chosen is not None:
+            self._unexplained = 0.0 if at_once else chosen.cash - self.cash
+            self._figure_ns = chosen.time_ns
             self.cash = chosen.cash
 
 

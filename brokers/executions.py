@@ -155,7 +155,7 @@ class Executions:
         difference = execution.commission - (applied.commission or 0.0)
         book = self._books.of(execution.account)
         if book is not None:
-            book.add_commission(execution.conid, difference)
+            book.add_commission(execution, difference)
         applied.commission = execution.commission
         applied.execution = msgspec.structs.replace(applied.execution, commission=execution.commission)
         working = applied.working

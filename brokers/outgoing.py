@@ -232,20 +232,26 @@ class Outgoing:
         for working in submission:
             working.family = submission
             working.native = native
-            working.ticket = msgspec.structs.replace(
-                working.ticket, protective=self._protects(working), one_cancels_all=native
-            )
+            protects = self._protects(working)
+            if working.ticket.protective is not protects or working.ticket.one_cancels_all is not native:
+                working.ticket = msgspec.structs.replace(
+                    working.ticket, protective=protects, one_cancels_all=native
+                )
             intents.append(_intent(working))
+        refused: BtIbkrError | None = None
+        try:
+            # First of all: what is told of it can wait, and its answers are looked at later, on this thread.
+            self._connection.place(tuple(intents), self._events)
+        except BtIbkrError as problem:
+            refused = problem
         for working in submission:
             working.submitted = working.awaited = True
             working.order.submit(self._records.broker)
             self._records.notify(working.order)
-        try:
-            self._connection.place(tuple(intents), self._events)
-        except BtIbkrError as problem:
+        if refused is not None:
             # Refused on the spot: nothing left.
             for working in submission:
-                self._refuse(working, str(problem))
+                self._refuse(working, str(refused))
 
     def _protects(self, working: Working) -> bool:
         """Whether the order can only make the present position smaller."""

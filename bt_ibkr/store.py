@@ -211,7 +211,9 @@ class IBKRStore:
         if host is not None or port is not None:
             gateway = _gateway_at(gateway, host, port)
         if settings is None:
-            settings = SessionSettings(base_url=rest_base(gateway), trust=Trust(ca_file=ca_file, insecure=insecure))
+            settings = SessionSettings(
+                base_url=rest_base(gateway), trust=Trust(ca_file=ca_file, insecure=insecure)
+            )
         elif gateway != DEFAULT_GATEWAY or ca_file or insecure:
             raise UsageError(
                 "IBKRStore: `settings` was given beside `gateway`, `ca_file` or `insecure`.",

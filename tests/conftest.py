@@ -308,8 +308,14 @@ class Bench:
             names.append(f"{path}:{name.replace('_', '.')}")
         return tuple(names)
 
-    def line(self, *, store: Mapping[str, Any] | None = None, **settings: Any) -> Line:
-        """A lockstep emulator, unless ``speed`` says otherwise, and a store on it."""
+    def line(
+        self,
+        *,
+        store: Mapping[str, Any] | None = None,
+        session: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Line:
+        """A lockstep emulator, unless ``speed`` says otherwise, and a store on it, with ``session`` settings."""
         chosen: dict[str, Any] = {
             "speed": "lockstep",
             "conflation_ms": 0,
@@ -324,7 +330,12 @@ class Bench:
         # Each emulator's account begins anew, and so does its journal.
         given: dict[str, Any] = {"bar_grace_s": 0.0, "journal": ":memory:"} | dict(store or {})
         made = IBKRStore(
-            settings=SessionSettings(base_url=emulator.url, paced=False, reconnect_first_s=0.01),
+            settings=SessionSettings(
+                **(
+                    {"base_url": emulator.url, "paced": False, "reconnect_first_s": 0.01}
+                    | dict(session or {})
+                )
+            ),
             clock=clock,
             **given,
         )

@@ -70,6 +70,10 @@ T = TypeVar("T")
 
 #: Longest wait of cerebro's thread for one answer; above any single request's own time-out.
 _CALL_S = 60.0
+#: Longest that the strategy's thread stands aside for an order that leaves.
+_STAND_ASIDE_S = 0.05
+#: Turns of the loop after which an order that need not wait is on the wire: aiohttp writes in a task of its own.
+_TURNS_TO_LEAVE = 2
 #: So many different refusals of the stream are told while it stands.
 _MOST_ERRORS = 100
 
@@ -530,9 +534,16 @@ class DirectConnection:
     # -- commands ----------------------------------------------------------------------------------
 
     def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
-        self._command(self._place(intents, events))
+        left = threading.Event()
+        self._command(self._place(intents, events, left))
+        # The strategy's thread stands aside until the order is on record and under way: it would hold the
+        # interpreter for up to its switch interval, 5 ms, which the order would wait.
+        left.wait(_STAND_ASIDE_S)
 
-    async def _place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+    async def _place(
+        self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent], left: threading.Event
+    ) -> None:
+        _after_turns(asyncio.get_running_loop(), _TURNS_TO_LEAVE, left.set)
         if self._desk is None:
             for intent in intents:
                 events.append(OrderFailed(intent.key, _no_account(intent.ticket.account)))
@@ -578,6 +589,14 @@ class DirectConnection:
                 "Trading was to be halted, but nothing trades here.", remedy="Attach an account first."
             )
         await self._desk.halt(state, cancel_open=cancel_open, flatten=flatten)
+
+
+def _after_turns(loop: asyncio.AbstractEventLoop, turns: int, callback: Callable[[], None]) -> None:
+    """Call back when the loop has gone round so often."""
+    if turns:
+        loop.call_soon(_after_turns, loop, turns - 1, callback)
+    else:
+        callback()
 
 
 def _no_account(account: str) -> OrderRefusedError:

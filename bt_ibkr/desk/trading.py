@@ -199,6 +199,11 @@ class TradingDesk:
     def accounts(self) -> tuple[str, ...]:
         return self._router.accounts
 
+    @property
+    def trading(self) -> TradingState:
+        """Whether orders may leave, as it was told last."""
+        return self._told
+
     def take_prompt(self, prompt: Prompt) -> None:
         """A question about an order that stands already, by topic ``ntf``."""
         self._spawn(self._answer(prompt), "answer-prompt")

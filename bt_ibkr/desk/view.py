@@ -50,6 +50,7 @@ class SessionView:
         self._read_only = read_only
         self._ledger: dict[str, dict[str, LedgerLine]] = {}
         self._pnl: dict[str, float] = {}
+        self._rules: dict[int, tuple[Contract, TradingRules]] = {}
         #: Set once the desk is there: it needs the controls, and they need it.
         self.desk: TradingDesk | None = None
 
@@ -68,7 +69,8 @@ class SessionView:
         return self._read_only
 
     def trading_state(self) -> TradingState:
-        return self._journal.trading_state()
+        # As the desk knows it; the journal looks again, for all processes, when it takes the order in.
+        return self._journal.trading_state() if self.desk is None else self.desk.trading
 
     def quote(self, conid: int) -> Quote | None:
         tick = self._latest(conid)
@@ -83,8 +85,13 @@ class SessionView:
         contract = self._contract(conid)
         if contract is None:
             return None
+        known = self._rules.get(conid)
+        if known is not None and known[0] is contract:
+            return known[1]
         fractions = self._fractions and contract.security_type is SecurityType.STOCK
-        return TradingRules.of(contract, fractions=fractions)
+        rules = TradingRules.of(contract, fractions=fractions)
+        self._rules[conid] = (contract, rules)
+        return rules
 
     def position(self, account: str, conid: int) -> Decimal | None:
         held = self.desk.positions(account) if self.desk is not None else None

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import AuthenticationError, BtIbkrError, PacingPenaltyError, ResponseError, WireError
+from bt_ibkr.errors import AuthenticationError, BtIbkrError, ResponseError, WireError
 from bt_ibkr.redaction import redact
 from bt_ibkr.session.auth.build import build_authenticator
 from bt_ibkr.session.auth.interface import REFUSED, Authenticator, Reauthentication
@@ -52,8 +52,6 @@ class HttpClient:
         )
         self._ssl = ssl_context(settings.trust, settings.base_url)
         self._gate = gate
-        #: Told of each 429, with the seconds of the penalty.
-        self.on_penalty: Callable[[float], None] = lambda seconds: None
         #: Given an answer that is no success and the generation of its credential: does what the answer asks
         #: for first (a log-on, say) and tells whether the request may be made again, which only a GET is.
         self.repair: Callable[[Reply, int], Awaitable[bool]] | None = None
@@ -149,12 +147,7 @@ class HttpClient:
                 headers=headers,
             )
         if reply.status == 429:
-            penalty_s = self._gate.penalize()
-            self.on_penalty(penalty_s)
-            raise PacingPenaltyError(
-                f"{method} {url} was refused with HTTP 429: too many requests.",
-                remedy=f"For {penalty_s:.0f} s only what protects positions is sent; then the session goes on.",
-            )
+            raise self._gate.refused(f"{method} {url}")
         if mends and reply.status != 200 and self.repair is not None:
             mend = asyncio.create_task(self._mend(self.repair, reply, used), name="repair-after-refusal")
             self._mends.add(mend)

@@ -60,6 +60,14 @@ class MaintenanceCalendar:
         moment = datetime.fromtimestamp(time_ns / NS_PER_S, tz=UTC)
         return self._weekly(moment) or self._nightly(moment)
 
+    def breaks_between(self, start_ns: int, end_ns: int) -> bool:
+        """Whether an announced outage lies between two moments, or reaches into the time between them."""
+        # No window is shorter than twenty-five minutes: looking that often misses none. A day holds all there are.
+        step_ns = int((_BEFORE + _AFTER).total_seconds()) * NS_PER_S
+        last_ns = min(end_ns, start_ns + 86_400 * NS_PER_S)
+        moments = [*range(start_ns, last_ns, step_ns), end_ns]
+        return any(self.outage_at(moment_ns) is not None for moment_ns in moments)
+
     def _weekly(self, moment: datetime) -> Outage | None:
         local = moment.astimezone(self._new_york)
         for back in (0, 1):

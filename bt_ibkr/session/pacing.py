@@ -17,24 +17,37 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import StrEnum
 
 import msgspec
 
 from bt_ibkr.config import PENALTY_S, SessionSettings
 from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.login import GatewayLogin, NoLogin
 from bt_ibkr.session.classes import RequestClass, class_of
+
+
+class ConnectionKind(StrEnum):
+    """What stands between this program and IBKR; limits differ by it."""
+
+    #: The Client Portal Gateway, or a proxy of which no more is known.
+    GATEWAY = "gateway"
+    #: IBKR itself, logged on by OAuth or a bearer token.
+    OAUTH = "oauth"
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """At most ``count`` requests to paths that match ``path`` in any ``per_s`` seconds.
 
     Attributes:
+        kind: The kind of connection that it holds for; ``None`` for every kind.
         concurrent: At most so many at the same time; 0 for no such limit.
         source: Where the figure comes from.
     """
 
     path: str
     method: str = "*"
+    kind: ConnectionKind | None = None
     count: int
     per_s: float
     concurrent: int = 0
@@ -42,16 +55,25 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TABLE = "IBKR Web API documentation, pacing limitations (captured 2026-07)"
-_GLOBAL = Limit(
-    path=r".*",
-    count=10,
-    per_s=1.0,
-    source=_TABLE + "; another official text names 50 a second without the gateway, the lower one is kept",
-)
+_REREAD = _TABLE + "; as re-read 2026-09"
 
-#: IBKR's documented limits per user.
+#: IBKR's documented limits per user, of every kind of connection.
 IBKR_LIMITS: tuple[Limit, ...] = (
-    _GLOBAL,
+    Limit(
+        path=r".*",
+        kind=ConnectionKind.GATEWAY,
+        count=10,
+        per_s=1.0,
+        source=_TABLE + "; the other official text has the same for the gateway",
+    ),
+    Limit(
+        path=r".*",
+        kind=ConnectionKind.OAUTH,
+        count=10,
+        per_s=1.0,
+        source=_TABLE + ", for every authenticated user; another official text names 50 without the gateway: "
+        "the lower one is kept, which both allow",
+    ),
     Limit(path=r"/fyi/.*", count=1, per_s=1.0, source=_TABLE),
     Limit(path=r"/iserver/account/orders", method="GET", count=1, per_s=5.0, source=_TABLE),
     Limit(path=r"/iserver/account/pnl/partitioned", count=1, per_s=5.0, source=_TABLE),
@@ -61,8 +83,10 @@ IBKR_LIMITS: tuple[Limit, ...] = (
         count=50,
         per_s=60.0,
         concurrent=5,
-        source=_TABLE + "; 50 a minute as re-read 2026-09",
+        source=_REREAD + ", 50 a minute",
     ),
+    Limit(path=r"/iserver/marketdata/history", count=10, per_s=1.0, source=_REREAD),
+    Limit(path=r"/iserver/marketdata/snapshot", method="GET", count=10, per_s=1.0, source=_TABLE),
     Limit(path=r"/iserver/scanner/params", count=1, per_s=900.0, source=_TABLE),
     Limit(path=r"/iserver/scanner/run", count=1, per_s=1.0, source=_TABLE),
     Limit(path=r"/pa/(performance|summary|transactions|allperiods)", count=1, per_s=900.0, source=_TABLE),
@@ -72,15 +96,27 @@ IBKR_LIMITS: tuple[Limit, ...] = (
 )
 
 
+def connection_kind(settings: SessionSettings) -> ConnectionKind:
+    """Who is asked: IBKR itself, or the gateway (also a proxy, which may be one in disguise)."""
+    through = isinstance(settings.login, (GatewayLogin, NoLogin))
+    return ConnectionKind.GATEWAY if through else ConnectionKind.OAUTH
+
+
 def limits_of(settings: SessionSettings) -> tuple[Limit, ...]:
-    """The limits that a session keeps: none if it is not paced; shorter ones where the server's clock of limits
-    is faster, but for the way there, which takes as long as ever."""
+    """The limits that a session keeps, those of its kind of connection: none if it is not paced; shorter ones
+    where the server's clock of limits is faster, but for the way there, which takes as long as ever."""
     if not settings.paced:
         return ()
+    limits = limits_for(connection_kind(settings))
     if settings.pacing_speed == 1:
-        return IBKR_LIMITS
+        return limits
     speed = settings.pacing_speed
-    return tuple(msgspec.structs.replace(limit, per_s=limit.per_s / speed + _WAY_S) for limit in IBKR_LIMITS)
+    return tuple(msgspec.structs.replace(limit, per_s=limit.per_s / speed + _WAY_S) for limit in limits)
+
+
+def limits_for(kind: ConnectionKind) -> tuple[Limit, ...]:
+    """The rows of the table that hold for one kind of connection."""
+    return tuple(limit for limit in IBKR_LIMITS if limit.kind in (None, kind))
 
 
 def gate_of(settings: SessionSettings) -> PacingGate:
@@ -192,19 +228,20 @@ class PacingGate:
     """Lets requests through at IBKR's pace; one for a whole username.
 
     Args:
-        limits: The limits to keep; empty for none.
+        limits: The limits to keep; empty for none. By default those of the gateway.
         monotonic: Seconds of a clock that never steps back.
         penalty_s: Seconds in the penalty box after a 429.
     """
 
     def __init__(
         self,
-        limits: tuple[Limit, ...] = IBKR_LIMITS,
+        limits: tuple[Limit, ...] | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         penalty_s: float = PENALTY_S,
     ) -> None:
-        self._windows = tuple(_Window(limit) for limit in limits)
+        chosen = limits_for(ConnectionKind.GATEWAY) if limits is None else limits
+        self._windows = tuple(_Window(limit) for limit in chosen)
         self._monotonic = monotonic
         self._penalty_for_s = penalty_s
         self._penalty_until = -math.inf
@@ -216,6 +253,8 @@ class PacingGate:
         self._waited_s = 0.0
         self._longest_s = 0.0
         self._waits: dict[RequestClass, ClassWaits] = {}
+        #: Told of each 429, whoever met it, with the seconds of the penalty.
+        self.on_penalty: Callable[[float], None] = lambda seconds: None
 
     @property
     def waited_s(self) -> float:
@@ -257,7 +296,16 @@ class PacingGate:
                     waiter.go.set_exception(self._refusal(now, klass))
             queue.clear()
         self._pump()
+        self.on_penalty(self._penalty_for_s)
         return self._penalty_for_s
+
+    def refused(self, what: str) -> PacingPenaltyError:
+        """``what`` was answered with 429: the penalty begins, or goes on; the error that tells it."""
+        seconds = self.penalize()
+        return PacingPenaltyError(
+            f"{what} was refused with HTTP 429: too many requests.",
+            remedy=f"For {seconds:.0f} s only what protects positions is sent; then the session goes on.",
+        )
 
     def _refusal(self, now: float, klass: RequestClass) -> PacingPenaltyError:
         known = self._waits.get(klass, ClassWaits())

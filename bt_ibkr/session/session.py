@@ -26,6 +26,7 @@ from bt_ibkr.errors import (
     PacingPenaltyError,
     SessionError,
     TrustError,
+    UsageError,
     WireError,
 )
 from bt_ibkr.session.auth.interface import SingleFlight
@@ -37,7 +38,7 @@ from bt_ibkr.session.maintenance import MaintenanceCalendar
 from bt_ibkr.session.pacing import GateStatus, gate_of
 from bt_ibkr.session.states import CONNECTED, SessionEvent, SessionState, check
 from bt_ibkr.session.unknown import Unknowns
-from bt_ibkr.session.websocket import Socket
+from bt_ibkr.session.websocket import Socket, UpgradeRefusedError
 from bt_ibkr.wire import session as wire_session
 from bt_ibkr.wire import stream_events
 from bt_ibkr.wire.frames import Frame
@@ -85,6 +86,7 @@ class Session:
         self._backoff = Backoff(settings.reconnect_first_s, settings.reconnect_longest_s)
         self._client: aiohttp.ClientSession | None = None
         self._gate = gate_of(settings)
+        self._gate.on_penalty = self._on_penalty
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, SingleFlight] = {}
         self._penalty_over: asyncio.TimerHandle | None = None
@@ -167,6 +169,9 @@ class Session:
     def _lost_since_ns(self, now_ns: int) -> int:
         """Since when a stream that is lost now may have had holes."""
         known = [at_ns for at_ns in (self._whole_ns, self.socket.silent_since_ns) if at_ns]
+        if 0 < self._looked_ns < now_ns and self._calendar.breaks_between(self._looked_ns, now_ns):
+            # The nightly reset ends subscriptions without a word: whether it came before this, nobody has looked.
+            known.append(self._looked_ns)
         self._whole_ns = 0
         return min([now_ns, *known])
 
@@ -190,7 +195,6 @@ class Session:
         )
         try:
             self.http = HttpClient(self._client, settings, self._gate)
-            self.http.on_penalty = self._on_penalty
             self.http.repair = self._repair
             self._end_http = self.http.close
             self._log_on = LogOn(self.http, settings, self._reached)
@@ -261,7 +265,12 @@ class Session:
         self._lapsed.clear()
         # The upgrade is a request like any other, and counted by the server.
         async with self._gate.turn("GET", "/ws", RequestClass.UPKEEP):
-            await self.socket.connect(tickle.session or "")
+            try:
+                await self.socket.connect(tickle.session or "")
+            except UpgradeRefusedError as refusal:
+                if refusal.status != 429:
+                    raise
+                raise self._gate.refused(f"GET {self._settings.websocket_url}") from None
         self._looked_ns = self._clock.now_ns()
         self._move(SessionState.STREAMING, "the WebSocket is ready")
 
@@ -303,7 +312,14 @@ class Session:
             pause = self._backoff.pause_s()
             if self._state in (SessionState.NEEDS_PERSON, SessionState.COMPETING):
                 pause = max(pause, min(_PATIENT_S, self._settings.reconnect_longest_s * 2))
-            pause = max(pause, self._gate.status().penalty_s)
+            left_s = self._gate.status().penalty_s
+            if left_s and self._state is SessionState.DISCONNECTED:
+                self._move(
+                    SessionState.PENALTY,
+                    "IBKR answered HTTP 429 before the stream was lost",
+                    f"nothing is tried for {left_s:.0f} s",
+                )
+            pause = max(pause, left_s)
             _log.info("session-retry attempt=%d in_s=%.2f", self._backoff.attempts, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), pause)
@@ -323,6 +339,9 @@ class Session:
             self._settle(SessionState.COMPETING, text, "waits until it is free; " + problem.remedy)
         elif isinstance(problem, PacingPenaltyError):
             self._settle(SessionState.PENALTY, text, problem.remedy)
+        elif isinstance(problem, UsageError):
+            # A key or token is no longer where the settings say: no time of day brings it back.
+            self._settle(SessionState.NEEDS_PERSON, text, problem.remedy)
         elif isinstance(problem, (AuthenticationError, TrustError)):
             if self._calendar.outage_at(self._clock.now_ns()) is not None:
                 # In the window the login comes back by itself more often than not: nobody is woken up.

@@ -36,6 +36,23 @@ _log = logging.getLogger(__name__)
 
 #: Longest wait for the other side's close frame, seconds.
 _GOODBYE_S = 1.5
+_CREDENTIAL = (
+    "Is somebody logged in? With OAuth 2.0 or a token, try the other websocket_parameter "
+    "(bearer_token, sessionToken): IBKR's texts name both."
+)
+#: What to do where the upgrade is refused, by HTTP status.
+_UPGRADE_REMEDIES = {401: _CREDENTIAL, 403: _CREDENTIAL}
+
+
+class UpgradeRefusedError(UnreachableError):
+    """The server answered the upgrade with an HTTP ``status`` instead."""
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(
+            f"{url} refused the WebSocket: HTTP {status}.",
+            remedy=_UPGRADE_REMEDIES.get(status, ""),
+        )
+        self.status = status
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +189,7 @@ class Socket:
         except aiohttp.ClientConnectorCertificateError as problem:
             raise trust_error(url, problem.certificate_error) from None
         except aiohttp.WSServerHandshakeError as problem:
-            raise UnreachableError(f"{url} refused the WebSocket: HTTP {problem.status}.") from None
+            raise UpgradeRefusedError(url, problem.status) from None
         self.received_before += self.received
         self.received = 0
         self.silent_since_ns = 0

@@ -59,6 +59,11 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
+def copied(path: Path, to: Path) -> Path:
+    """A copy that its owner alone can read."""
+    return write_private(to, path.read_text(encoding="utf-8"))
+
+
 def pair(folder: Path, name: str, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> KeyPair:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

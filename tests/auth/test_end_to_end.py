@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from bt_ibkr.emulator.services.oauth.settings import AuthenticationSettings
-from bt_ibkr.errors import BtIbkrError
+from bt_ibkr.errors import BtIbkrError, PacingPenaltyError
 from bt_ibkr.login import GatewayLogin, Login, NoLogin
 from bt_ibkr.session.session import Session, SessionState
-from tests.auth.conftest import oauth1, oauth1_login, oauth2, oauth2_login, token_login
+from tests.auth.conftest import copied, oauth1, oauth1_login, oauth2, oauth2_login, token_login
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.server import EmulatorServer
@@ -116,6 +117,39 @@ async def test_renewal_ahead_of_time(
     assert await late.http.renew()
     assert late.http.authenticator.headers("GET", server.url, {}) != before
     await works(late, watch)
+
+
+@pytest.mark.parametrize("kind", RENEWABLE)
+async def test_a_penalty_met_by_a_renewal_is_everybodys(
+    kind: Kind, keys: Keys, tmp_path: Path, start_emulator: StartEmulator, make_session: MakeSession
+) -> None:
+    """Nothing passes any more, and the state says why."""
+    server = await start_emulator(asked(kind, keys, lifetime_s=600.0))
+    session, watch = make_session(server.url, given(kind, server, keys, tmp_path, renew_before_s=700.0))
+    await session.open()
+    server.core.pacing.punish()
+    with pytest.raises(PacingPenaltyError):
+        await session.http.renew()
+    assert session.pacing().penalty_s > 0
+    assert watch.states[-1] is SessionState.PENALTY
+
+
+@pytest.mark.parametrize("kind", RENEWABLE)
+async def test_a_key_that_is_gone_needs_a_person(
+    kind: Kind, keys: Keys, tmp_path: Path, start_emulator: StartEmulator, make_session: MakeSession
+) -> None:
+    """Told as what it is: no outage, that would be waited for."""
+    server = await start_emulator(asked(kind, keys))
+    places = {"oauth1a": "signature_key", "oauth2": "private_key"}
+    login = given(kind, server, keys, tmp_path)
+    key = copied(Path(getattr(login, places[kind])), tmp_path / "copy.pem")
+    session, watch = make_session(server.url, replace(login, **{places[kind]: str(key)}))
+    await session.open()
+    key.unlink()
+    server.door.expire()
+    await session.socket.reopen()
+    await watch.until(lambda: SessionState.NEEDS_PERSON in watch.states)
+    assert watch.states[-1] is SessionState.NEEDS_PERSON
 
 
 @pytest.mark.parametrize("variant", ["standard", "institutional"])

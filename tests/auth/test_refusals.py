@@ -26,6 +26,7 @@ from bt_ibkr.session.secrets import read_private_key
 from tests.auth.conftest import (
     POSIX,
     ShiftedClock,
+    copied,
     exchange,
     oauth1,
     oauth1_login,
@@ -49,10 +50,6 @@ async def status(
     method = more.pop("method", "GET")
     async with client.request(method, url, headers=headers, **more) as response:
         return response.status, await response.text()
-
-
-def copied(path: Path, to: Path) -> Path:
-    return write_private(to, path.read_text())
 
 
 def changed(login: Any, **changes: Any) -> Any:

@@ -94,7 +94,7 @@ class Played:
         self.refuses: OrderRefusedError | None = None
         self.logins: tuple[str, ...] = (ACCOUNT,)
         self.attached: list[str] = []
-        self.paper: bool | None = None
+        self.paper: bool | None = True
         self.flying = 0
         #: Spoken one by one, each time the store looks.
         self.batches: deque[list[AccountEvent]] = deque()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import backtrader as bt
 import pytest
 
-from bt_ibkr.clock import ManualClock
+from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.connection.interface import OrderChanged, OrderFailed
 from bt_ibkr.errors import CompetingError, OrderRefusedError
 from tests.connection.conftest import key_of
@@ -169,6 +169,8 @@ def test_60_one_refusal_while_others_work(bed: MakeBed) -> None:
     made.forget()
     since = made.asked()
     made.fault("http", action="status", status=401, path="/trsrv/stocks", count=5)
+    # The repair lasts until all of them were refused, also on a busy machine.
+    made.fault("slow", delay_s=0.5, path="/tickle")
 
     async def five() -> list[Any]:
         http = made.session.http
@@ -230,6 +232,28 @@ def test_62_nightly_reset(bed: MakeBed) -> None:
     assert made.count("/iserver/questions/suppress", since) == 1
     assert "needs a person" not in made.states()
     made.moves()
+
+
+def test_62_a_break_right_after_a_reset_that_nobody_saw(bed: MakeBed) -> None:
+    """The reset ends subscriptions in silence; a socket that breaks before the next tickle does not hide that."""
+    clock = ManualClock(MIDNIGHT - 900 * NS_PER_S)
+    made = bed(clock=clock)
+    made.stream()
+    made.fault("nightly_reset", then="no_bridge")
+    clock.set_ns(MIDNIGHT)
+    made.fault("ws_reset")
+    gap = made.back()
+    assert gap.start_ns == MIDNIGHT - 900 * NS_PER_S
+    assert gap.end_ns >= MIDNIGHT
+
+
+def test_62_a_break_at_noon_begins_where_it_broke(bed: MakeBed) -> None:
+    clock = ManualClock(NOON - 900 * NS_PER_S)
+    made = bed(clock=clock)
+    made.stream()
+    clock.set_ns(NOON)
+    made.fault("ws_reset")
+    assert made.back().start_ns == NOON
 
 
 def test_62_after_a_reset_that_wants_a_person(bed: MakeBed) -> None:

@@ -212,10 +212,31 @@ def test_69_a_break_within_the_penalty(bed: MakeBed) -> None:
     made.until_state("disconnected")
     began = made.session.pacing().penalty_s
     assert began > 0
+    told = made.until_state("penalty", 2)
+    assert not told.connected
+    assert "nothing is tried" in told.next_step
     gap = made.back()
     assert made.session.pacing().penalty_s == 0
     assert made.requests(since)[0]["path"] == "/tickle"
     assert (gap.end_ns - gap.start_ns) / 1e9 >= began * 0.9
+
+
+def test_69_the_upgrade_is_refused(bed: MakeBed) -> None:
+    """A 429 is one wherever it is met: no second upgrade is tried before the penalty is over."""
+    made = bed(penalty_s=1.0)
+    made.fault("http", action="status", status=429, path="/ws")
+    since = made.asked()
+    made.fault("ws_reset")
+    told = made.until_state("penalty")
+    assert not told.connected
+    assert made.session.pacing().penalty_s > 0
+    upgrades = made.count("/ws", since)
+    assert upgrades == 1
+    assert made.session.pacing().penalties == 1
+    asked = made.asked()
+    made.back()
+    assert made.count("/ws", since) == 2
+    assert made.requests(asked)[0]["path"] == "/tickle"
 
 
 def test_70_unknown_path(bed: MakeBed) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bt_ibkr.emulator.faults.calendar import ZONES
@@ -67,6 +67,21 @@ def test_emulator_breaks_when_the_client_expects_it(day: datetime, region: str) 
     """Two calendars that were written apart agree on midnight."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONES[region])).astimezone(UTC)
     assert MaintenanceCalendar(region).outage_at(ns(midnight)) is not None
+
+
+@settings(max_examples=60)
+@given(
+    st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)),  # noqa: DTZ001
+    st.timedeltas(timedelta(0), timedelta(hours=5)),
+    st.sampled_from(sorted(REGIONS)),
+)
+def test_what_lies_between(start: datetime, length: timedelta, region: str) -> None:
+    """Found as by looking at every minute."""
+    calendar = MaintenanceCalendar(region)
+    begin = start.replace(tzinfo=UTC, second=0, microsecond=0)
+    minutes = range(int(length.total_seconds()) // 60 + 1)
+    each = any(calendar.outage_at(ns(begin + timedelta(minutes=m))) is not None for m in minutes)
+    assert calendar.breaks_between(ns(begin), ns(begin + timedelta(minutes=minutes[-1]))) is each
 
 
 def test_unknown_region() -> None:

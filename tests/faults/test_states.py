@@ -21,6 +21,7 @@ from bt_ibkr.errors import (
     SessionError,
     TrustError,
     UnreachableError,
+    UsageError,
     WireError,
 )
 from bt_ibkr.session.session import Session
@@ -39,6 +40,7 @@ PROBLEMS: dict[str, BtIbkrError] = {
     "login": AuthenticationError("nobody is logged in", remedy="log in"),
     "competing": CompetingError("another login"),
     "penalty": PacingPenaltyError("429", remedy="wait"),
+    "key": UsageError("the key is gone", remedy="put it back"),
 }
 #: How far an attempt comes before it fails.
 STAGES = ("nothing", "gateway", "outer", "brokerage")

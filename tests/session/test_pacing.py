@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.emulator.services import pacing as server_pacing
 from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.login import GatewayLogin, Login, NoLogin, OAuth1Login, OAuth2Login, TokenLogin
 from bt_ibkr.session.classes import RequestClass
-from bt_ibkr.session.pacing import IBKR_LIMITS, Limit, PacingGate
+from bt_ibkr.session.pacing import IBKR_LIMITS, ConnectionKind, Limit, PacingGate, limits_for, limits_of
 
 ORDERS = ("GET", "/iserver/account/orders")
 TRADES = ("GET", "/iserver/account/trades")
@@ -77,8 +81,6 @@ class Bench:
 
     def worst(self, limit: Limit) -> int:
         """Most requests in any window of the limit."""
-        import re
-
         times = [
             when
             for when, method, path in self.sent
@@ -400,3 +402,48 @@ def test_throughput_under_load_is_above_95_percent_of_the_limit() -> None:
         return max(when for when, _, _ in bench.sent)
 
     assert run(work) <= 600 / 10 / 0.95
+
+
+IBKR = "https://api.ibkr.com/v1/api"
+LOGINS: list[tuple[Login, ConnectionKind]] = [
+    (GatewayLogin(), ConnectionKind.GATEWAY),
+    (NoLogin(), ConnectionKind.GATEWAY),
+    (TokenLogin(token="t"), ConnectionKind.OAUTH),
+    (OAuth2Login(client_id="c", key_id="k", private_key="p", credential="u"), ConnectionKind.OAUTH),
+    (
+        OAuth1Login(
+            consumer_key="c",
+            access_token="a",
+            access_token_secret="b",
+            signature_key="s",
+            encryption_key="e",
+            dh_parameters="d",
+        ),
+        ConnectionKind.OAUTH,
+    ),
+]
+
+
+@pytest.mark.parametrize(("login", "kind"), LOGINS)
+def test_each_kind_of_connection_has_its_limits(login: Login, kind: ConnectionKind) -> None:
+    """Rows of its own kind and those of every kind; and one limit of all requests together, with its source."""
+    kept = limits_of(SessionSettings(base_url=IBKR, login=login))
+    assert kept == limits_for(kind)
+    assert {limit.kind for limit in kept} == {None, kind}
+    (general,) = [limit for limit in kept if limit.path == ".*"]
+    assert general.kind is kind
+    assert set(IBKR_LIMITS) - set(kept) == {limit for limit in IBKR_LIMITS if limit.kind not in (None, kind)}
+    assert all(limit.source for limit in kept)
+
+
+def test_no_limit_of_the_server_is_missing_here() -> None:
+    """Whatever the server counts is counted here, in a window at least as long."""
+    rows = {path: limit for (_, path), limit in server_pacing.LIMITS.items()}
+    rows |= {"/fyi/settings": server_pacing.FYI_LIMIT, "/anything": server_pacing.GLOBAL}
+    for kind in ConnectionKind:
+        for path, theirs in rows.items():
+            mine = [limit for limit in limits_for(kind) if re.fullmatch(limit.path, path)]
+            assert any(limit.count <= theirs.count and limit.per_s >= theirs.window_s for limit in mine), path
+            assert len(mine) >= (1 if path == "/anything" else 2), path
+        history = [limit for limit in limits_for(kind) if re.fullmatch(limit.path, server_pacing.HISTORY)]
+        assert any(0 < limit.concurrent <= server_pacing.HISTORY_CONCURRENT for limit in history)

@@ -11,7 +11,6 @@ import aiohttp
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.config import SessionSettings
-from bt_ibkr.errors import PacingPenaltyError
 from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer
@@ -137,11 +136,7 @@ class Exchange:
                 headers=headers,
             )
         if reply.status == 429:
-            penalty_s = self._gate.penalize()
-            raise PacingPenaltyError(
-                f"{method} {url} was refused with HTTP 429: too many requests.",
-                remedy=f"For {penalty_s:.0f} s only what protects positions is sent; then the session goes on.",
-            )
+            raise self._gate.refused(f"{method} {url}")
         return reply
 
 
