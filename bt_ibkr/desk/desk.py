@@ -276,9 +276,8 @@ class OrderDesk:
         for placement in outcome.placed:
             one = by_ticket.pop(id(placement.ticket))
             standing.append(one)
-            if one.order_id == placement.order_id:
+            if not self._registry.give_id(one, placement.order_id):
                 continue  # a report was faster, and told
-            self._registry.give_id(one, placement.order_id)
             if one.open:
                 self._router.note(one, OrderState.WORKING, order_id=placement.order_id)
             news.append((one, placement.order_id))

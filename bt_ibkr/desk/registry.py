@@ -95,11 +95,13 @@ class Registry:
         return tracked
 
     def give_id(self, tracked: Tracked, order_id: str) -> bool:
-        """Whether that is news. An order may get another id; the older one stays known."""
+        """Whether that is news. An order may get another id; reports under the older one, which stays known, may come
+        later and change nothing."""
+        if self._by_id.get(order_id) is tracked:
+            return False
         self._by_id[order_id] = tracked
-        changed = tracked.order_id != order_id
         tracked.order_id = order_id
-        return changed
+        return True
 
     def get(self, key: str) -> Tracked | None:
         return self._by_key.get(key)

@@ -142,10 +142,9 @@ class ReportRouter:
 
     def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
         """A report shows that the order stands, and under which id."""
-        if order_id is None or tracked.order_id == order_id:
-            return
         news = tracked.order_id is None
-        self._registry.give_id(tracked, order_id)
+        if order_id is None or not self._registry.give_id(tracked, order_id):
+            return
         if tracked.open or tracked.state is OrderState.ABSENT:
             self.note(tracked, OrderState.WORKING, order_id=order_id)
         tracked.tell(OrderPlaced(tracked.key, order_id))

@@ -358,6 +358,20 @@ def test_an_order_taken_for_absent_shows_up(office: Office) -> None:
     assert [one.order_id for one in office.told.of(OrderPlaced)] == ["44"]
 
 
+def test_a_late_report_under_a_former_id_changes_nothing(office: Office) -> None:
+    """Fault 44: the order is cancelled and changed under the id that it has now."""
+    order = office.order(order_id="17")
+    office.router.take_report(report(order_id="18", order_ref=order.key))
+    office.router.take_report(report(order_id="17"))
+    office.router.take_executions((execution(order_id="17"),), "stream")
+    assert order.order_id == "18"
+    assert [one.order_id for one in office.told.of(OrderPlaced)] == ["18"]
+    entry = office.journal.order(order.key)
+    assert entry is not None
+    assert entry.order_id == "18"
+    assert order.filled == entry.filled == 4
+
+
 # --- the journal fails -------------------------------------------------------------------------------
 
 
