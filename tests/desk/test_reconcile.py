@@ -450,3 +450,12 @@ def test_an_account_that_is_attached_again_keeps_what_is_under_way(trader: Trade
     trader.clear()
     trader.cancel(key)
     trader.until(lambda: trader.ended(key))
+
+
+def test_an_account_that_is_attached_again_while_positions_lag(trader: Trader) -> None:
+    """What executed since IBKR's positions is not forgotten."""
+    bought(trader)
+    trader.fault("positions", action="lag", invalidate=False)
+    bought(trader, 5)
+    trader.attach()
+    assert trader.believed() == trader.held() == 15

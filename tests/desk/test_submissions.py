@@ -182,6 +182,20 @@ def test_an_order_that_is_never_confirmed_is_refused(trader: Trader) -> None:
     assert trader.record(key).state is OrderState.REJECTED
 
 
+def test_an_order_that_was_never_confirmed_where_lists_cannot_be_read(trader: Trader) -> None:
+    """Not known at first; refused once whole lists show that it does not stand."""
+    empty = trader.fault("order_list", action="empty", snapshot=False)
+    trader.fault("questions", chain=[KNOWN])
+    trader.fault("replies", action="invalid")
+    key = trader.send(trader.intent())
+    assert isinstance(trader.failure(key), OutcomeUnknownError)
+    trader.clear(empty)
+    trader.until(lambda: len(trader.told(OrderFailed, key)) == 2)
+    assert isinstance(trader.failure(key), OrderRefusedError)
+    assert trader.record(key).state is OrderState.REJECTED
+    assert len(trader.asked("POST", "/orders")) == 1
+
+
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_reply_of_unknown_outcome_is_never_repeated(trader: Trader, taken: bool) -> None:
     """Fault 9: 503 to a reply."""
@@ -373,6 +387,26 @@ def test_an_entry_that_executed_without_its_protection_is_alarmed(trader: Trader
     assert stop["stop_price"] == 40.0
     assert trader.record(bracket[2].key).state is OrderState.WORKING
     assert trader.held() == trader.believed() == 10
+
+
+def test_an_entry_that_executed_in_part_keeps_its_protection(trader: Trader) -> None:
+    """What is left of it is cancelled, and somebody is told of the rest."""
+    held = trader.fault("http", action="delay", method="POST", path=SUBMISSIONS, delay_s=60.0)
+    trader.fault("bracket", shape="missing", child=0)
+    bracket = trader.bracket()
+    trader.send(*bracket)
+    trader.until(trader.theirs)
+    entry = next(row for row in trader.theirs() if row["limit_price"] == 50.0)
+    trader.emulator.do("fill", order_id=entry["order_id"], quantity=4.0, price=50.0)
+    trader.until(lambda: trader.told(ExecutionReported, bracket[0].key))
+    trader.clear(held)
+    trader.until(lambda: trader.alarms("bracket-incomplete"))
+    (alarm,) = trader.alarms("bracket-incomplete")
+    assert "4 of it had executed" in alarm
+    assert "UNPROTECTED" in alarm
+    assert trader.record(bracket[0].key).state is OrderState.CANCELLED
+    assert [row["order_id"] for row in trader.theirs() if row["stop_price"] == 40.0]
+    assert len(trader.asked("DELETE", "/order/")) == 1
 
 
 def test_the_entry_is_withdrawn_although_an_answer_is_lost(trader: Trader) -> None:

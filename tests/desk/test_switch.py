@@ -142,10 +142,11 @@ def test_two_throw_it_at_once(trader: Trader) -> None:
     assert trader.on_loop(lambda: trader.desk.journal.trading_state().mode) is Trading.HALTED
 
 
-def test_positions_that_lag_are_waited_for(trader: Trader) -> None:
-    """Fault 50: what executed a moment ago is not listed yet, and what was closed still is."""
+def test_positions_that_lag_are_waited_for(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 50: what was closed a moment ago is still listed, and is not closed again."""
+    monkeypatch.setattr(switch, "_LAG_S", 10.0)
     holding(trader)
-    trader.fault("positions", action="lag", lag_s=0.06, invalidate=False)
+    trader.fault("positions", action="lag", lag_s=0.5, invalidate=False)
     holding(trader, 10, Side.SELL)
     trader.halt(Trading.HALTED, flatten=True)
     trader.until(lambda: modes(trader)[-1:] == [Trading.HALTED] and not trader.connection.in_flight())
