@@ -117,6 +117,22 @@ def test_a_cancellation_that_is_refused_is_told(trader: Trader) -> None:
     assert trader.record(key).state is OrderState.WORKING
 
 
+def test_a_cancellation_that_is_under_way_already(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IBKR refuses the second one; that is no failure."""
+    key = trader.stands()
+    order_id = trader.record(key).order_id or ""
+
+    async def status(_: str) -> OrderReport:
+        return OrderReport(order_id=order_id, status=OrderStatus.PENDING_CANCEL)
+
+    monkeypatch.setattr(trader.desk._service, "status", status)
+    trader.fault("http", action="error", text="It is being cancelled", method="DELETE", path=ONE_ORDER)
+    trader.cancel(key)
+    trader.until(lambda: trader.ended(key, OrderStatus.PENDING_CANCEL))
+    trader.settle()
+    assert trader.told(CancelFailed, key) == []
+
+
 def test_a_cancellation_that_crosses_the_fill(trader: Trader) -> None:
     """The stream is late: the refusal leads to the order's own status."""
     key = trader.stands()

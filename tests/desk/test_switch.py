@@ -151,6 +151,7 @@ def test_positions_that_lag_are_waited_for(trader: Trader, monkeypatch: pytest.M
     trader.halt(Trading.HALTED, flatten=True)
     trader.until(lambda: modes(trader)[-1:] == [Trading.HALTED] and not trader.connection.in_flight())
     assert trader.held() == trader.believed() == 0
+    assert trader.alarms("flatten-failed") == []
     assert not [row for row in trader.theirs() if row["client_order_id"].startswith("flatten.")]
 
 
