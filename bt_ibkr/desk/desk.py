@@ -14,10 +14,10 @@ from typing import Any
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
-    CancelFailed,
     OrderFailed,
     OrderPlaced,
 )
+from bt_ibkr.desk.cancellations import Cancellations
 from bt_ibkr.desk.changes import Changes, Controls, unrecorded
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
@@ -31,12 +31,12 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import UNPROVEN, OrderIntent, OrderState
-from bt_ibkr.model.order import OrderReport, OrderStatus, OrderTicket
+from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.trading import Trading
 from bt_ibkr.risk.exposure import group_of
 from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.conversation import BrokenOffError, Stage
-from bt_ibkr.services.orders import OrderService, Outcome, is_done
+from bt_ibkr.services.orders import OrderService, Outcome
 from bt_ibkr.services.portfolio import PortfolioService
 
 _log = logging.getLogger(__name__)
@@ -49,12 +49,6 @@ _FIRST_LOOKS = 4
 _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 #: So many whole lists without an order whose question was never confirmed prove that it does not stand.
 _ABSENT = 2
-#: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
-_CANCELLATIONS = 3
-#: A cancellation was taken, and has not happened yet.
-_ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PRE_CANCELLED})
-#: How long the end of a bracket's entry is waited for, seconds, before its other orders are seen to.
-_ENDS_S = 10.0
 
 
 class OrderDesk:
@@ -94,6 +88,9 @@ class OrderDesk:
         self._clock = clock
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancellations = Cancellations(
+            service=service, journal=journal, registry=registry, router=router, tell=tell
+        )
         self._changes = Changes(
             service=service,
             portfolio=portfolio,
@@ -294,76 +291,7 @@ class OrderDesk:
             else:
                 self._tell("question", str(outcome.refusal))
         if (missing and len(tracked) > 1) or outcome.strays:
-            self._background(self._undo(standing, missing, outcome))
-
-    async def _undo(self, standing: list[Tracked], missing: list[Tracked], outcome: Outcome) -> None:
-        """A bracket of which only a part stands ends cancelled, and somebody is told.
-
-        If the entry has filled already, what protects it is left alone.
-        """
-        account = (standing or missing)[0].account
-        parent = next((one for one in standing if one.intent.parent_key is None), None)
-        bracket = any(one.intent.parent_key is not None for one in (*standing, *missing))
-        text = (
-            f"Of one submission {', '.join(o.key for o in standing) or 'nothing'} stands and "
-            f"{', '.join(o.key for o in missing) or 'nothing'} does not: {outcome.refusal}"
-        )
-        _log.error("submission-incomplete %s", text)
-        protects = False
-        if bracket and parent is not None:
-            why = await self._withdraw(parent)
-            if why is not None:
-                protects = True
-                text += f" {parent.key} could not be cancelled ({why}): its position may be UNPROTECTED."
-            elif parent.filled:
-                protects = True
-                text += (
-                    f" {parent.key} ends, but {parent.filled} of it had executed: they may be UNPROTECTED."
-                )
-            else:
-                text += f" {parent.key} is being cancelled."
-        if bracket and not protects:
-            for one in standing:
-                if one is not parent and one.open:
-                    await self.cancel(one.key, one.sink)
-        alarm = len(standing) + len(missing) > 1
-        for order_id in outcome.strays:
-            if protects:
-                text += f" Order {order_id} of it was left alone."
-                continue
-            try:
-                await self._service.cancel_by_id(account, order_id)
-            except OrderRefusedError as problem:
-                # What IBKR refused it keeps as Inactive for a while, where nothing is left to cancel.
-                text += f" Order {order_id} of it: {problem}"
-            except BtIbkrError as problem:
-                alarm = True
-                text += f" Order {order_id} of it could not be cancelled: {problem}"
-        if alarm:
-            self._tell("bracket-incomplete" if bracket else "submission-incomplete", text)
-
-    async def _withdraw(self, parent: Tracked) -> BtIbkrError | None:
-        """Cancel the entry of a bracket, and wait a while for its end; why that is not possible."""
-        assert parent.order_id is not None
-        self._event(parent.key, "cancel-asked", "its bracket is not whole")
-        last: BtIbkrError | None = None
-        for turn in range(_CANCELLATIONS):
-            try:
-                await self._service.cancel(parent.ticket, parent.order_id)
-            except OrderRefusedError as problem:
-                # An attempt whose answer was lost may have done it.
-                await self._ended(parent)
-                return None if parent.state is OrderState.CANCELLED else problem
-            except BtIbkrError as problem:
-                last = problem
-                await asyncio.sleep(_LOOK_PAUSES_S[turn])
-                continue
-            try:
-                await asyncio.wait_for(parent.ended.wait(), _ENDS_S)
-            except TimeoutError:
-                _log.warning("cancel-slow key=%s", parent.key)
-            return None
-        return last
+            self._background(self._cancellations.undo(standing, missing, outcome))
 
     def _unknown(self, tracked: list[Tracked], broken: BrokenOffError) -> None:
         for one in tracked:
@@ -386,52 +314,8 @@ class OrderDesk:
     # -- cancellation ------------------------------------------------------------------------------
 
     async def cancel(self, key: str, sink: Sink | None) -> None:
-        """Ask IBKR to cancel; an order that has no id yet, as soon as it has one."""
-        tracked = self._registry.get(key)
-        if tracked is None:
-            if sink is not None:
-                sink.append(CancelFailed(key, OrderRefusedError(f"There is no order {key}.")))
-            return
-        if tracked.order_id is None:
-            if tracked.open:
-                tracked.cancel_wanted = True
-            elif sink is not None:
-                sink.append(CancelFailed(key, OrderRefusedError(f"Order {key} does not stand at IBKR.")))
-            return
-        self._event(key, "cancel-asked", "")
-        for turn in range(_CANCELLATIONS):
-            try:
-                await self._service.cancel(tracked.ticket, tracked.order_id)
-                return
-            except OrderRefusedError as problem:
-                if tracked.open and not await self._ended(tracked):
-                    tracked.tell(CancelFailed(key, problem))
-                elif sink is not None and not tracked.open and tracked.state is not OrderState.CANCELLED:
-                    sink.append(CancelFailed(key, problem))
-                return
-            except BtIbkrError as problem:
-                _log.warning("cancel-unanswered key=%s problem=%s", key, problem)
-                last = problem
-                if await self._ended(tracked):
-                    return
-            await asyncio.sleep(_LOOK_PAUSES_S[turn])
-        tracked.tell(CancelFailed(key, last))
-
-    async def _ended(self, tracked: Tracked) -> bool:
-        """Ask for the order's status, hand it on, and tell whether it ended or is being cancelled."""
-        report = await self._status(tracked)
-        if report is None:
-            return not tracked.open
-        self._router.take_report(report)
-        return is_done(report) or report.status in _ENDING
-
-    async def _status(self, tracked: Tracked) -> OrderReport | None:
-        assert tracked.order_id is not None
-        try:
-            return await self._service.status(tracked.order_id)
-        except BtIbkrError as problem:
-            _log.info("order-status-unread key=%s problem=%s", tracked.key, problem)
-            return None
+        """See ``Cancellations.cancel``."""
+        await self._cancellations.cancel(key, sink)
 
     def _cancel_if_wanted(self, tracked: Tracked) -> None:
         if tracked.cancel_wanted and tracked.open:
@@ -445,12 +329,6 @@ class OrderDesk:
         await self._changes.modify(key, ticket, sink)
 
     # -- helpers -----------------------------------------------------------------------------------
-
-    def _event(self, key: str, kind: str, text: str) -> None:
-        try:
-            self._journal.note_event(key, kind, text)
-        except JournalError as problem:
-            self._tell("journal-failed", str(problem))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="order-desk")

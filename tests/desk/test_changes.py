@@ -17,7 +17,6 @@ from bt_ibkr.connection.interface import (
     OrderModified,
     OrderPlaced,
 )
-from bt_ibkr.desk import changes
 from bt_ibkr.desk.changes import _shows
 from bt_ibkr.errors import JournalError, OrderRefusedError, OutcomeUnknownError
 from bt_ibkr.model.intent import OrderState
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
 ONE_QUESTION = [[{"id": "o163", "text": "The price is far from the market. Are you sure?"}]]
 UNKNOWN_QUESTION = [[{"id": "o99999", "text": "Unheard of. Are you sure?"}]]
-
-
-@pytest.fixture(autouse=True)
-def quick_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "_PAUSES_S", (0.02,) * 4)
 
 
 # --- cancellation ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
     Reconciled,
 )
-from bt_ibkr.desk import changes, trading
+from bt_ibkr.desk import trading
 from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.intent import OrderState
@@ -24,11 +24,6 @@ from tests.desk.conftest import AAPL, LIST
 
 if TYPE_CHECKING:
     from tests.desk.conftest import Trade, Trader
-
-
-@pytest.fixture(autouse=True)
-def quick_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "_PAUSES_S", (0.02,) * 4)
 
 
 def breaks(trader: Trader) -> None:
