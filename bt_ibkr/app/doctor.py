@@ -23,7 +23,7 @@ import msgspec
 from bt_ibkr.app.key_files import look_at_keys
 from bt_ibkr.app.server_dates import ServerDates
 from bt_ibkr.clock import NS_PER_S
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.guard import AccountKind, Standing
 from bt_ibkr.errors import (
     AuthenticationError,
@@ -94,7 +94,8 @@ class Doctor:
     Args:
         settings: Where and how.
         dataname: Instrument whose market data is looked at.
-        folder: Where state is kept: its disk must have room.
+        folder: Where state is kept: its disk must have room. By default the state directory, which need not be
+            there yet.
         wall_s: This machine's clock, epoch seconds.
     """
 
@@ -108,7 +109,7 @@ class Doctor:
     ) -> None:
         self._settings = settings
         self._query = parse_dataname(dataname)
-        self._folder = folder or Path.home()
+        self._folder = folder
         self._dates = ServerDates(wall_s)
         self._gate = gate_of(settings)
         self._rows: dict[str, Row] = {}
@@ -348,9 +349,14 @@ class Doctor:
 
     def _look_at_disk(self) -> None:
         try:
-            free = shutil.disk_usage(self._folder).free
+            folder = self._folder or _nearest(state_directory())
+        except UsageError as problem:
+            self._tell("disk", Status.FAIL, problem.message, problem.remedy)
+            return
+        try:
+            free = shutil.disk_usage(folder).free
             # A quota, a disk without inodes, or one that only can be read shows only when something is written.
-            with tempfile.TemporaryFile(dir=self._folder) as file:
+            with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"\0" * _TRIAL_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
@@ -358,11 +364,11 @@ class Doctor:
             self._tell(
                 "disk",
                 Status.FAIL,
-                f"nothing can be written to {self._folder}: {problem.strerror}",
+                f"nothing can be written to {folder}: {problem.strerror}",
                 "Make the folder, let this user write there, or free the disk.",
             )
             return
-        text = f"{free / 1e9:.1f} GB free at {self._folder}"
+        text = f"{free / 1e9:.1f} GB free at {folder}"
         if free < DISK_FAIL:
             self._tell("disk", Status.FAIL, text, "Make room: state could not be written.")
         elif free < DISK_WARN:
@@ -401,6 +407,11 @@ ROWS: Final = (
     "key files",
 )
 _OF_SERVER: Final = ("gateway reachable", "authenticated", "account", "market data")
+
+
+def _nearest(path: Path) -> Path:
+    """What there is of a path: where the rest would be made."""
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _skipped(name: str) -> Row:

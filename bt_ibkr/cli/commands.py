@@ -51,6 +51,8 @@ def _main(
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    # Who is waited for must be told so, however quiet the rest.
+    logging.getLogger("bt_ibkr.session.auth.gateway").setLevel(min(level, logging.WARNING))
 
 
 @app.command()

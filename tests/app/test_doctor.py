@@ -26,6 +26,7 @@ from bt_ibkr.emulator.services.session import bodies
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.login import NoLogin, TokenLogin
+from tests.auth.conftest import write_private
 
 Emulate = Callable[..., EmulatorThread]
 
@@ -287,6 +288,23 @@ async def test_disk_that_takes_nothing(
     assert rows(found) == GOOD | {"disk": Status.FAIL}
     assert str(folder) in text(found, "disk")
     assert not left_in(tmp_path), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("home", "status", "says"),
+    [("not/there/yet", Status.OK, "GB free at"), ("a file", Status.FAIL, "nothing can be written"),
+     ("relative", Status.FAIL, "another place in every directory")],
+)  # fmt: skip
+async def test_disk_where_state_is_kept(
+    emulate: Emulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str, status: Status, says: str
+) -> None:
+    """The disk of the journals, which is not always that of the user's other files."""
+    write_private(tmp_path / "a file", "")
+    monkeypatch.setenv("BT_IBKR_HOME", home if home == "relative" else str(tmp_path / home))
+    found = await Doctor(SessionSettings(base_url=emulate().url, paced=False)).examine()
+    assert rows(found) == GOOD | {"disk": status}
+    assert says in text(found, "disk")
+    assert home == "relative" or str(tmp_path) in text(found, "disk")
 
 
 def left_in(folder: Path) -> list[Path]:
