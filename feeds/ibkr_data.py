@@ -27,7 +27,7 @@ from bt_ibkr.feeds.bars import BarBuilder, PriceSource, tick_price
 from bt_ibkr.feeds.times import day_number, day_number_fast, ns_of
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Bar, DataQuality, Tick
-from bt_ibkr.services.datanames import parse_dataname
+from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.services.history import HistoryRequest, offered
 from bt_ibkr.store import IBKRStore, refuse_unknown
 
@@ -351,6 +351,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                 if self._state is FeedState.LIVE:
                     self._live_due = True
             builder.drain(ticks, self._built)
+
+    @property
+    def query(self) -> ContractQuery:
+        """What the feed's parameters ask for."""
+        return self._query
 
     @property
     def backlog(self) -> TickBacklog:
