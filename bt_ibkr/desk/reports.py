@@ -56,6 +56,8 @@ class ReportRouter:
         self._kept: dict[str, list[tuple[Execution, str] | OrderReport]] = defaultdict(list)
         #: Open orders of other clients, by account and id.
         self.external: dict[str, dict[str, OrderReport]] = defaultdict(dict)
+        #: Those of them that have ended: what is told of them after that is old.
+        self._ended: dict[str, set[str]] = defaultdict(set)
         #: Executions that the journal could not take; tried again with the next.
         self._unwritten: list[tuple[Execution, str | None, str]] = []
         #: Told of each execution that is news: risk controls and positions.
@@ -113,13 +115,7 @@ class ReportRouter:
             if self._under_way[account]:
                 self._kept[account].append(report)
                 return
-            external = self.external[account]
-            if report.status in DONE:
-                external.pop(report.order_id, None)
-            else:
-                before = external.get(report.order_id)
-                external[report.order_id] = report if before is None else _merged(before, report)
-            self.tell_all(account, OrderChanged(report))
+            self._take_external_report(account, report)
             return
         self._adopt(tracked, report.order_id)
         ended = _STATES.get(report.status) if report.status is not None else None
@@ -127,13 +123,30 @@ class ReportRouter:
             self.note(tracked, ended, text=report.reason or "")
         tracked.tell(OrderChanged(report, tracked.key))
 
+    def _take_external_report(self, account: str, report: OrderReport) -> None:
+        """On an order of another client: told as it stands now, as reports tell what has changed alone."""
+        external, ended = self.external[account], self._ended[account]
+        before = external.get(report.order_id)
+        if before is not None:
+            report = _merged(before, report)
+        if report.status in DONE:
+            external.pop(report.order_id, None)
+            ended.add(report.order_id)
+        elif report.order_id in ended:
+            return  # from before its end
+        else:
+            external[report.order_id] = report
+        self.tell_all(account, OrderChanged(report))
+
     def take_external(self, account: str, orders: Iterable[OrderReport]) -> None:
         """What a whole list says of other clients' orders; what it has not is gone."""
         known = self.external[account]
         standing = {
             one.order_id: one
             for one in orders
-            if one.status not in DONE and self._registry.find(one.order_id, one.order_ref) is None
+            if one.status not in DONE
+            and one.order_id not in self._ended[account]
+            and self._registry.find(one.order_id, one.order_ref) is None
         }
         if self._under_way[account]:
             # Among the new ones may be ours: a bracket's children are known by the answer alone.
