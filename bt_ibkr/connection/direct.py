@@ -559,6 +559,13 @@ class DirectConnection:
             return
         await self._desk.modify(key, ticket, events)
 
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        self._command(self._set_expiry(key, expires_ns))
+
+    async def _set_expiry(self, key: str, expires_ns: int | None) -> None:
+        if self._desk is not None:
+            self._desk.set_expiry(key, expires_ns)
+
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         self._command(self._cancel(key, events))
 

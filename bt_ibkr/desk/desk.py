@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
     CancelFailed,
@@ -94,6 +96,8 @@ class OrderDesk:
         self._clock = clock
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Expiries that changed while their orders waited to be written down.
+        self._expiries: dict[str, int | None] = {}
         self._changes = Changes(
             service=service,
             portfolio=portfolio,
@@ -119,6 +123,7 @@ class OrderDesk:
                 sink.append(OrderFailed(intent.key, _as_refusal(problem)))
             return
         try:
+            cleared = tuple(self._with_expiry(one) for one in cleared)
             self._journal.intend(cleared)
         except (OrderRefusedError, JournalError) as problem:
             self._controls.withdraw(cleared)
@@ -126,7 +131,7 @@ class OrderDesk:
                 sink.append(OrderFailed(intent.key, unrecorded(problem)))
             return
         intents = cleared
-        steps.step("intended")
+        steps.step("desk.intended")
         tracked = [self._registry.add(intent, sink) for intent in intents]
         for one in tracked:
             one.group = group_of(one.intent, intents[0].key)
@@ -149,6 +154,11 @@ class OrderDesk:
         # What belongs to nobody is kept until this is known, or the task has looked for long.
         self._background(self._find(tracked, account, unknown))
 
+    def _with_expiry(self, intent: OrderIntent) -> OrderIntent:
+        if intent.key not in self._expiries:
+            return intent
+        return msgspec.structs.replace(intent, expires_ns=self._expiries.pop(intent.key))
+
     async def _send(self, tracked: list[Tracked]) -> BrokenOffError | None:
         """Send until there is an outcome; or how the conversation ended whose outcome is still not known."""
         tickets = tuple(one.ticket for one in tracked)
@@ -168,7 +178,7 @@ class OrderDesk:
                     self._fail(tracked, OrderRefusedError(broken.message, remedy="It was not sent."))
                     return None
                 self._unknown(tracked, broken)
-                steps.step("unknown")
+                steps.step("desk.unknown")
                 settled = await self._first_looks(tracked, broken)
                 if settled is None:
                     return broken
@@ -282,10 +292,9 @@ class OrderDesk:
             if one.open:
                 self._router.note(one, OrderState.WORKING, order_id=placement.order_id)
             news.append((one, placement.order_id))
-        steps.step("placed")
+        steps.step("desk.placed")
         for one, order_id in news:
             one.tell(OrderPlaced(one.key, order_id))
-            steps.step("told")
         for one in standing:
             self._cancel_if_wanted(one)
         missing = list(by_ticket.values())
@@ -377,7 +386,6 @@ class OrderDesk:
                 continue  # a report has shown that it stands
             self._router.note(one, OrderState.REJECTED, text=problem.message)
             one.tell(OrderFailed(one.key, problem))
-            steps.step("told")
 
     @staticmethod
     def _open(tracked: list[Tracked]) -> bool:
@@ -444,6 +452,13 @@ class OrderDesk:
     async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
         """See ``Changes.modify``."""
         await self._changes.modify(key, ticket, sink)
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """See ``Connection.set_expiry``; of an order that is not on record yet, once it is."""
+        if self._registry.get(key) is None:
+            self._expiries[key] = expires_ns
+        else:
+            self._changes.set_expiry(key, expires_ns)
 
     # -- helpers -----------------------------------------------------------------------------------
 

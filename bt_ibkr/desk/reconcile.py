@@ -16,12 +16,13 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
+from bt_ibkr.desk.left import change_made, named, state_of
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
 from bt_ibkr.errors import BtIbkrError, JournalError, ResponseError, SessionError
 from bt_ibkr.journal import Journal, JournalOrder
 from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
-from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
+from bt_ibkr.model.order import Execution, OrderReport
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.matching import found
@@ -155,8 +156,10 @@ class Reconciler:
         reading = await self._read(account, days)
         self._first_read_ns.setdefault(account, began_ns)
         self._last_read_ns[account] = began_ns
-        recorded = [one.execution for one in self._journal.executions(account=account)]
-        known = {one.execution_id for one in recorded}
+        record = self._journal.executions(account=account)
+        recorded = [one.execution for one in record]
+        owners = {one.execution.execution_id: one.key for one in record}
+        known = set(owners)
         differences = self._compare_positions(account, reading, recorded)
         left = [
             one
@@ -179,7 +182,8 @@ class Reconciler:
             if owner is not None and owner.order_id is None and execution.order_id:
                 self._registry.give_id(owner, execution.order_id)
             if execution.execution_id not in known:
-                rows.append((execution, owner.key if owner is not None else None, "trades"))
+                owners[execution.execution_id] = None if owner is None else owner.key
+                rows.append((execution, owners[execution.execution_id], "trades"))
         if rows:
             self._journal.add_executions(rows)
         first = account not in self._router.accounts
@@ -197,7 +201,7 @@ class Reconciler:
         standing += self._ended_partners(left)
         return AccountSnapshot(
             positions=reading.positions,
-            executions=reading.executions,
+            executions=tuple(named(one, owners[one.execution_id]) for one in reading.executions),
             orders=reading.orders,
             ledger=reading.ledger,
             standing=tuple(standing),
@@ -241,8 +245,15 @@ class Reconciler:
     def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
         """IBKR's ids of orders whose answers an earlier run did not see; it may have changed others."""
         by_ticket = {id(one.intent.ticket): one.intent.key for one in left}
-        for placement in found([one.intent.ticket for one in left], orders):
-            tracked = self._registry.get(by_ticket[id(placement.ticket)])
+        tickets = [one.intent.ticket for one in left]
+        # A bracket's children are known by their parent alone, which may have ended.
+        parents = {one.intent.parent_key for one in left if one.order_id is None} - {None}
+        for key in sorted(str(key) for key in parents - set(by_ticket.values())):
+            parent = self._journal.order(key)
+            if parent is not None:
+                tickets.append(parent.intent.ticket)
+        for placement in found(tickets, orders):
+            tracked = self._registry.get(by_ticket.get(id(placement.ticket), ""))
             if tracked is not None:
                 self._registry.give_id(tracked, placement.order_id)
 
@@ -259,7 +270,8 @@ class Reconciler:
         )
         report = await self._report_of(tracked, reading.orders)
         status = report.status if report is not None else None
-        state = _state_of(status, filled, tracked)
+        self._settle_change(tracked, report)
+        state = state_of(status, filled, tracked)
         difference = None
         if state is None:
             # Neither listed nor executed, and IBKR knows no status of it.
@@ -292,6 +304,17 @@ class Reconciler:
             ),
             difference,
         )
+
+    def _settle_change(self, tracked: Tracked, report: OrderReport | None) -> None:
+        """A change that an earlier run asked for, and whose answer it did not see, shows in the order's figures."""
+        ticket = change_made(self._journal.events(key=tracked.key), tracked.ticket, report)
+        if ticket is None:
+            return
+        tracked.ticket = ticket
+        try:
+            self._journal.replace_ticket(tracked.key, ticket)
+        except JournalError as problem:
+            self._tell("journal-failed", str(problem))
 
     async def _report_of(self, tracked: Tracked, orders: tuple[OrderReport, ...]) -> OrderReport | None:
         for report in orders:
@@ -464,18 +487,3 @@ def _effect(execution: Execution) -> Decimal:
 
 def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
     return {one.conid: one.quantity for one in positions if one.quantity}
-
-
-def _state_of(status: OrderStatus | None, filled: Decimal, tracked: Tracked) -> OrderState | None:
-    """Where an order stands by IBKR's word, or by its executions where IBKR has none."""
-    if filled >= tracked.ticket.quantity > 0:
-        return OrderState.FILLED
-    if status is OrderStatus.FILLED:
-        return OrderState.FILLED
-    if status is OrderStatus.CANCELLED:
-        return OrderState.CANCELLED
-    if status is OrderStatus.FAILED:
-        return OrderState.REJECTED
-    if status is not None:
-        return OrderState.WORKING
-    return OrderState.WORKING if filled else None

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.journal import steps
 from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState
 from bt_ibkr.model.order import OrderTicket
 
@@ -80,7 +81,9 @@ class Tracked:
 
     def tell(self, event: AccountEvent) -> None:
         if self.sink is not None:
+            steps.step("desk.tell.before")
             self.sink.append(event)
+            steps.step("desk.tell.after")
 
 
 class Registry:

@@ -23,7 +23,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.errors import JournalError
-from bt_ibkr.journal import Journal
+from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import DONE, Execution, OrderReport, OrderStatus
 from bt_ibkr.services.executions import ExecutionBook
@@ -83,7 +83,9 @@ class ReportRouter:
 
     def tell_all(self, account: str, event: AccountEvent) -> None:
         for sink in self._sinks.get(account, ()):
+            steps.step("desk.tell.before")
             sink.append(event)
+            steps.step("desk.tell.after")
 
     # -- conversations -----------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class Played:
         self.submissions: list[tuple[OrderIntent, ...]] = []
         self.cancels: list[str] = []
         self.changes: list[tuple[str, OrderTicket]] = []
+        self.expiries: list[tuple[str, int | None]] = []
         self.halts: list[tuple[TradingState, bool, bool]] = []
         self.asked: list[OrderTicket] = []
         #: What attaching an account finds, beside cash.
@@ -147,6 +148,9 @@ class Played:
 
     def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
         self.changes.append((key, ticket))
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        self.expiries.append((key, expires_ns))
 
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         self.cancels.append(key)

@@ -263,6 +263,25 @@ def test_a_modified_order(books: Any) -> None:
     assert again.intent == msgspec.structs.replace(order.intent, ticket=ticket)
 
 
+def test_another_expiry(books: Any) -> None:
+    journal = books.open()
+    key = books.place(journal, 1)
+    order = journal.order(key)
+    assert order is not None
+    for expires_ns in (5, 5, None, 7):
+        journal.set_expiry(key, expires_ns)
+    # What is as it was is not written down again.
+    assert [e.payload for e in journal.events(key=key) if e.kind == "expiry"] == [
+        '{"expires_ns":5}', '{"expires_ns":null}', '{"expires_ns":7}',
+    ]  # fmt: skip
+    with pytest.raises(JournalError, match=r"no order 'sma\.aaaaa\.1'"):
+        journal.set_expiry("sma.aaaaa.1", 1)
+    journal.close()
+    again = books.open().order(key)
+    assert again is not None
+    assert again.intent == msgspec.structs.replace(order.intent, expires_ns=7)
+
+
 def test_halted_and_reducing(books: Any) -> None:
     journal = books.open()
     assert journal.trading_state() == TradingState()
