@@ -4,10 +4,10 @@
 
     python benchmarks/order_path.py [--orders N] [--json]
 
-Ours: a strategy calls ``buy()``; risk controls, journal (a file, WAL, synchronous=FULL), request gate, HTTP. The floor,
-in the same run and by turns with it: one durable SQLite commit (WAL, FULL) of the same text, then a bare aiohttp POST of
-the same body. Both go through one tap, a process of its own that passes bytes on to the emulator and notes when the last
-byte of an order's request has arrived. docs/benchmarks.md says what is wanted.
+Ours: a strategy calls ``buy()``; risk controls, journal (a file, WAL, FULL), request gate, HTTP. The floor, by turns
+with it: one durable SQLite commit (WAL, FULL) of the same text, then a bare aiohttp POST of the same body. Both go through
+one tap, a process of its own that passes bytes on to the emulator and notes when an order's request has arrived.
+docs/benchmarks.md says what is wanted.
 """
 
 from __future__ import annotations
