@@ -5,8 +5,8 @@
     python benchmarks/order_path.py [--orders N] [--json]
 
 Ours: a strategy calls ``buy()``; risk controls, journal (a file, WAL, FULL), request gate, HTTP. The floor, by turns
-with it: one durable SQLite commit (WAL, FULL) of the same text, then a bare aiohttp POST of the same body. Both go through
-one tap, a process of its own that passes bytes on to the emulator and notes when an order's request has arrived.
+with it: one durable SQLite commit (WAL, FULL) of the same text, then a bare aiohttp POST of the same body. Both go
+through one tap, a process of its own that passes bytes on to the emulator and notes when a request has arrived.
 docs/benchmarks.md says what is wanted.
 """
 

@@ -18,7 +18,7 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
 )
 from bt_ibkr.desk import changes
-from bt_ibkr.desk.changes import _shows
+from bt_ibkr.desk.changes import shows
 from bt_ibkr.errors import JournalError, OrderRefusedError, OutcomeUnknownError
 from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import OrderReport, OrderStatus, TimeInForce
@@ -333,4 +333,4 @@ def test_figures_prove_only_what_they_tell(
         verdict = True
     elif useful and all(is_ == before for before, _, is_ in useful):
         verdict = False
-    assert _shows(told, old, new) is verdict
+    assert shows(told, old, new) is verdict
