@@ -35,6 +35,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.login import TokenLogin
 from bt_ibkr.model.market import DataQuality
+from bt_ibkr.redaction import redact
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import parse_dataname
@@ -141,7 +142,8 @@ class Doctor:
         )
 
     def _tell(self, name: str, status: Status, text: str, remedy: str = "") -> None:
-        self._rows[name] = Row(name=name, status=status, text=text, remedy=remedy)
+        # Words of a server may repeat what it was sent.
+        self._rows[name] = Row(name=name, status=status, text=redact(text), remedy=remedy)
 
     # -- the server ----------------------------------------------------------------------------------
 

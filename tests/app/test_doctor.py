@@ -27,6 +27,7 @@ from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.login import NoLogin, TokenLogin
 from tests.auth.conftest import write_private
+from tests.session.conftest import Gateway, Seen
 
 Emulate = Callable[..., EmulatorThread]
 
@@ -232,6 +233,27 @@ async def test_answers_that_are_none(emulate: Emulate, action: str) -> None:
     told = rows(await examine(emulator.url))
     assert told["gateway reachable"] is Status.OK
     assert told["authenticated"] is Status.FAIL
+
+
+@pytest.mark.parametrize("place", ["message", "error"])
+async def test_a_server_that_repeats_the_credential(tmp_path: Path, place: str) -> None:
+    """Its words are shown, the secret in them is not."""
+    token = write_private(tmp_path / "token", "sk-0123456789-very-secret")
+    gateway = Gateway()
+    await gateway.start()
+
+    def echo(seen: Seen) -> Any:
+        status = {"authenticated": False, "connected": False, "message": seen.headers["Authorization"]}
+        return {"error": status["message"]} if place == "error" else {"iserver": {"authStatus": status}}
+
+    gateway.answers = dict.fromkeys(("POST /tickle", "POST /iserver/auth/ssodh/init"), echo)
+    try:
+        found = await examine(gateway.url, login=TokenLogin(token=str(token)))
+    finally:
+        await gateway.stop()
+    assert rows(found)["authenticated"] is Status.FAIL
+    assert "***" in text(found, "authenticated")
+    assert "very-secret" not in str(found)
 
 
 @pytest.mark.parametrize(
