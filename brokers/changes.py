@@ -149,6 +149,7 @@ class Changes:
             if change.expiry and not isinstance(event.error, OutcomeUnknownError):
                 self._keep_expiry(working, working.expires_ns)
         self._rebase(working)
+        self._resized(working)
         self.send(working)
 
     def _rebase(self, working: Working) -> None:

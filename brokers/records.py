@@ -96,7 +96,9 @@ class Working:
         if self.quantity is None:
             reported = self.reported_filled
             return self.ending is OrderStatus.FILLED and reported is not None and self.filled >= reported
-        return self.filled >= self.quantity
+        # A change that was asked for and is not answered may have made it larger.
+        asked = (change.ticket.quantity for change in self.changes if change.sent)
+        return self.filled >= max(self.quantity, *asked, Decimal(0))
 
 
 #: Tells ``notify_store``: a word, what it is about, and more by name.

@@ -17,9 +17,10 @@ import msgspec
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
 from bt_ibkr.desk.left import change_made, named, state_of
+from bt_ibkr.desk.listed import ListReader
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, JournalError, ResponseError, SessionError
+from bt_ibkr.errors import BtIbkrError, JournalError, SessionError
 from bt_ibkr.journal import Journal, JournalOrder
 from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
 from bt_ibkr.model.order import Execution, OrderReport
@@ -75,11 +76,11 @@ class Reconciler:
     ) -> None:
         self._tell = tell
         self._portfolio = portfolio
-        self._service = service
         self._journal = journal
         self._registry = registry
         self._router = router
         self._clock = clock
+        self._lists = ListReader(service=service, portfolio=portfolio, registry=registry, router=router)
         self._locks: dict[str, asyncio.Lock] = {}
         #: Positions by account and contract, as last believed plus executions since.
         self.positions: dict[str, dict[int, Decimal]] = {}
@@ -322,11 +323,7 @@ class Reconciler:
                 return report
         if tracked.order_id is None:
             return None
-        try:
-            return await self._service.status(tracked.order_id)
-        except ResponseError:
-            # 503 also for an order that it does not know any more.
-            return None
+        return await self._lists.status(tracked.order_id)
 
     # -- while running -----------------------------------------------------------------------------
 
@@ -389,15 +386,7 @@ class Reconciler:
         self._last_read_ns[account] = began_ns
         missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
-        listed = set()
-        for report in reading.orders:
-            listed.add(report.order_id)
-            self._router.take_report(report)
-        for tracked in list(self._registry):
-            if tracked.account == account and tracked.open and tracked.order_id not in listed:
-                report_ = await self._report_of(tracked, ())
-                if report_ is not None:
-                    self._router.take_report(report_)
+        await self._lists.take(account, reading.orders)
         differences = [
             Difference(
                 kind="execution",
@@ -408,7 +397,6 @@ class Reconciler:
             )
             for e in missed
         ]
-        self._router.take_external(account, reading.orders)
         settled = self._settled(account)
         if settled:
             differences += self._compare_positions(account, reading, None)

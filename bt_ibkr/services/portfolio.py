@@ -89,6 +89,11 @@ class PortfolioService:
             remedy="Nothing was concluded from it; it is read again.",
         )
 
+    async def force_orders(self) -> None:
+        """Let the server forget its list of live orders, and with it any filter that somebody asked it with: that
+        silences the stream of orders. The list is empty for a moment after it."""
+        await self._http.get("/iserver/account/orders", {"force": "true"})
+
     @asynccontextmanager
     async def _of(self, account: str) -> AsyncIterator[None]:
         """IBKR lists orders and executions of the selected account only.

@@ -19,6 +19,7 @@ import pytest
 
 from bt_ibkr.app.driving import catch_up
 from bt_ibkr.clock import NS_PER_S, ManualClock
+from bt_ibkr.connection.interface import Reconciled
 from bt_ibkr.journal import Journal, JournalExecution, JournalOrder
 from bt_ibkr.model.intent import OrderState
 
@@ -78,7 +79,8 @@ class Scene:
     ) -> None:
         self.bench = bench
         self.journal_path = journal
-        market = bench.market(AAPL=tape().every_second(seconds, lambda second: 100.0))
+        (file,) = bench.market(AAPL=tape().every_second(seconds, lambda second: 100.0))
+        market = (file.replace(":AAPL", f":{AAPL}"),)
         self.line: Line = bench.line(
             market=market, store={"journal": journal} | (store or {}), questions="none", **settings
         )
@@ -144,6 +146,24 @@ class Scene:
     @property
     def connection(self) -> Any:
         return self.line.store.connection
+
+    @property
+    def desk(self) -> Any:
+        return self.connection._desk
+
+    def reconciled(self, *, whole: bool = True) -> Callable[[], bool]:
+        """Read the account again; true once the broker was told of the result."""
+        heard: list[bool] = []
+        tell_all = self.desk._router.tell_all
+
+        def listen(account: str, event: Any) -> None:
+            tell_all(account, event)
+            if isinstance(event, Reconciled):
+                heard.append(event.complete)
+
+        self.desk._router.tell_all = listen
+        self.connection.reconcile(ACCOUNT)
+        return lambda: heard == [whole]
 
     @property
     def position(self) -> float:

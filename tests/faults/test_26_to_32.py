@@ -174,7 +174,8 @@ def test_fault_30_change_of_what_fills_meanwhile(scene: MakeScene) -> None:
         stage.fill(order, 10)
         yield
         assert [one["outcome"] for one in stage.requests("modify")] == ["refused"]
-        assert strategy.statuses(order) == ["Submitted", "Accepted", "Completed 10"]
+        # Until the change is answered, what has filled may be a part of more.
+        assert strategy.statuses(order) == ["Submitted", "Accepted", "Partial 10", "Completed"]
         assert (order.created.size, order.created.price) == (10, 50.0)
         assert stage.messages("modify-failed")
 
@@ -230,6 +231,31 @@ def test_fault_30_smaller_than_what_has_filled(scene: MakeScene) -> None:
 
     stage.play(script)
     assert stage.position == 6
+    stage.agree()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_fault_30_larger_while_the_old_size_fills(scene: MakeScene, taken: bool) -> None:
+    """What fills is all of the old size; whether that is all of the order, the answer to the change tells."""
+    stage = scene()
+
+    def script(strategy: Any) -> Script:
+        order = far(strategy)
+        yield
+        late = stage.fault("http", action="delay", method="POST", path=ORDER, delay_s=0.3, processed=taken)
+        strategy.broker.modify(order, size=20)
+        settle(lambda: stage.hits(late) and (not taken or stage.orders()[0]["quantity"] == "20"))
+        stage.fill(order, 10)
+        yield
+        assert order.alive() is taken
+        assert (order.created.size, order.executed.size) == ((20, 10) if taken else (10, 10))
+        if taken:
+            stage.fill(order, 10)
+            yield lambda: not order.alive()
+        assert order.getstatusname() == "Completed"
+
+    stage.play(script)
+    assert stage.position == (20 if taken else 10)
     stage.agree()
 
 
