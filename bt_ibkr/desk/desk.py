@@ -20,6 +20,7 @@ from bt_ibkr.connection.interface import (
     OrderFailed,
     OrderPlaced,
 )
+from bt_ibkr.desk.brackets import Brackets
 from bt_ibkr.desk.changes import Changes, Controls, unrecorded
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
@@ -38,6 +39,7 @@ from bt_ibkr.model.trading import Trading
 from bt_ibkr.risk.exposure import group_of
 from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.conversation import BrokenOffError, Stage
+from bt_ibkr.services.matching import Placement
 from bt_ibkr.services.orders import OrderService, Outcome, is_done
 from bt_ibkr.services.portfolio import PortfolioService
 
@@ -55,8 +57,6 @@ _ABSENT = 2
 _CANCELLATIONS = 3
 #: A cancellation was taken, and has not happened yet.
 _ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PRE_CANCELLED})
-#: How long the end of a bracket's entry is waited for, seconds, before its other orders are seen to.
-_ENDS_S = 10.0
 
 
 class OrderDesk:
@@ -107,7 +107,17 @@ class OrderDesk:
             controls=controls,
             tell=tell,
         )
+        self._brackets = Brackets(
+            service=service,
+            registry=registry,
+            router=router,
+            journal=journal,
+            cancel=self.cancel,
+            ended=self._ended,
+            tell=tell,
+        )
         router.on_placed = self._cancel_if_wanted
+        router.on_ended = self._look_after_bracket
 
     # -- submission --------------------------------------------------------------------------------
 
@@ -193,11 +203,27 @@ class OrderDesk:
                     stands = BrokenOffError(problem.message, stage=Stage.SENT)
                     self._unknown(tracked, stands)
                     return stands if await self._first_looks(tracked, stands) is None else None
-                self._fail(tracked, problem)
+                await self._refused(tracked, problem)
                 return None
             else:
                 self._settle(tracked, tickets, outcome)
                 return None
+
+    async def _refused(self, tracked: list[Tracked], problem: OrderRefusedError) -> None:
+        """IBKR refused. Several orders are not taken as one: what was refused as a whole may stand in part."""
+        if len(tracked) > 1:
+            try:
+                if await self._look(tracked, partly=True, refusal=problem):
+                    return
+            except BtIbkrError as trouble:
+                _log.warning("order-look-up-failed keys=%s problem=%s", _keys(tracked), trouble)
+            placed = tuple(Placement(one.ticket, one.order_id) for one in tracked if one.order_id is not None)
+            if placed:
+                # Reports were faster than the refusal.
+                tickets = tuple(one.ticket for one in tracked)
+                self._settle(tracked, tickets, Outcome(placed=placed, refusal=problem))
+                return
+        self._fail(tracked, problem)
 
     def _check_halted(self, tickets: Sequence[OrderTicket]) -> None:
         """Its turn has come: what was halted while it waited is not sent. Raises ``OrderRefusedError``."""
@@ -254,17 +280,18 @@ class OrderDesk:
                 self._fail(tracked, OrderRefusedError(f"It was never confirmed: {broken.message}"))
                 return
 
-    async def _look(self, tracked: list[Tracked], *, partly: bool) -> bool | None:
+    async def _look(
+        self, tracked: list[Tracked], *, partly: bool, refusal: OrderRefusedError | None = None
+    ) -> bool | None:
         """``True``: the submission was found (``partly``: or a part of it), and is settled now; ``None``: a part
-        of it is there; ``False``: nothing of it."""
+        of it is there; ``False``: nothing of it. ``refusal`` is why the rest is not."""
         tickets = tuple(one.ticket for one in tracked)
         sighting = await look(self._portfolio, tickets)
         if not sighting.placed:
             return False
         if len(sighting.placed) < len(tracked) and not partly:
             return None
-        refusal = None
-        if len(sighting.placed) < len(tracked):
+        if refusal is None and len(sighting.placed) < len(tracked):
             refusal = OrderRefusedError("IBKR has the order, but not all orders of its submission.")
         self._settle(tracked, tickets, Outcome(placed=sighting.placed, refusal=refusal))
         for report in sighting.orders:
@@ -304,76 +331,7 @@ class OrderDesk:
             else:
                 self._tell("question", str(outcome.refusal))
         if (missing and len(tracked) > 1) or outcome.strays:
-            self._background(self._undo(standing, missing, outcome))
-
-    async def _undo(self, standing: list[Tracked], missing: list[Tracked], outcome: Outcome) -> None:
-        """A bracket of which only a part stands ends cancelled, and somebody is told.
-
-        If the entry has filled already, what protects it is left alone.
-        """
-        account = (standing or missing)[0].account
-        parent = next((one for one in standing if one.intent.parent_key is None), None)
-        bracket = any(one.intent.parent_key is not None for one in (*standing, *missing))
-        text = (
-            f"Of one submission {', '.join(o.key for o in standing) or 'nothing'} stands and "
-            f"{', '.join(o.key for o in missing) or 'nothing'} does not: {outcome.refusal}"
-        )
-        _log.error("submission-incomplete %s", text)
-        protects = False
-        if bracket and parent is not None:
-            why = await self._withdraw(parent)
-            if why is not None:
-                protects = True
-                text += f" {parent.key} could not be cancelled ({why}): its position may be UNPROTECTED."
-            elif parent.filled:
-                protects = True
-                text += (
-                    f" {parent.key} ends, but {parent.filled} of it had executed: they may be UNPROTECTED."
-                )
-            else:
-                text += f" {parent.key} is being cancelled."
-        if bracket and not protects:
-            for one in standing:
-                if one is not parent and one.open:
-                    await self.cancel(one.key, one.sink)
-        alarm = len(standing) + len(missing) > 1
-        for order_id in outcome.strays:
-            if protects:
-                text += f" Order {order_id} of it was left alone."
-                continue
-            try:
-                await self._service.cancel_by_id(account, order_id)
-            except OrderRefusedError as problem:
-                # What IBKR refused it keeps as Inactive for a while, where nothing is left to cancel.
-                text += f" Order {order_id} of it: {problem}"
-            except BtIbkrError as problem:
-                alarm = True
-                text += f" Order {order_id} of it could not be cancelled: {problem}"
-        if alarm:
-            self._tell("bracket-incomplete" if bracket else "submission-incomplete", text)
-
-    async def _withdraw(self, parent: Tracked) -> BtIbkrError | None:
-        """Cancel the entry of a bracket, and wait a while for its end; why that is not possible."""
-        assert parent.order_id is not None
-        self._event(parent.key, "cancel-asked", "its bracket is not whole")
-        last: BtIbkrError | None = None
-        for turn in range(_CANCELLATIONS):
-            try:
-                await self._service.cancel(parent.ticket, parent.order_id)
-            except OrderRefusedError as problem:
-                # An attempt whose answer was lost may have done it.
-                await self._ended(parent)
-                return None if parent.state is OrderState.CANCELLED else problem
-            except BtIbkrError as problem:
-                last = problem
-                await asyncio.sleep(_LOOK_PAUSES_S[turn])
-                continue
-            try:
-                await asyncio.wait_for(parent.ended.wait(), _ENDS_S)
-            except TimeoutError:
-                _log.warning("cancel-slow key=%s", parent.key)
-            return None
-        return last
+            self._background(self._brackets.undo(standing, missing, outcome))
 
     def _unknown(self, tracked: list[Tracked], broken: BrokenOffError) -> None:
         for one in tracked:
@@ -407,6 +365,7 @@ class OrderDesk:
             elif sink is not None:
                 sink.append(CancelFailed(key, OrderRefusedError(f"Order {key} does not stand at IBKR.")))
             return
+        tracked.cancel_asked = True
         self._event(key, "cancel-asked", "")
         for turn in range(_CANCELLATIONS):
             try:
@@ -446,6 +405,10 @@ class OrderDesk:
         if tracked.cancel_wanted and tracked.open:
             tracked.cancel_wanted = False
             self._background(self.cancel(tracked.key, tracked.sink))
+
+    def _look_after_bracket(self, tracked: Tracked, report: OrderReport) -> None:
+        if tracked.intent.parent_key is not None and tracked.state is not OrderState.FILLED:
+            self._background(self._brackets.child_ended(tracked, report))
 
     # -- modification ------------------------------------------------------------------------------
 

@@ -28,12 +28,14 @@ class Tracked:
         order_id: IBKR's, once it is known.
         filled: What has executed of it, corrections considered.
         group: The one-cancels-others group it is of, kept by whomever.
+        cancel_asked: Its cancellation was asked for here.
         cancel_wanted: To be cancelled as soon as it has an id.
         ended: Set once it will not execute any more.
     """
 
     __slots__ = (
         "_state",
+        "cancel_asked",
         "cancel_wanted",
         "ended",
         "filled",
@@ -52,6 +54,7 @@ class Tracked:
         self._state = OrderState.INTENDED
         self.filled = Decimal(0)
         self.group = intent.group
+        self.cancel_asked = False
         self.cancel_wanted = False
         self.ended = asyncio.Event()
 

@@ -64,6 +64,8 @@ class ReportRouter:
         self.on_execution: Callable[[Execution, Execution | None], None] = lambda execution, replaced: None
         #: Told of an order that got its id by a report.
         self.on_placed: Callable[[Tracked], None] = lambda tracked: None
+        #: Told of an order that a report ended.
+        self.on_ended: Callable[[Tracked, OrderReport], None] = lambda tracked, report: None
         #: Told of a trade by which IBKR closed a position by itself.
         self.on_liquidation: Callable[[Execution], None] = lambda execution: None
 
@@ -123,6 +125,7 @@ class ReportRouter:
         ended = _STATES.get(report.status) if report.status is not None else None
         if ended is not None and tracked.state is not ended and tracked.open:
             self.note(tracked, ended, text=report.reason or "")
+            self.on_ended(tracked, report)
         tracked.tell(OrderChanged(report, tracked.key))
 
     def _take_external_report(self, account: str, report: OrderReport) -> None:
