@@ -28,7 +28,7 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.matching import found
 from bt_ibkr.services.orders import OrderService
-from bt_ibkr.services.portfolio import PortfolioService
+from bt_ibkr.services.portfolio import MOST_LISTED, PortfolioService
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,9 @@ class Reconciler:
             owner = self._registry.find(execution.order_id, execution.order_ref)
             if owner is not None and owner.order_id is None and execution.order_id:
                 self._registry.give_id(owner, execution.order_id)
-            if execution.execution_id not in known:
+            if owners.get(execution.execution_id) is None and (
+                owner is not None or execution.execution_id not in known
+            ):
                 owners[execution.execution_id] = None if owner is None else owner.key
                 rows.append((execution, owners[execution.execution_id], "trades"))
         if rows:
@@ -276,7 +278,7 @@ class Reconciler:
         difference = None
         if state is None:
             # Neither listed nor executed, and IBKR knows no status of it.
-            never = tracked.order_id is None
+            never = tracked.order_id is None and len(reading.orders) < MOST_LISTED
             state = OrderState.ABSENT if never else tracked.state
             difference = Difference(
                 kind="order",
@@ -287,8 +289,8 @@ class Reconciler:
                     f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not "
                     "sent now."
                     if never
-                    else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as "
-                    "open until its end is proven."
+                    else f"Order {key} (IBKR's {tracked.order_id or 'id is not known'}) is in no list and has no "
+                    "status: it is taken as open until its end is proven."
                 ),
             )
             _log.warning("reconcile-difference %s", difference.text)
@@ -301,7 +303,7 @@ class Reconciler:
                 status=status,
                 executions=executions,
                 open=state in OPEN,
-                known=state is not OrderState.ABSENT,
+                known=state not in (OrderState.ABSENT, *UNPROVEN),
             ),
             difference,
         )

@@ -16,6 +16,8 @@ from bt_ibkr.wire.session import Accounts
 
 _PAGE = 100
 _MOST_PAGES = 1000
+#: IBKR lists so many orders of a day, the newest: what such a list does not have may stand all the same.
+MOST_LISTED = 1000
 
 
 class PortfolioService:
