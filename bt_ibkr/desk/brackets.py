@@ -66,11 +66,7 @@ class Brackets:
         refused = child.state is OrderState.REJECTED or bool(report.reason)
         if parent is None or not refused or parent.key in self._seen_to:
             return
-        others = [
-            one
-            for one in self._registry
-            if one.intent.parent_key == parent.key and one is not child and one.open
-        ]
+        others = [one for one in self._registry if one.intent.parent_key == parent.key and one is not child]
         family = [parent, *others]
         if any(one.cancel_asked for one in (child, *family)):
             return

@@ -75,3 +75,66 @@ def test_fault_18_the_entry_waits(scene: MakeScene, shape: str, parent: str, chi
     made.play(script)
     assert standing(made) == []
     compare(made)
+
+
+@pytest.mark.parametrize("shape", ["sentinel", "error", "ids", "missing"])
+def test_fault_18_the_entry_has_executed(scene: MakeScene, shape: str) -> None:
+    """There is nothing to cancel: what protects the position is left alone, and what it lacks is told loudly."""
+    made = scene()
+
+    def script(strategy: Any) -> Script:
+        made.fault("bracket", shape=shape, parent="live", child=0, text=TEXT)
+        made.fault("http", action="delay", method="POST", path="/iserver/account/*/orders", delay_s=0.05)
+        entry, stop, target = strategy.buy_bracket(size=10, exectype=Market, stopprice=90.0, limitprice=110.0)
+        yield lambda: made.messages("bracket-incomplete")
+        ((_, notice, *_),) = made.messages("bracket-incomplete")
+        assert "UNPROTECTED" in notice.text
+        yield
+        assert entry.status == bt.Order.Completed
+        assert [one.alive() for one in (stop, target)] == [False, True]
+        assert made.position == 10
+
+    made.play(script)
+    assert standing(made) == ["LMT"]
+    compare(made)
+
+
+def test_fault_18_reports_come_before_the_refusal_and_no_list_can_be_read(scene: MakeScene) -> None:
+    """What they showed stands, whatever the answer says of the whole: it is cancelled."""
+    made = scene()
+
+    def script(strategy: Any) -> Script:
+        made.fault("bracket", shape="error", parent="live", child=0, text=TEXT)
+        made.fault("http", action="delay", method="POST", path="/iserver/account/*/orders", delay_s=0.2)
+        made.fault("http", action="status", status=500, method="GET", path="/iserver/account/orders", count=0)
+        bracket = strategy.buy_bracket(size=10, price=95.0, stopprice=90.0, limitprice=110.0)
+        yield lambda: made.messages("bracket-incomplete")
+        yield lambda: not any(one.alive() for one in bracket)
+
+    made.play(script)
+    assert standing(made) == []
+
+
+def test_fault_18_a_child_that_the_strategy_cancels_takes_nothing_along(scene: MakeScene) -> None:
+    """Nor one that IBKR cancels because the other child executed."""
+    made = scene()
+
+    def script(strategy: Any) -> Script:
+        entry, stop, target = strategy.buy_bracket(size=10, price=95.0, stopprice=90.0, limitprice=110.0)
+        yield
+        strategy.cancel(target)
+        yield lambda: not target.alive()
+        assert entry.alive()
+        made.fill(entry)
+        yield lambda: entry.status == bt.Order.Completed
+        entry, stop, target = strategy.buy_bracket(size=5, price=94.0, stopprice=89.0, limitprice=111.0)
+        yield
+        made.fill(entry)
+        yield lambda: entry.status == bt.Order.Completed
+        number = next(one["order_id"] for one in made.orders() if one["limit_price"] == 111.0)
+        made.do("fill", order_id=number)
+        yield lambda: target.status == bt.Order.Completed and not stop.alive()
+        assert made.messages("bracket-incomplete") == []
+
+    made.play(script)
+    assert standing(made) == []
