@@ -6,7 +6,6 @@ An order that IBKR calls cancelled ends once every execution that was reported f
 from __future__ import annotations
 
 import logging
-from decimal import Decimal
 
 import backtrader as bt
 
@@ -64,7 +63,7 @@ class Endings:
         """End an order once every execution that was reported for it has been applied."""
         if working.done or working.ending is None:
             return
-        if (working.reported_filled or Decimal(0)) > working.filled:
+        if not working.all_applied():
             return
         if working.ending is OrderStatus.FILLED:
             if working.filled:

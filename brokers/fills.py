@@ -48,6 +48,8 @@ def correct_order(working: Working, old: Execution, new: Execution) -> None:
     """
     order = working.order
     executions = working.executions
+    # What was reported before counts what is taken back now.
+    working.taken_back += max(Decimal(0), old.quantity - new.quantity)
     if executions.pop(old.execution_id, None) is None:
         return
     if new.quantity:

@@ -52,6 +52,7 @@ class Working:
         awaited: It was sent and has no answer of any kind yet.
         unknown: Its outcome is not known, and why; empty where it is.
         expiring: Its cancellation was asked for because its time had come.
+        taken_back: What corrections took from its executions.
         ending: IBKR says that it ended so; true once every execution reported for it is applied.
     """
 
@@ -78,6 +79,7 @@ class Working:
         self.changes: deque[Change] = deque()
         self.ending: OrderStatus | None = None
         self.reported_filled: Decimal | None = None
+        self.taken_back = Decimal(0)
         self.done = False
         #: Told as refused by IBKR: should it stand all the same, the strategy does not know of it.
         self.refused = False
@@ -91,11 +93,15 @@ class Working:
         """What may still execute; 0 where that is not given in units."""
         return max((self.quantity or Decimal(0)) - self.filled, Decimal(0))
 
+    def all_applied(self) -> bool:
+        """Whether every execution that was reported for it has been applied, or taken back since."""
+        return (self.reported_filled or Decimal(0)) <= self.filled + self.taken_back
+
     def complete(self) -> bool:
         """Executed whole, by exact count: floats of fractional fills need not add up."""
         if self.quantity is None:
-            reported = self.reported_filled
-            return self.ending is OrderStatus.FILLED and reported is not None and self.filled >= reported
+            filled = self.ending is OrderStatus.FILLED and self.reported_filled is not None
+            return filled and self.all_applied()
         # A change that was asked for and is not answered may have made it larger.
         asked = (change.ticket.quantity for change in self.changes if change.sent)
         return self.filled >= max(self.quantity, *asked, Decimal(0))

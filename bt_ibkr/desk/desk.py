@@ -156,7 +156,8 @@ class OrderDesk:
             unknown = BrokenOffError(repr(problem), stage=Stage.SENT)
             self._unknown(tracked, unknown)
         except BaseException:
-            self._router.end(account)
+            # Whose the kept reports are is not known, and never will be here: the next start reads them again.
+            self._router.drop(account)
             raise
         if unknown is None:
             self._router.end(account)

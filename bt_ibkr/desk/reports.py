@@ -107,6 +107,12 @@ class ReportRouter:
             else:
                 self.take_executions((one[0],), one[1])
 
+    def drop(self, account: str) -> None:
+        """It was broken off with the session: what was kept is left for the next one to read."""
+        self._under_way[account] -= 1
+        if not self._under_way[account]:
+            self._kept.pop(account, None)
+
     # -- reports -----------------------------------------------------------------------------------
 
     def take_report(self, report: OrderReport) -> None:
@@ -121,7 +127,7 @@ class ReportRouter:
                 return
             self._take_external_report(account, report)
             return
-        self._adopt(tracked, report.order_id)
+        self._adopt(tracked, report.order_id, stands=report.status is not OrderStatus.FAILED)
         ended = _STATES.get(report.status) if report.status is not None else None
         if ended is not None and tracked.state is not ended and tracked.open:
             self.note(tracked, ended, text=report.reason or "")
@@ -158,13 +164,15 @@ class ReportRouter:
             standing = {order_id: one for order_id, one in standing.items() if order_id in known}
         self.external[account] = standing
 
-    def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
-        """A report shows that the order stands, and under which id."""
+    def _adopt(self, tracked: Tracked, order_id: str | None, *, stands: bool = True) -> None:
+        """A report shows that the order stands, and under which id; even if the answer to it refused it. What was
+        refused indeed may be listed as failed."""
         if order_id is None or tracked.order_id == order_id:
             return
         news = tracked.order_id is None
         self._registry.give_id(tracked, order_id)
-        if tracked.open or tracked.state is OrderState.ABSENT:
+        refused = tracked.state is OrderState.REJECTED and news
+        if tracked.open or tracked.state is OrderState.ABSENT or (refused and stands):
             self.note(tracked, OrderState.WORKING, order_id=order_id)
         tracked.tell(OrderPlaced(tracked.key, order_id))
         if news:

@@ -167,8 +167,12 @@ def test_states(books: Any, old: OrderState, new: OrderState) -> None:
 
 def test_the_table_of_states() -> None:
     assert OrderState.INTENDED not in {new for news in ALLOWED.values() for new in news}
-    assert {state for state in OrderState if not ALLOWED[state]} == ENDED - {OrderState.ABSENT}
+    assert {state for state in OrderState if not ALLOWED[state]} == ENDED - {
+        OrderState.ABSENT,
+        OrderState.REJECTED,
+    }
     assert ALLOWED[OrderState.ABSENT] == {OrderState.WORKING, OrderState.FILLED}
+    assert ALLOWED[OrderState.REJECTED] == {OrderState.WORKING}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,8 @@ def test_the_table_of_states() -> None:
         (OrderState.REJECTED, ["4"], OrderState.WORKING, True),
         (OrderState.REJECTED, ["4"], OrderState.CANCELLED, True),
         (OrderState.REJECTED, ["4"], OrderState.FILLED, True),
-        (OrderState.REJECTED, ["10"], OrderState.WORKING, False),
+        (OrderState.REJECTED, ["4"], OrderState.EXPIRED, True),
+        (OrderState.REJECTED, ["10"], OrderState.EXPIRED, False),
         (OrderState.REJECTED, ["4"], OrderState.INTENDED, False),
         (OrderState.ABSENT, ["4"], OrderState.CANCELLED, True),
         # Executions are on their way: that proves nothing.
