@@ -63,6 +63,7 @@ from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import topics
 from bt_ibkr.wire.order_answers import WhatIf
+from bt_ibkr.wire.values import quality
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
