@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import LockstepMarket
 from bt_ibkr.clock import ManualClock
 from bt_ibkr.config import SessionSettings
+from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.journal import steps
 from bt_ibkr.store import IBKRStore
 
@@ -37,17 +39,22 @@ CHAIN = [
 
 
 class Trader(bt.Strategy):  # type: ignore[misc]
-    """Trades one fixed script, one action a bar; a resumed one places a single order more."""
+    """Trades one fixed script, one action a bar."""
 
-    params = (("control", None), ("actions", ()), ("resumes", False))
+    params = (("control", None), ("actions", ()))
 
     def __init__(self) -> None:
         self.made: dict[str, Any] = {}
         self.turn = 0
         self.resumed: Any = None
+        self.refusals: list[str] = []
 
     def notify_resume(self, resumed: Any) -> None:
         self.resumed = resumed
+
+    def notify_store(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        if msg == "order-failed":
+            self.refusals.append(str(kwargs["error"]))
 
     def next(self) -> None:
         turn, self.turn = self.turn, self.turn + 1
@@ -116,7 +123,21 @@ SCRIPT: tuple[Action, ...] = (
     market, limit, change_limit, cancel_limit, bracket, one_cancels_other, native_group, questioned,
     partly, change_partly, cancel_partly,
 )  # fmt: skip
-RESUMED: tuple[Action, ...] = (one_more,)
+
+
+def late_partner(strategy: Trader) -> None:
+    """A group whose second order, of a submission of its own, is the one that executes."""
+    leader = strategy.sell(size=5, exectype=Stop, price=94.0)
+    strategy.sell(size=5, exectype=Limit, price=101.0, oco=leader)
+
+
+#: What a life can be asked to trade.
+SCRIPTS: dict[str, tuple[Action, ...]] = {
+    "everything": SCRIPT,
+    "group": (market, late_partner),
+    "one": (one_more,),
+    "many": (one_more,) * 40,
+}
 
 
 def live(asked: dict[str, Any]) -> None:
@@ -134,7 +155,7 @@ def live(asked: dict[str, Any]) -> None:
         cerebro.adddata(data, name="AAPL")
         broker = store.getbroker()
         cerebro.setbroker(broker)
-        cerebro.addstrategy(Trader, control=control, actions=RESUMED if asked["resumes"] else SCRIPT)
+        cerebro.addstrategy(Trader, control=control, actions=SCRIPTS[asked["script"]])
         store.set_idle_hook(LockstepMarket(control, store, clock))
         with store:
             (strategy,) = cerebro.run()
@@ -164,6 +185,7 @@ def view(strategy: Trader, broker: Any) -> dict[str, Any]:
         },
         "executions": sorted(executions),
         "problems": broker.problems,
+        "refusals": strategy.refusals,
         "differences": [one.text for one in resumed.differences],
         "external": [report.order_id for report in broker.external_orders],
     }
@@ -176,10 +198,15 @@ def lead(asked: dict[str, Any]) -> int:
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status)
     try:
+        if asked["largest"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], resource.RLIM_INFINITY))
         os.environ["BT_IBKR_KILL_AT"] = str(asked["kill_at"])
         os.environ["BT_IBKR_STEPS_LOG"] = asked.get("log", "")
         steps.arm(steps._from_environment())
         live(asked)
+    except BtIbkrError as problem:
+        Path(asked["view"]).write_text(json.dumps({"error": str(problem)}))
+        os._exit(2)
     except BaseException:  # noqa: BLE001 - it ends here, whatever it was
         traceback.print_exc()
         os._exit(1)

@@ -7,66 +7,32 @@ what the strategy sees must be the same, with no order twice.
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bt_ibkr.clock import NS_PER_S, SystemClock
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.journal import Journal
-from bt_ibkr.journal.records import JournalOrder
-from bt_ibkr.model.intent import OPEN, OrderState
+from tests.faults.lives import Mortals, Place
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Tape
 
-ACCOUNT = "DU1234567"
 #: Seconds of the script's market.
 LENGTH = 900
 #: Where the script's price goes: up through every target, in the end below the stops that were left.
-PRICES = {0: 100.0, 720: 103.6, 780: 104.2, 840: 100.0}
+PRICES = {0: 100.0, 300: 101.1, 360: 100.0, 720: 103.6, 780: 104.2, 840: 100.0}
 #: In the short run every so many points, beginning with another one each day.
-STRIDE = 29
+STRIDE = 41
 #: Market seconds that pass between death and restart, by the point's number: none, or enough for fills.
 OUTAGES_S = (0, 75)
 #: So many wrong ends are enough.
 MOST_WRONG = 10
-ENDED = {"Filled": OrderState.FILLED, "Cancelled": OrderState.CANCELLED}
-
-
-class Mortals:
-    """The process whose forks trade and die."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("mortal.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def live(self, **asked: Any) -> int:
-        """One life; its exit code, or the negative number of the signal that ended it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return int(json.loads(self._process.stdout.readline())["code"])
-
-    def close(self) -> None:
-        with self._process as process:
-            assert process.stdin is not None
-            process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -84,124 +50,6 @@ def market(bench: Bench, tape: type[Tape], path: Any) -> tuple[str, ...]:
         prices.quote(second, price(second) - 0.01, price(second) + 0.01, 100)
         prices.trade(second + 0.5, price(second))
     return bench.market(AAPL=prices)
-
-
-class Place:
-    """An emulator with the script's market, a journal, and what is put down between lives."""
-
-    def __init__(self, emulator: EmulatorThread, folder: Path) -> None:
-        self.emulator = emulator
-        self.folder = folder
-        folder.mkdir()
-        self.journal = folder / "journal.sqlite"
-
-    def life(self, mortals: Mortals, *, kill_at: int = 0, resumes: bool = False) -> int:
-        return mortals.live(
-            url=self.emulator.url,
-            control=self.emulator.control,
-            journal=str(self.journal),
-            kill_at=kill_at,
-            resumes=resumes,
-            log=str(self.folder / "steps") if kill_at else "",
-            view=str(self.folder / "view.json"),
-        )
-
-    def let_pass(self, seconds: float) -> None:
-        """The market goes on with nobody there."""
-
-        def move(server: Any) -> None:
-            server.drive.step(
-                until_ns=server.core.now_ns + int(seconds * NS_PER_S), max_events=None, received={}
-            )
-
-        if seconds:
-            self.emulator.call(move)
-
-    def last_step(self) -> str:
-        return (self.folder / "steps").read_text().splitlines()[-1]
-
-    # -- the oracle ------------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Ledger, journal and strategy agree, and nothing is there twice."""
-        ledger = self.emulator.ledger()
-        view = json.loads((self.folder / "view.json").read_text())
-        journal = Journal.open(self.journal, clock=SystemClock(), exclusive=False)
-        try:
-            orders = journal.orders()
-            recorded = [one for one in journal.executions() if not one.superseded]
-        finally:
-            journal.close()
-        self._nothing_twice(ledger, orders)
-        self._journal_is_right(ledger, orders)
-        theirs = {str(one["execution_id"]) for one in ledger["executions"]}
-        assert {one.execution.execution_id for one in recorded} == theirs
-        assert len(recorded) == len(theirs)
-        by_id = {order.order_id: order.key for order in orders}
-        for one in recorded:
-            assert one.key == by_id[one.execution.order_id], one
-        self._view_is_right(ledger, orders, view)
-        self._groups_are_whole(ledger, orders)
-
-    @staticmethod
-    def _nothing_twice(ledger: dict[str, Any], orders: tuple[JournalOrder, ...]) -> None:
-        family = Counter(order.intent.parent_key or order.key for order in orders)
-        for key, number in ledger["by_client_id"].items():
-            assert number <= family[key], (key, number, family)
-        assert len(ledger["orders"]) <= len(orders)
-
-    @staticmethod
-    def _journal_is_right(ledger: dict[str, Any], orders: tuple[JournalOrder, ...]) -> None:
-        known = {order.order_id: order for order in orders if order.order_id is not None}
-        assert set(known) == {str(one["order_id"]) for one in ledger["orders"]}
-        for one in ledger["orders"]:
-            order = known[str(one["order_id"])]
-            ticket = order.intent.ticket
-            wanted = ENDED.get(one["status"], OrderState.WORKING)
-            assert order.state is wanted, (order, one)
-            assert order.filled == Decimal(one["filled"]), (order, one)
-            if order.state in OPEN:
-                assert ticket.quantity == Decimal(one["quantity"]), (order, one)
-                assert (ticket.limit_price, ticket.stop_price) == (one["limit_price"], one["stop_price"])
-        for order in orders:
-            if order.order_id is None:
-                assert order.state in (OrderState.ABSENT, OrderState.REJECTED), order
-
-    @staticmethod
-    def _view_is_right(
-        ledger: dict[str, Any], orders: tuple[JournalOrder, ...], view: dict[str, Any]
-    ) -> None:
-        account = ledger["accounts"][ACCOUNT]
-        held = {conid: float(one["quantity"]) for conid, one in account["positions"].items()}
-        assert view["positions"] == {conid: size for conid, size in held.items() if size}
-        assert view["cash"] == pytest.approx(float(account["cash"]["USD"]), abs=0.005)
-        assert view["executions"] == sorted(one["execution_id"] for one in ledger["executions"])
-        assert view["external"] == []
-        assert view["problems"] == []
-        working = {order.key: order for order in orders if order.state in OPEN}
-        assert set(view["open"]) == set(working)
-        for key, shown in view["open"].items():
-            order = working[key]
-            assert shown["order_id"] == order.order_id
-            assert shown["size"] == order.intent.ticket.quantity
-            assert shown["filled"] == order.filled
-
-    @staticmethod
-    def _groups_are_whole(ledger: dict[str, Any], orders: tuple[JournalOrder, ...]) -> None:
-        """Of a group one executes at most, and then the others have ended; a bracket is there as a whole."""
-        groups: dict[str, list[JournalOrder]] = {}
-        for order in orders:
-            if order.intent.group is not None:
-                groups.setdefault(order.intent.group, []).append(order)
-        for name, members in groups.items():
-            members += [order for order in orders if order.key == name and order not in members]
-            executed = [order for order in members if order.filled]
-            assert len(executed) <= 1, members
-            if executed:
-                assert not any(order.is_open for order in members if order is not executed[0]), members
-        for parent in {order.intent.parent_key for order in orders} - {None}:
-            family = [order for order in orders if parent in (order.key, order.intent.parent_key)]
-            assert len({order.order_id is None for order in family}) == 1, family
 
 
 MakePlace = Callable[[int], Place]
@@ -247,11 +95,11 @@ class Enumeration:
         if code == 0:
             return False
         assert code == -signal.SIGKILL, (number, code)
-        name = here.last_step()
+        name = here.steps()[-1]
         self.points[name] += 1
         here.let_pass(OUTAGES_S[number % len(OUTAGES_S)])
         try:
-            assert here.life(self._mortals, resumes=True) == 0
+            assert here.life(self._mortals, script="one") == 0
             here.check()
         except AssertionError as problem:
             self.wrong.append(f"killed at point {number}, {name}: {problem}")
@@ -262,7 +110,7 @@ def test_the_script_itself(place: MakePlace, mortals: Mortals) -> None:
     """Lived to its end, it does everything that is to be interrupted; a restart afterwards changes nothing."""
     here = place(0)
     assert here.life(mortals, kill_at=1_000_000) == 0
-    reached = Counter((here.folder / "steps").read_text().split())
+    reached = Counter(here.steps())
     for name in (
         "desk.post.before.unsent",
         "desk.post.after.asked",
@@ -273,7 +121,7 @@ def test_the_script_itself(place: MakePlace, mortals: Mortals) -> None:
     before = here.emulator.ledger()
     assert {one["status"] for one in before["orders"]} >= {"Filled", "Cancelled"}
     assert max(Counter(one["order_id"] for one in before["executions"]).values()) > 2
-    assert here.life(mortals, resumes=True) == 0
+    assert here.life(mortals, script="one") == 0
     here.check()
 
 
@@ -302,3 +150,23 @@ def test_13_to_15_killed_everywhere(
             print(f"{times:5d} {name}")
     assert not died.wrong, "\n".join(died.wrong)
     assert died.points.total() > 100
+
+
+def test_a_group_that_was_left_half_done(place: MakePlace, mortals: Mortals) -> None:
+    """The order that joined later has executed, and death comes before the cancellation of the first one leaves: the
+    next life asks for it."""
+    here = place(0)
+    assert here.life(mortals, kill_at=1_000_000, script="group") == 0
+    steps = here.steps()
+    cancels = steps.index("desk.delete.before") + 1
+    filled = max(n for n, name in enumerate(steps[:cancels], 1) if name == "journal.note.committed")
+    assert filled < cancels
+    for number in range(filled, cancels + 1):
+        here = place(number)
+        assert here.life(mortals, kill_at=number, script="group") == -signal.SIGKILL
+        assert here.life(mortals, script="one") == 0
+        here.check()
+        orders = {
+            one["limit_price"] or one["stop_price"]: one["status"] for one in here.emulator.ledger()["orders"]
+        }
+        assert (orders[101.0], orders[94.0]) == ("Filled", "Cancelled"), number
