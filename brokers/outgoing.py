@@ -19,7 +19,7 @@ from bt_ibkr.brokers.books import Books
 from bt_ibkr.brokers.groups import Groups
 from bt_ibkr.brokers.names import Names
 from bt_ibkr.brokers.records import Records, Working
-from bt_ibkr.brokers.tickets import check_size, make_ticket
+from bt_ibkr.brokers.tickets import check_arguments, check_size, make_ticket
 from bt_ibkr.brokers.validity import expiry_ns, is_moment, readable_valid
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.interface import AccountEvent, CancelFailed, Connection
@@ -134,6 +134,13 @@ class Outgoing:
     def _make(self, call: OrderCall) -> tuple[Any, OrderTicket]:
         contract, what = contract_of(call.data), _what(call)
         size = check_size(call.size, what)
+        check_arguments(
+            what,
+            price=call.price,
+            plimit=call.plimit,
+            trailamount=call.trailamount,
+            trailpercent=call.trailpercent,
+        )
         is_moment(call.valid)
         if not len(call.data):
             raise OrderRefusedError(
