@@ -198,14 +198,19 @@ def test_fault_37_filtered_list_silences_the_stream_of_orders(scene: MakeScene) 
         yield
         with urllib.request.urlopen(f"{stage.emulator.url}/iserver/account/orders?filters=filled") as answer:
             answer.read()
+        empty = stage.fault("order_list", action="empty", after_force=True, count=1)
         stage.do("manual_cancel", order_id=stage.number(order))
         yield
         assert order.alive()
         stage.connection.reconcile(ACCOUNT)
         yield lambda: not order.alive()
         assert strategy.statuses(order) == ["Submitted", "Accepted", "Canceled"]
-        # The stream is asked to speak again.
+        # The stream is asked to speak again, by a call after which the list may be empty (fault 36).
         yield lambda: not stage.emulator.call(lambda server: server.core.orders.filtered)
+        done = stage.reconciled()
+        yield done
+        assert stage.hits(empty) == 1
+        assert other.alive()
         stage.do("manual_cancel", order_id=stage.number(other))
         yield lambda: not other.alive()
 

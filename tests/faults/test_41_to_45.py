@@ -58,7 +58,7 @@ def test_fault_41_manual_order(scene: MakeScene, origin: str) -> None:
     stage.agree()
 
 
-def test_fault_41_manual_cancel_and_change(scene: MakeScene) -> None:
+def test_fault_41_manual_cancel(scene: MakeScene) -> None:
     """Somebody cancels the strategy's order in another program: it is told."""
     stage = scene()
 
