@@ -192,6 +192,11 @@ class Reconciler:
         first = account not in self._router.accounts
         # The stream tells the day's executions again: also those that this reading may have left out.
         self._router.attach(account, sink, [*recorded, *reading.executions])
+        if baseline is not None:
+            # Not at a first start: what happened before it concerns nobody.
+            for execution, _, _ in rows:
+                if execution.liquidation:
+                    self._router.on_liquidation(execution)
         if first or self._settled(account):
             self._believe(account, reading.positions)
         self._router.take_external(account, reading.orders)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bt_ibkr.model.trading import Trading
+from tests.faults.restarts import again
 from tests.faults.scene import AAPL, ACCOUNT, Scene, Script, far
 
 if TYPE_CHECKING:
@@ -96,6 +97,29 @@ def test_fault_42_liquidation(scene: MakeScene) -> None:
     assert journal.trading_state().mode is Trading.HALTED
     journal.close()
     assert stage.position == 0
+
+
+def test_fault_42_liquidation_while_nobody_watches(scene: MakeScene) -> None:
+    """Found at the next start: the strategy begins halted."""
+    stage = scene()
+
+    def first(strategy: Any) -> Script:
+        order = strategy.buy(size=10)
+        yield lambda: not order.alive()
+
+    stage.play(first)
+    stage.do("liquidate", conid=AAPL)
+    second = again(stage)
+
+    def script(strategy: Any) -> Script:
+        yield lambda: second.messages("trading-changed")
+        assert second.position == 0
+        order = strategy.buy(size=10)
+        yield lambda: not order.alive()
+        assert strategy.statuses(order)[-1] == "Rejected"
+
+    second.play(script)
+    assert len(second.requests("place")) == 1
 
 
 # -- issuers -----------------------------------------------------------------------------------------
