@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from bt_ibkr.app.cancelling import Cancelled, cancel_all
-from bt_ibkr.app.visit import Visit
+from bt_ibkr.app.visit import Visit, read_positions
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.reconcile import GRACE_S
@@ -66,11 +66,12 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flattened(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done, and what is left."""
+    """What was done, and what is left; ``problem`` tells why that is not certain."""
 
     cancelled: tuple[Cancelled, ...]
     closed: tuple[Closing, ...]
     left: tuple[Left, ...]
+    problem: str = ""
 
 
 async def flatten(visit: Visit, journal: Journal, *, external: bool, wait_s: float) -> Flattened:
@@ -112,8 +113,8 @@ async def flatten(visit: Visit, journal: Journal, *, external: bool, wait_s: flo
         for intent, position in zip(intents, positions, strict=True)
         if (order := journal.order(intent.key)) is not None
     )
-    left = await _left(visit, positions, closed, wait_s)
-    return Flattened(cancelled=tuple(cancelled), closed=closed, left=left)
+    left, problem = await _left(visit, positions, closed, wait_s)
+    return Flattened(cancelled=tuple(cancelled), closed=closed, left=left, problem=problem)
 
 
 def _open(journal: Journal, account: str) -> list[JournalOrder]:
@@ -152,25 +153,32 @@ def _ticket(position: Position, key: str) -> OrderTicket:
 
 
 async def _positions(visit: Visit, journal: Journal) -> tuple[Position, ...]:
-    """IBKR's positions, once they have followed the executions that there were, or had the time to."""
-    account, waited_s = visit.account, 0.0
+    """IBKR's positions, once they have followed the executions that there were, or had the time to.
+
+    Raises:
+        BtIbkrError: They cannot be read, or never stand still.
+    """
+    account, deadline = visit.account, time.monotonic() + GRACE_S
     while True:
-        before = await visit.portfolio.positions(account)
-        trades = [one for one in await visit.portfolio.trades(account) if one.account == account]
-        positions = await visit.portfolio.positions(account)
-        still = _quantities(before) == _quantities(positions)
-        newest_ns = max((one.time_ns for one in trades), default=0)
-        if still:
+        late = time.monotonic() >= deadline
+        try:
+            before = await read_positions(visit)
+            trades = [one for one in await visit.portfolio.trades(account) if one.account == account]
+            positions = await read_positions(visit)
+            if _quantities(before) != _quantities(positions):
+                raise SessionError(
+                    f"Positions of {account} change at every reading: none was closed.",
+                    remedy="End what else trades in the account, and run it again.",
+                )
+        except BtIbkrError:
+            if late:
+                raise
+        else:
+            newest_ns = max((one.time_ns for one in trades), default=0)
             old = visit.clock.now_ns() - newest_ns > GRACE_S * NS_PER_S
-            if old or waited_s >= GRACE_S or _recorded(journal, account, trades) == _quantities(positions):
+            if late or old or _recorded(journal, account, trades) == _quantities(positions):
                 return positions
-        elif waited_s >= GRACE_S:
-            raise SessionError(
-                f"Positions of {account} change at every reading: none was closed.",
-                remedy="End what else trades in the account, and run it again.",
-            )
         await asyncio.sleep(_PAUSES_S[-1])
-        waited_s += _PAUSES_S[-1]
 
 
 def _recorded(journal: Journal, account: str, trades: Sequence[Execution]) -> dict[int, Decimal] | None:
@@ -193,20 +201,31 @@ def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
 
 async def _left(
     visit: Visit, before: Sequence[Position], closed: Sequence[Closing], wait_s: float
-) -> tuple[Left, ...]:
-    """What IBKR shows of the positions once it has followed the executions, or had the time to."""
+) -> tuple[tuple[Left, ...], str]:
+    """What IBKR shows of the positions once it has followed the executions, or had the time to; and why it could not
+    be read, where it is told by executions alone."""
     expected = _quantities(before)
     for one in closed:
         change = Decimal(str(one.filled)) * Side(one.side).sign
         expected[one.conid] = expected.get(one.conid, Decimal(0)) + change
     expected = {conid: quantity for conid, quantity in expected.items() if quantity}
+    names = {one.conid: one.symbol for one in before}
     deadline = time.monotonic() + min(wait_s, GRACE_S)
     while True:
-        positions = await visit.portfolio.positions(visit.account)
-        if _quantities(positions) == expected or time.monotonic() >= deadline:
-            return tuple(
-                Left(conid=one.conid, symbol=one.symbol, quantity=float(one.quantity)) for one in positions
+        found, problem = expected, ""
+        try:
+            positions = await read_positions(visit)
+        except BtIbkrError as trouble:
+            problem = f"What is left is told by executions alone: {trouble.message}"
+        else:
+            found = _quantities(positions)
+            names |= {one.conid: one.symbol for one in positions}
+        if (found == expected and not problem) or time.monotonic() >= deadline:
+            left = (
+                Left(conid=conid, symbol=names[conid], quantity=float(quantity))
+                for conid, quantity in found.items()
             )
+            return tuple(left), problem
         await asyncio.sleep(_PAUSES_S[-1])
 
 

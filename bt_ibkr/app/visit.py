@@ -22,6 +22,7 @@ from bt_ibkr.config import Competing, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import AccountGuard, AccountKind, Standing
 from bt_ibkr.errors import NotArmedError, SessionError
 from bt_ibkr.login import GatewayLogin, Login
+from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
@@ -70,6 +71,24 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     orders: OrderService
     contracts: ContractService
     clock: Clock
+
+
+async def read_positions(visit: Visit) -> tuple[Position, ...]:
+    """The account's positions; an empty list is believed only where nothing is worth anything.
+
+    Raises:
+        BtIbkrError: They could not be read whole: the account must not be taken for flat.
+    """
+    positions = await visit.portfolio.positions(visit.account)
+    if not positions:
+        base = (await visit.portfolio.ledger(visit.account)).get("BASE")
+        if base is not None and base.stock_value:
+            raise SessionError(
+                f"IBKR lists no position of {visit.account}, but values its stocks at {base.stock_value}: the list "
+                "is not whole.",
+                remedy="Try it again in a moment.",
+            )
+    return positions
 
 
 def visit_account(

@@ -300,6 +300,7 @@ def flatten_command(
         if one.state != "filled"
     ]
     errors += [f"Position in {one.symbol} ({one.conid}) is {one.quantity:g}." for one in found.left]
+    errors += [found.problem] if found.problem else []
     if out is not None:
         show_cancelled(out, found.cancelled)
         show_table(
@@ -312,7 +313,7 @@ def flatten_command(
             ),
             empty="no positions",
         )
-        out.print("[bold red]not flat[/]" if found.left else f"[green]{account} is flat[/]")
+        out.print("[bold red]not flat[/]" if found.left or found.problem else f"[green]{account} is flat[/]")
     told = {
         "account": account,
         "trading": trading_row(state),

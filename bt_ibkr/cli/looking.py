@@ -11,7 +11,7 @@ from bt_ibkr.app.journals import visiting
 from bt_ibkr.app.order_list import Listing, may_execute, read_orders
 from bt_ibkr.app.preview import OrderWords, preview
 from bt_ibkr.app.result import utc_text
-from bt_ibkr.app.visit import Address, Visit, visit_account
+from bt_ibkr.app.visit import Address, Visit, read_positions, visit_account
 from bt_ibkr.cli.tables import console, number, put_json, show_table
 from bt_ibkr.journal import Journal, JournalOrder, journal_path
 from bt_ibkr.model.intent import parse_key
@@ -111,7 +111,7 @@ def positions_command(address: Address, *, as_json: bool) -> int:
     """Show positions."""
 
     async def look(visit: Visit) -> tuple[str, Any]:
-        return visit.account, await visit.portfolio.positions(visit.account)
+        return visit.account, await read_positions(visit)
 
     account, held = visit_account(address, look, trades=False)
     rows = [
