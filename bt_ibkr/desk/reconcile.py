@@ -18,13 +18,14 @@ from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
 from bt_ibkr.desk.left import change_made, named, state_of
 from bt_ibkr.desk.listed import ListReader
+from bt_ibkr.desk.reading import Reading, quantities, read_account
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, JournalError, SessionError
+from bt_ibkr.errors import BtIbkrError, JournalError
 from bt_ibkr.journal import Journal, JournalOrder
 from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
 from bt_ibkr.model.order import Execution, OrderReport
-from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.matching import found
 from bt_ibkr.services.orders import OrderService
@@ -32,8 +33,6 @@ from bt_ibkr.services.portfolio import MOST_LISTED, PortfolioService
 
 _log = logging.getLogger(__name__)
 
-#: Positions are believed once they were the same twice while executions were read between.
-_SNAPSHOT_TRIES = 3
 #: IBKR's positions may lag its executions so long, market seconds (fault 50).
 GRACE_S = 15
 #: Days of executions that ``/trades`` reaches.
@@ -42,15 +41,6 @@ _HOUR_NS = 3600 * NS_PER_S
 _DAY_NS = 24 * _HOUR_NS
 #: From UTC to the clocks by which IBKR may end its day: New York, Zurich, Hong Kong, in winter and in summer.
 _EAST_NS = tuple(hours * _HOUR_NS for hours in (-5, -4, 0, 1, 2, 8))
-
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as it was read: positions and executions belong together."""
-
-    positions: tuple[Position, ...]
-    executions: tuple[Execution, ...]
-    orders: tuple[OrderReport, ...]
-    ledger: dict[str, LedgerLine]
 
 
 class Reconciler:
@@ -98,50 +88,6 @@ class Reconciler:
         held[execution.conid] = held.get(execution.conid, Decimal(0)) + change
         self._last_fill_ns[execution.account] = self._clock.now_ns()
 
-    # -- reading -----------------------------------------------------------------------------------
-
-    async def _read(self, account: str, days: int) -> Reading:
-        """Everything of an account; positions stood still while executions were read.
-
-        Raises:
-            BtIbkrError: Something could not be read whole.
-        """
-        portfolio = self._portfolio
-        # The order list and the trades are each limited to one call in five seconds: ask side by side.
-        listing = asyncio.create_task(portfolio.live_orders(account), name="live-orders")
-        try:
-            positions = await portfolio.positions(account)
-            for _ in range(_SNAPSHOT_TRIES):
-                executions = await portfolio.trades(account, days)
-                again = await portfolio.positions(account)
-                still = _quantities(again) == _quantities(positions)
-                positions = again
-                if still:
-                    break
-            else:
-                raise SessionError(
-                    f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
-                    remedy="Start when no other client trades in the account.",
-                )
-            orders = await listing
-        finally:
-            listing.cancel()
-            # Its error is nobody's, where positions could not be read either.
-            await asyncio.gather(listing, return_exceptions=True)
-        ledger = await portfolio.ledger(account)
-        worth = ledger["BASE"].stock_value if "BASE" in ledger else None
-        if worth and not positions:
-            raise SessionError(
-                f"IBKR lists no position of {account}, but values its stocks at {worth}: the list is not whole.",
-                remedy="It is read again.",
-            )
-        return Reading(
-            positions=positions,
-            executions=tuple(e for e in executions if e.account == account),
-            orders=tuple(o for o in orders if o.account == account),
-            ledger=ledger,
-        )
-
     # -- at start ----------------------------------------------------------------------------------
 
     async def attach(self, account: str, sink: Sink) -> AccountSnapshot:
@@ -154,7 +100,7 @@ class Reconciler:
         # A day more than needed: a later reading may reach back further than its days say, depending on where IBKR's
         # day ends, and what these positions contain must not be news then.
         days = min(TRADES_REACH_DAYS, 1 + self._days(min(since, default=0)))
-        reading = await self._read(account, days)
+        reading = await read_account(self._portfolio, account, days)
         self._first_read_ns.setdefault(account, began_ns)
         self._last_read_ns[account] = began_ns
         record = self._journal.executions(account=account)
@@ -383,13 +329,13 @@ class Reconciler:
 
     def agrees(self, account: str, positions: Sequence[Position]) -> bool:
         """Whether these positions are the ones that our record makes of them."""
-        return _quantities(positions) == {c: q for c, q in self.positions.get(account, {}).items() if q}
+        return quantities(positions) == {c: q for c, q in self.positions.get(account, {}).items() if q}
 
     async def _once(
         self, account: str, cause: str, since_ns: int
     ) -> tuple[Reconciled, tuple[Execution, ...]]:
         began_ns = self._clock.now_ns()
-        reading = await self._read(account, self._days(self._since(account, since_ns)))
+        reading = await read_account(self._portfolio, account, self._days(self._since(account, since_ns)))
         self._last_read_ns[account] = began_ns
         missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
@@ -447,7 +393,7 @@ class Reconciler:
                 if seen.new and not execution.legs and execution.time_ns > since_ns:
                     change = _effect(execution) - (_effect(seen.replaces) if seen.replaces else 0)
                     expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
-        reported = _quantities(reading.positions)
+        reported = quantities(reading.positions)
         differences = []
         for conid in sorted(expected.keys() | reported.keys()):
             ours, theirs = expected.get(conid, Decimal(0)), reported.get(conid, Decimal(0))
@@ -467,7 +413,7 @@ class Reconciler:
         return differences
 
     def _believe(self, account: str, positions: tuple[Position, ...]) -> None:
-        held = self.positions[account] = _quantities(positions)
+        held = self.positions[account] = quantities(positions)
         try:
             self._journal.set_positions_baseline(account, held, self._clock.now_ns())
         except JournalError as problem:
@@ -478,7 +424,3 @@ class Reconciler:
 def _effect(execution: Execution) -> Decimal:
     """What it changes in the position."""
     return execution.quantity * execution.side.sign
-
-
-def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
-    return {one.conid: one.quantity for one in positions if one.quantity}
