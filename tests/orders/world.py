@@ -236,13 +236,15 @@ class World:
 
     Args:
         folder: For the journal.
-        market: Tick files, as ``EmulatorSettings`` takes them; the first is Apple's.
+        market: Tick files, as ``EmulatorSettings`` takes them.
+        symbols: Of the feeds.
         settings: More of the emulator's.
     """
 
-    symbols = ("AAPL",)
-
-    def __init__(self, folder: Path, market: tuple[str, ...], **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, market: tuple[str, ...], symbols: tuple[str, ...] = ("AAPL",), **settings: Any
+    ) -> None:
+        self.symbols = symbols
         self.journal = folder / "journal.sqlite"
         chosen: dict[str, Any] = {
             "speed": "lockstep",
@@ -410,7 +412,7 @@ class Audit:
             if row.execution.execution_id in standing:
                 told = standing[row.execution.execution_id]
                 assert row.execution.quantity == Decimal(told["quantity"])
-                assert row.execution.price == told["price"]
+                assert row.execution.price == pytest.approx(told["price"], abs=1e-6)
 
     def _standing_executions(self) -> dict[str, dict[str, Any]]:
         """Those that nothing has corrected."""
