@@ -20,7 +20,7 @@ from bt_ibkr.app.trade import Ask, emulator_at
 from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import Competing, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import AccountGuard, AccountKind, Standing
-from bt_ibkr.errors import NotArmedError, SessionError
+from bt_ibkr.errors import BtIbkrError, NotArmedError, SessionError
 from bt_ibkr.login import GatewayLogin, Login
 from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.contracts import ContractService
@@ -176,14 +176,20 @@ async def _visiting(
             )
             account = guard.choose(accounts)
             guard.admit(Standing(accounts=accounts, account=account, is_paper=told.is_paper))
-            yield Visit(
-                account=account,
-                accounts=accounts,
-                http=http,
-                portfolio=PortfolioService(http, lambda: told),
-                orders=OrderService(http, policy),
-                contracts=ContractService(http),
-                clock=clock,
-            )
+            portfolio = PortfolioService(http, lambda: told)
+            try:
+                yield Visit(
+                    account=account,
+                    accounts=accounts,
+                    http=http,
+                    portfolio=portfolio,
+                    orders=OrderService(http, policy),
+                    contracts=ContractService(http),
+                    clock=clock,
+                )
+            finally:
+                # A strategy that shares the session reads the lists of the account that it selected.
+                with contextlib.suppress(BtIbkrError):
+                    await portfolio.give_back(accounts[0])
         finally:
             await http.close()

@@ -38,6 +38,13 @@ class PortfolioService:
         self._turn = asyncio.Lock()
         self._idle = asyncio.Event()
 
+    async def give_back(self, account: str) -> None:
+        """Select ``account`` again, if another was selected to read its lists: whoever shares the session relies on
+        the one that was."""
+        if self._selected not in (None, account):
+            await self._http.post("/iserver/account", {"acctId": account})
+            self._selected = account
+
     async def positions(self, account: str) -> tuple[Position, ...]:
         """All positions of ``account`` that are not flat.
 

@@ -182,6 +182,23 @@ def test_an_account_of_real_money_may_be_looked_at(emulate: Any, here: Any) -> N
     assert "not one of this login's" in refused.err
 
 
+def test_the_selected_account_stays_selected(emulate: Any, here: Any) -> None:
+    """Lists are those of the selected account, and a strategy that shares the session relies on it."""
+    import urllib.request
+
+    made = Left(emulate("U1111111", "U2222222"), here)
+
+    def selected() -> str:
+        with urllib.request.urlopen(f"{made.emulator.url}/iserver/accounts") as answer:
+            return str(json.load(answer)["selectedAccount"])
+
+    assert selected() == "U1111111"
+    assert made.json("orders", "--account", "U2222222")["account"] == "U2222222"
+    assert selected() == "U1111111"
+    asked = [one["path"] for one in made.emulator.do("requests")["requests"] if one["method"] == "POST"]
+    assert sum(path.endswith("/iserver/account") for path in asked) == 2
+
+
 def test_what_if(left: Left) -> None:
     told = left.json("whatif", "BUY", "100", "AAPL", "LMT", "1.5")
     assert told["account"] == ACCOUNT
