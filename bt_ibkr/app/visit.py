@@ -21,6 +21,7 @@ from bt_ibkr.clock import Clock, SystemClock
 from bt_ibkr.config import Competing, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import AccountGuard, AccountKind, Standing
 from bt_ibkr.errors import BtIbkrError, NotArmedError, SessionError
+from bt_ibkr.journal import steps
 from bt_ibkr.login import GatewayLogin, Login
 from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.contracts import ContractService
@@ -183,7 +184,7 @@ async def _visiting(
                     accounts=accounts,
                     http=http,
                     portfolio=portfolio,
-                    orders=OrderService(http, policy),
+                    orders=OrderService(http, policy, step=steps.step),
                     contracts=ContractService(http),
                     clock=clock,
                 )

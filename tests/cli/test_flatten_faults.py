@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -129,3 +130,42 @@ def test_a_cancellation_whose_answer_is_lost(emulator: EmulatorThread, typed: Js
     assert [one for one in emulator.do("requests")["requests"] if one["method"] == "DELETE"]
     assert emulator.do("faults")["log"], "the answer was lost"
     assert held(emulator) == 10
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize(
+    ("step", "name", "sent"), [(6, "journal.intend.committed", False), (8, "desk.post.after.", True)]
+)
+def test_killed_on_the_way(
+    emulator: EmulatorThread,
+    typed: Json,
+    start: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    name: str,
+    sent: bool,
+) -> None:
+    typed("cancel", "--all")
+    log = tmp_path / "steps.log"
+    with monkeypatch.context() as environment:
+        environment.setenv("BT_IBKR_KILL_AT", str(step))
+        environment.setenv("BT_IBKR_STEPS_LOG", str(log))
+        killed = start("flatten", "--gateway", emulator.url).end()
+    assert killed.code == -signal.SIGKILL, killed.err
+    assert log.read_text().splitlines()[-1].startswith(name)
+    assert len(closing(emulator)) == int(sent)
+    assert typed("journal", "--limit", "1")["trading"]["mode"] == "halted"
+    if not sent:
+        # Nobody knows that it was not: it is not sent again.
+        key = typed("flatten", "--wait", "0.5", code=9)["errors"][0].split("already: ")[1].split()[0]
+        assert closing(emulator) == []
+        typed("journal", "resolve", key, "--as", "absent", "--yes", key)
+    told = typed("flatten")
+    assert told["left"] == []
+    assert held(emulator) == 0
+    assert len(closing(emulator)) == 1, "closed once"
+    rows = typed("journal", "--strategy", "flatten")
+    states = [one["state"] for one in rows["orders"]]
+    assert states == (["filled"] if sent else ["absent", "filled"])
+    assert sum(one["size"] for one in rows["executions"]) == 10
