@@ -52,21 +52,21 @@ def market(bench: Bench, tape: type[Tape], path: Any) -> tuple[str, ...]:
     return bench.market(AAPL=prices)
 
 
-MakePlace = Callable[[int], Place]
+MakePlace = Callable[[object], Place]
 
 
 @pytest.fixture
 def place(market: tuple[str, ...], tmp_path: Path) -> Iterator[MakePlace]:
     opened: list[EmulatorThread] = []
 
-    def make(number: int) -> Place:
+    def make(name: object) -> Place:
         for one in opened:
             one.__exit__(None, None, None)
         opened.clear()
         settings = EmulatorSettings(speed="lockstep", conflation_ms=0, pacing="off", market=market)
         opened.append(EmulatorThread(settings))
         opened[0].__enter__()
-        return Place(opened[0], tmp_path / f"life-{number}")
+        return Place(opened[0], tmp_path / f"life-{name}")
 
     yield make
     for one in opened:
@@ -85,25 +85,40 @@ class Enumeration:
     def run(self, first: int, stride: int) -> None:
         """Die at every ``stride``-th point from ``first`` on, until the script reaches its end."""
         number = first
-        while len(self.wrong) < MOST_WRONG and self._die_and_go_on(number):
+        while len(self.wrong) < MOST_WRONG and self._die_and_go_on(number) is None:
             number += stride
 
-    def _die_and_go_on(self, number: int) -> bool:
-        """Die at point ``number``, take over, compare; whether the script got so far."""
-        here = self._place(number)
-        code = here.life(self._mortals, kill_at=number)
-        if code == 0:
-            return False
-        assert code == -signal.SIGKILL, (number, code)
-        name = here.steps()[-1]
-        self.points[name] += 1
-        here.let_pass(OUTAGES_S[number % len(OUTAGES_S)])
+    def run_twice(self, first: int, stride: int, second_stride: int) -> None:
+        """The same, and the life that takes over dies as well: at each ``second_stride``-th of its own points."""
+        number, lived = first, None
+        while lived != 0 and len(self.wrong) < MOST_WRONG:
+            second = 1 + number % second_stride
+            while (lived := self._die_and_go_on(number, second)) is None and len(self.wrong) < MOST_WRONG:
+                second += second_stride
+            number += stride
+
+    def _die_and_go_on(self, *numbers: int) -> int | None:
+        """Die at the first point, take over, die at the second …, take over, compare.
+
+        Returns:
+            Which life, counted from 0, reached its end before it reached its point; ``None`` if none did.
+        """
+        here = self._place("-".join(map(str, numbers)))
+        names = []
+        for life, number in enumerate(numbers):
+            code = here.life(self._mortals, kill_at=number, script="one" if life else "everything")
+            if code == 0:
+                return life
+            assert code == -signal.SIGKILL, (numbers, code)
+            names.append(here.steps()[-1])
+            here.let_pass(OUTAGES_S[number % len(OUTAGES_S)])
+        self.points[" then ".join(names)] += 1
         try:
             assert here.life(self._mortals, script="one") == 0
             here.check()
         except AssertionError as problem:
-            self.wrong.append(f"killed at point {number}, {name}: {problem}")
-        return True
+            self.wrong.append(f"killed at {numbers}, {names}: {problem}")
+        return None
 
 
 def test_the_script_itself(place: MakePlace, mortals: Mortals) -> None:
@@ -150,6 +165,19 @@ def test_13_to_15_killed_everywhere(
             print(f"{times:5d} {name}")
     assert not died.wrong, "\n".join(died.wrong)
     assert died.points.total() > 100
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_13_to_15_killed_while_taking_over(
+    place: MakePlace, mortals: Mortals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    died = Enumeration(place, mortals)
+    died.run_twice(2, 47, 9)
+    with capsys.disabled():
+        print(f"\nkilled twice at {died.points.total()} pairs of points")
+    assert not died.wrong, "\n".join(died.wrong)
+    assert died.points.total() > 50
 
 
 def test_a_group_that_was_left_half_done(place: MakePlace, mortals: Mortals) -> None:
