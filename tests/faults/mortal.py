@@ -135,6 +135,7 @@ def late_partner(strategy: Trader) -> None:
 SCRIPTS: dict[str, tuple[Action, ...]] = {
     "everything": SCRIPT,
     "group": (market, late_partner),
+    "asked": (questioned,),
     "one": (one_more,),
     "many": (one_more,) * 40,
 }

@@ -140,6 +140,33 @@ def test_the_script_itself(place: MakePlace, mortals: Mortals) -> None:
     here.check()
 
 
+@pytest.mark.parametrize(
+    ("script", "point", "occurrence", "stands"),
+    [
+        pytest.param("one", "desk.post.before.unsent", 1, False, id="13 on record, not sent"),
+        pytest.param("one", "desk.post.after.unsent", 1, True, id="14 sent, answer not on record"),
+        pytest.param("asked", "desk.post.before.asked", 2, False, id="15 between two replies"),
+    ],
+)
+def test_13_to_15(
+    place: MakePlace, mortals: Mortals, script: str, point: str, occurrence: int, stands: bool
+) -> None:
+    """What stands is taken over; what does not is told as never sent, and is not sent by itself."""
+    here = place("whole")
+    assert here.life(mortals, kill_at=1_000_000, script=script) == 0
+    reached = [n for n, name in enumerate(here.steps(), 1) if name == point]
+    here = place("killed")
+    assert here.life(mortals, kill_at=reached[occurrence - 1], script=script) == -signal.SIGKILL
+    before = here.emulator.ledger()
+    assert len(before["orders"]) == stands
+    assert here.life(mortals, script="one") == 0
+    here.check()
+    # The second life's own order, and no other.
+    assert len(here.emulator.ledger()["orders"]) == 1 + stands
+    told = [text for text in here.view()["differences"] if "never sent" in text]
+    assert len(told) == (not stands)
+
+
 def test_13_to_15_killed_here_and_there(
     place: MakePlace, mortals: Mortals, capsys: pytest.CaptureFixture[str]
 ) -> None:
