@@ -281,6 +281,7 @@ def test_valid(shared: World, side: str, valid: Any, tif: str | None, wire: str,
         shared.rest()
 
 
+@pytest.mark.soak
 def test_what_waits_for_the_close_the_evening_and_the_morning(fresh: World) -> None:
     """Each executes at its hour, and not before."""
     hours: dict[str, tuple[float, list[Any]]] = {

@@ -180,14 +180,16 @@ def test_orders_on_futures_say_who_entered_them(
     run.agree()
 
 
+def months_of_crude(server: Any) -> list[date]:
+    """When options on the future expire."""
+    universe = server.core.universe
+    return list(universe.chains.expiries(universe.by_conid(CRUDE), date(2026, 3, 2)))
+
+
 def test_options_on_futures(bench: Bench, tape: type[Tape], at_bar: AtBar) -> None:
     prices = tape().every_second(300, lambda second: 70.0 + second % 5 / 100, size=50)
     line = bench.line(market=bench.market(CL=prices))
-    days = line.emulator.call(
-        lambda server: server.core.universe.chains.expiries(
-            server.core.universe.by_conid(CRUDE), date(2026, 3, 2)
-        )
-    )
+    days = line.emulator.call(months_of_crude)
     conid = option_of(line, CRUDE, days[0], 70.0, "P")
     run = bench.run(
         line,

@@ -440,7 +440,7 @@ class Audit:
         external = {report.order_id for report in self._broker.external_orders}
         assert not ours & external, ours & external
         own = {i for i, row in self._own().items() if row["status"] in STANDING}
-        assert ours == own, (ours - own, own - ours)
+        assert ours == own, ([vars(self._working[i]) for i in ours - own], own - ours)
         assert ours | external == theirs, (ours, external, theirs)
 
     def orders_of_this_run(self) -> None:
