@@ -169,6 +169,12 @@ class AccountBook:
         self._move_cash(execution, points, commission)
         return Applied(opened, closed, before, size, price)
 
+    def convert(self, execution: Execution, commission: float) -> Applied:
+        """Cash after one execution of a currency conversion, which leaves no position of the pair."""
+        self._last_fill_ns = self._clock.now_ns()
+        self._move_cash(execution, None, commission)
+        return Applied(float(signed(execution)), 0.0, 0.0, 0.0, 0.0)
+
     def correct(self, old: Execution, new: Execution, commission: float) -> None:
         """``new`` in the place of ``old``; a ``new`` of quantity 0 takes it back altogether.
 

@@ -36,6 +36,10 @@ class Change:
         self.sent = False
 
 
+#: How far the money that IBKR reports may be from what executions make of it: a fraction, and at least so much.
+_MONEY_ROUNDS, _CENT = Decimal("0.001"), Decimal("0.01")
+
+
 class Working:
     """One order.
 
@@ -95,16 +99,27 @@ class Working:
 
     def all_applied(self) -> bool:
         """Whether every execution that was reported for it has been applied, or taken back since."""
-        return (self.reported_filled or Decimal(0)) <= self.filled + self.taken_back
+        told, units = self.reported_filled or Decimal(0), self.filled + self.taken_back
+        if told <= units or self.quantity is not None:
+            return told <= units
+        # Of an order for an amount of money IBKR counts the money, to the cent or less.
+        return abs(told - self._spent()) <= max(told * _MONEY_ROUNDS, _CENT)
+
+    def _spent(self) -> Decimal:
+        paid = (one.quantity * Decimal(repr(one.price)) for one in self.executions.values())
+        return sum(paid, Decimal(0))
 
     def complete(self) -> bool:
         """Executed whole, by exact count: floats of fractional fills need not add up."""
         if self.quantity is None:
             filled = self.ending is OrderStatus.FILLED and self.reported_filled is not None
             return filled and self.all_applied()
-        # A change that was asked for and is not answered may have made it larger.
+        return self.filled >= self.most()
+
+    def most(self) -> Decimal:
+        """What may execute of it: a change that was asked for and is not answered may have made it larger."""
         asked = (change.ticket.quantity for change in self.changes if change.sent)
-        return self.filled >= max(self.quantity, *asked, Decimal(0))
+        return max(self.quantity or Decimal(0), *asked, Decimal(0))
 
 
 #: Tells ``notify_store``: a word, what it is about, and more by name.

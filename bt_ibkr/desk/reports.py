@@ -221,7 +221,9 @@ class ReportRouter:
         self._write(rows)
         for tracked, event in told:
             if isinstance(event, ExecutionReported):
-                self.on_execution(event.execution, event.replaces)
+                if tracked is None or not tracked.ticket.is_currency_conversion:
+                    # A conversion of money leaves no position of the pair.
+                    self.on_execution(event.execution, event.replaces)
                 # A combo's order is filled by the executions of the whole; its legs' are positions.
                 if tracked is not None and event.execution.conid == tracked.ticket.contract_id:
                     taken = Decimal(0) if event.replaces is None else event.replaces.quantity
