@@ -176,15 +176,18 @@ def test_fault_04_reset_after_the_request(scene: MakeScene) -> None:
 
     def script(strategy: Any) -> Script:
         reset = made.fault("http", action="reset", processed=True, method="POST", path=ORDERS)
-        order = strategy.buy(size=10)
+        for topic in ("sor", "str"):
+            made.fault("silence", topic=topic)
+        order = far(strategy)
         kept.append(made.broker.client_order_id(order))
         yield
         assert made.hits(reset) == 1
-        assert strategy.statuses(order) == ["Submitted", "Accepted", "Completed 10"]
+        assert strategy.statuses(order) == ["Submitted", "Accepted"]
 
     made.play(script)
     made.agree()
     assert len(made.requests("place")) == 1
+    assert states(made, kept[0]) == ["intended", "unknown", "working"]
 
 
 @pytest.mark.parametrize("status", [500, 503])

@@ -136,7 +136,7 @@ def test_fault_17_refused_by_ibkr(scene: MakeScene, order: dict[str, Any]) -> No
 
 
 def test_fault_17_the_market_is_closed(scene: MakeScene) -> None:
-    """Nothing leaves where only an open market is traded in."""
+    """Nothing leaves where only an open market is traded in, and it is not known to be open."""
     made = scene(store={"risk": RiskLimits(only_when_open=True)})
 
     def script(strategy: Any) -> Script:
