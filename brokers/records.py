@@ -84,6 +84,8 @@ class Working:
         self.ending: OrderStatus | None = None
         self.reported_filled: Decimal | None = None
         self.taken_back = Decimal(0)
+        #: The size as IBKR last told it: it reduces an order when another of its group executes in part.
+        self.reported_total: Decimal | None = None
         self.done = False
         #: Told as refused by IBKR: should it stand all the same, the strategy does not know of it.
         self.refused = False

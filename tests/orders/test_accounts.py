@@ -83,3 +83,25 @@ def test_real_money_beside_a_paper_account_is_refused(bench: Bench, tape: type[T
     line = bench.line(market=bench.market(AAPL=prices), accounts=(FIRST, "U7654321"), paper="yes")
     with pytest.raises(NotArmedError, match="U7654321"):
         bench.run(line, broker={"accounts": ("U7654321",)})
+
+
+def test_group_of_an_adviser(bench: Bench, tape: type[Tape], at_bar: AtBar) -> None:
+    prices = tape().every_second(300, lambda second: 100.0)
+    line = bench.line(
+        market=bench.market(AAPL=prices),
+        accounts=("DF1234567", SECOND, THIRD),
+        fa_master="DF1234567",
+        fa_groups=("all",),
+    )
+    run = bench.run(
+        line,
+        at_bar(lambda s: s.buy(size=10, allocation_group="all"), None),
+        broker={"accounts": (SECOND, THIRD)},
+    )
+    (order,) = run.strategy.orders
+    print(run.strategy.log, order.info, run.ledger["orders"], run.ledger["executions"])
+    assert run.strategy.statuses(order)[-1].startswith("Completed")
+    assert order.executed.size == 10
+    shares = [run.broker.getposition(run.strategy.data, account=one).size for one in (SECOND, THIRD)]
+    assert shares == [5, 5]
+    assert not run.broker.problems

@@ -72,3 +72,17 @@ def test_executions_of_a_child_whose_id_nobody_knew(world: Worlds) -> None:
     here.program.kill()
     here.start()
     here.agree()
+
+
+def test_a_child_that_ibkr_reduced_is_complete_with_what_was_left(world: Worlds) -> None:
+    """Its sibling executed in part: IBKR takes that off the order's size, and calls the rest of it filled."""
+    here = world()
+    here.start()
+    here.program.do(lambda s: s.sell_bracket(size=3, price=99.0, stopprice=105.0, limitprice=97.0))
+    here.until(lambda: here.order(0)["status"] == "Filled" or bool(here.advance(2)))
+    here.emulator.do("fill", order_id=here.order(1)["order_id"], quantity=2)
+    here.rest()
+    assert here.order(2)["quantity"] == "1"
+    here.emulator.do("fill", order_id=here.order(2)["order_id"], quantity=1)
+    here.agree()
+    assert not here.program.broker.orders[2].alive()
