@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from decimal import Decimal
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -265,7 +266,7 @@ def show_prices(order: Any, ticket: OrderTicket) -> None:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or not math.isfinite(value):
         raise OrderRefusedError(f"{what}={value!r} is not a number.", remedy="Give a finite number.")
     return float(value)
 
