@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bt_ibkr.errors import NotArmedError, OrderRefusedError, UsageError
+from bt_ibkr.services.questions import QuestionPolicy
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Line, Tape
@@ -92,6 +93,7 @@ def test_group_of_an_adviser(bench: Bench, tape: type[Tape], at_bar: AtBar) -> N
         accounts=("DF1234567", SECOND, THIRD),
         fa_master="DF1234567",
         fa_groups=("all",),
+        store={"questions": QuestionPolicy(accept=frozenset({"p6"}))},
     )
     run = bench.run(
         line,
@@ -99,7 +101,6 @@ def test_group_of_an_adviser(bench: Bench, tape: type[Tape], at_bar: AtBar) -> N
         broker={"accounts": (SECOND, THIRD)},
     )
     (order,) = run.strategy.orders
-    print(run.strategy.log, order.info, run.ledger["orders"], run.ledger["executions"])
     assert run.strategy.statuses(order)[-1].startswith("Completed")
     assert order.executed.size == 10
     shares = [run.broker.getposition(run.strategy.data, account=one).size for one in (SECOND, THIRD)]

@@ -272,7 +272,7 @@ def test_valid(shared: World, side: str, valid: Any, tif: str | None, wire: str,
     if valid == "datetime":
         valid = datetime.fromtimestamp(shared.now_ns / 1e9, tz=UTC) + SOON
     price = 90.0 if side == "buy" else 110.0
-    given = {} if tif is None else {"tif": tif}
+    given: dict[str, Any] = {} if tif is None else {"tif": tif}
     order = place(shared, side, exectype=Order.Limit, price=price, valid=valid, **given)
     assert as_placed(shared, order)["time_in_force"] == wire
     assert ends(shared, order, 40) == ends_as

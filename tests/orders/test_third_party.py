@@ -63,7 +63,7 @@ def test_ibind_sees_what_our_broker_placed(
     here.program.do(lambda strategy: strategy.cancel(orders[-1]))
     here.agree()
     broker = here.program.broker
-    ids = [broker.order_id(order) for order in orders]
+    ids = [str(broker.order_id(order)) for order in orders]
     keys = [broker.client_order_id(order) for order in orders]
 
     client = elsewhere(here)
