@@ -106,3 +106,16 @@ def test_group_of_an_adviser(bench: Bench, tape: type[Tape], at_bar: AtBar) -> N
     shares = [run.broker.getposition(run.strategy.data, account=one).size for one in (SECOND, THIRD)]
     assert shares == [5, 5]
     assert not run.broker.problems
+
+
+def test_group_is_refused_unless_the_policy_takes_it(bench: Bench, tape: type[Tape], at_bar: AtBar) -> None:
+    prices = tape().every_second(200, lambda second: 100.0)
+    accounts = ("DF1234567", SECOND)
+    line = bench.line(
+        market=bench.market(AAPL=prices), accounts=accounts, fa_master=accounts[0], fa_groups=("all",)
+    )
+    run = bench.run(line, at_bar(lambda s: s.buy(size=10, allocation_group="all")))
+    (order,) = run.strategy.orders
+    assert order.getstatusname() == "Rejected"
+    assert "p6" in order.info["reason"]
+    assert not run.ledger["orders"]
