@@ -230,10 +230,14 @@ class ReportRouter:
                     tracked.filled += event.execution.quantity - taken
                 if event.execution.liquidation:
                     self.on_liquidation(event.execution)
-            if tracked is not None and tracked.sink is not None:
+            sink = None if tracked is None else tracked.sink
+            if tracked is not None and sink is not None:
                 tracked.tell(event)
-            elif isinstance(event, ExecutionReported | CommissionReported):
-                self.tell_all(event.execution.account, event)
+            if isinstance(event, ExecutionReported | CommissionReported):
+                # Whoever keeps the account's books hears of every execution, also of the kill switch's own orders.
+                account = event.execution.account
+                if not any(one is sink for one in self._sinks.get(account, ())):
+                    self.tell_all(account, event)
         return fresh
 
     def _write(self, rows: list[tuple[Execution, str | None, str]]) -> None:
