@@ -56,6 +56,7 @@ from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.marketdata import MarketDataService, TickSink
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.services.schedules import ScheduleService
 from bt_ibkr.services.whatif import WhatIfService
 from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
@@ -435,11 +436,13 @@ class DirectConnection:
         path = None if isinstance(place, JournalInMemory) else place or journal_path(account)
         epoch = place.epoch if isinstance(place, JournalInMemory) else None
         journal = Journal.open(path, clock=self._clock, epoch=epoch)
+        schedules = ScheduleService(self._session.http, self._clock)
         view = self._reception.view = SessionView(
             journal=journal,
             clock=self._clock,
             latest=self._market_data.latest,
             contract=self._contracts.known,
+            open_now=schedules.open_now,
             fractions=any(one.supports_fractions for one in self._session.accounts.accounts),
         )
         desk = self._reception.desk = TradingDesk(
@@ -447,7 +450,7 @@ class DirectConnection:
             portfolio=self._portfolio,
             journal=journal,
             policy=self._policy,
-            controls=RiskControls(self._risk, view, self._clock, journal),
+            controls=RiskControls(self._risk, view, self._clock, journal, schedules),
             clock=self._clock,
             tell=self._reception.tell,
             repair=self._repair,

@@ -32,6 +32,10 @@ _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 class Controls(Protocol):
     """What is asked before anything leaves."""
 
+    async def prepare(self, intents: Sequence[OrderIntent]) -> None:
+        """Read what the controls need to know of the orders."""
+        ...
+
     def cleared(self, intents: Sequence[OrderIntent]) -> tuple[OrderIntent, ...]:
         """The orders as they may be placed; raises ``OrderRefusedError``."""
         ...

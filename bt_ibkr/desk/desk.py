@@ -127,6 +127,7 @@ class OrderDesk:
             for intent in intents:
                 if intent.ticket.algo is not None:
                     await self._algos.check(intent.ticket)
+            await self._controls.prepare(intents)
             cleared = self._controls.cleared(intents)
         except BtIbkrError as problem:
             for intent in intents:

@@ -135,9 +135,22 @@ def test_fault_17_refused_by_ibkr(scene: MakeScene, order: dict[str, Any]) -> No
     assert [one["outcome"] for one in made.requests("place")] == ["refused"]
 
 
+def test_fault_17_the_market_is_open(scene: MakeScene) -> None:
+    """Where only an open market is traded in, IBKR's own schedule says whether it is."""
+    made = scene(store={"risk": RiskLimits(only_when_open=True)})
+
+    def script(strategy: Any) -> Script:
+        placed = strategy.buy(size=10)
+        yield
+        assert strategy.statuses(placed)[-1].split()[0] in ("Accepted", "Completed")
+
+    made.play(script)
+
+
 def test_fault_17_the_market_is_closed(scene: MakeScene) -> None:
     """Nothing leaves where only an open market is traded in, and it is not known to be open."""
     made = scene(store={"risk": RiskLimits(only_when_open=True)})
+    made.fault("http", action="status", path="/contract/trading-schedule", count=0)
 
     def script(strategy: Any) -> Script:
         placed = strategy.buy(size=10)
