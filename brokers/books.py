@@ -24,6 +24,9 @@ LEDGER_SETTLES_S = 15
 #: So long after an execution IBKR's position may not show it yet, market seconds.
 POSITION_LAGS_S = 15
 
+#: An average price that is so near, as a fraction, is the same one.
+_SAME_AVERAGE = 0.01
+
 
 class Applied(NamedTuple):
     """What an execution did to a position; sizes are signed.
@@ -166,6 +169,12 @@ class AccountBook:
         self._move_cash(execution, points, commission)
         return Applied(opened, closed, before, size, price)
 
+    def convert(self, execution: Execution, commission: float) -> Applied:
+        """Cash after one execution of a currency conversion, which leaves no position of the pair."""
+        self._last_fill_ns = self._clock.now_ns()
+        self._move_cash(execution, None, commission)
+        return Applied(float(signed(execution)), 0.0, 0.0, 0.0, 0.0)
+
     def correct(self, old: Execution, new: Execution, commission: float) -> None:
         """``new`` in the place of ``old``; a ``new`` of quantity 0 takes it back altogether.
 
@@ -223,10 +232,10 @@ class AccountBook:
 
     def _adopt(self, conid: int, ours: Decimal, theirs: Decimal, told: Position | None) -> Adopted:
         position = self._positions.setdefault(conid, bt.Position(0, 0.0))
-        price = self.instruments.price(conid, position.price)
-        if told is not None and abs(theirs) > abs(ours):
-            price = told.average_price
         before = position.price
+        price = self.instruments.price(conid, before)
+        if told is not None:
+            price = _implied_price(ours, before, theirs, told.average_price, price)
         size, new_price, opened, closed = position.clone().update(float(theirs - ours), price)
         if told is not None:
             self._set(told)
@@ -348,6 +357,19 @@ def signed(execution: Execution) -> Decimal:
 
 def _cost(execution: Execution) -> float:
     return float(signed(execution)) * execution.price
+
+
+def _implied_price(ours: Decimal, before: float, theirs: Decimal, average: float, market: float) -> float:
+    """At which the difference was traded, by what the position has cost; 0 if nothing was paid for it, as in a split.
+
+    A sale leaves the average as it was and tells nothing of its price: then it is the market's.
+    """
+    if ours * theirs <= 0:
+        return average if abs(theirs) > abs(ours) else market
+    if abs(theirs) < abs(ours) and abs(average - before) <= _SAME_AVERAGE * abs(before):
+        return market
+    price = (float(theirs) * average - float(ours) * before) / float(theirs - ours)
+    return price if price >= 0 else market
 
 
 def _plain(size: Decimal) -> int | float:

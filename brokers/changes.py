@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from decimal import Decimal
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ class Changes:
         expires_ns = self._expires_ns(working, wanted) if expiry else None
         if expiry and all(getattr(base, name) == value for name, value in fields.items()):
             # Nothing that IBKR knows of changes, only the moment at which the adapter cancels.
+            for change in working.changes:
+                change.expiry = False
             self._set_expiry(working, expires_ns)
             self._records.notify(working.order)
             return
@@ -112,6 +115,10 @@ class Changes:
             return
         change = working.changes[0]
         change.sent = True
+        if change.expiry:
+            # Whatever becomes of the change: after a restart the order does not stand longer than was wanted.
+            known = [one for one in (working.expires_ns, change.expires_ns) if one is not None]
+            self._keep_expiry(working, min(known, default=None))
         try:
             self._connection.modify(working.key, change.ticket, self._events)
         except BtIbkrError as problem:
@@ -139,8 +146,11 @@ class Changes:
         if isinstance(event.error, OutcomeUnknownError):
             self._records.problem(str(event.error))
         if working.changes and working.changes[0].sent:
-            working.changes.popleft()
+            change = working.changes.popleft()
+            if change.expiry and not isinstance(event.error, OutcomeUnknownError):
+                self._keep_expiry(working, working.expires_ns)
         self._rebase(working)
+        self._resized(working)
         self.send(working)
 
     def _rebase(self, working: Working) -> None:
@@ -218,6 +228,15 @@ class Changes:
         working.expires_ns = expires_ns
         working.order.valid = None if expires_ns is None else day_number(expires_ns)
         self._outgoing.watch(working)
+        if working.submitted:
+            self._keep_expiry(working, expires_ns)
+
+    def _keep_expiry(self, working: Working, expires_ns: int | None) -> None:
+        """On record, for a restart."""
+        try:
+            self._connection.set_expiry(working.key, expires_ns)
+        except BtIbkrError as problem:
+            _log.warning("expiry-not-kept key=%s problem=%s", working.key, problem)
 
     # -- backtrader's order ------------------------------------------------------------------------------
 
@@ -247,7 +266,7 @@ def show_prices(order: Any, ticket: OrderTicket) -> None:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or not math.isfinite(value):
         raise OrderRefusedError(f"{what}={value!r} is not a number.", remedy="Give a finite number.")
     return float(value)
 

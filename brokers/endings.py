@@ -6,7 +6,6 @@ An order that IBKR calls cancelled ends once every execution that was reported f
 from __future__ import annotations
 
 import logging
-from decimal import Decimal
 
 import backtrader as bt
 
@@ -51,7 +50,9 @@ class Endings:
     def take_end(self, working: Working, report: OrderReport) -> None:
         """IBKR says that an order is filled, cancelled or failed."""
         if report.status is OrderStatus.FILLED:
-            total, filled = report.total_quantity, report.filled_quantity
+            # Frames tell what has changed.
+            total = report.total_quantity or working.reported_total
+            filled = report.filled_quantity or working.reported_filled
             if working.quantity is not None and (total is None or filled is None or filled < total):
                 # Its executions tell, and they may still be on their way.
                 return
@@ -64,7 +65,7 @@ class Endings:
         """End an order once every execution that was reported for it has been applied."""
         if working.done or working.ending is None:
             return
-        if (working.reported_filled or Decimal(0)) > working.filled:
+        if not working.all_applied():
             return
         if working.ending is OrderStatus.FILLED:
             if working.filled:
@@ -110,13 +111,19 @@ class Endings:
 
     def resized(self, working: Working) -> None:
         """The order has another size: perhaps all of it has executed."""
-        if not working.done and working.filled and working.complete():
+        if working.done or not working.filled:
+            return
+        self.tell_overfill(working)
+        if working.complete():
             self.complete(working)
 
     def tell_overfill(self, working: Working) -> None:
         """Say loudly if more has executed than was ordered."""
-        if working.quantity is None or working.filled <= working.quantity:
+        if working.quantity is None or working.filled <= working.most():
+            return
+        text = f"Order {working.key}: {working.filled:f} filled of {working.quantity:f}."
+        if text in self._records.problems:
             return
         _log.error("order-overfilled key=%s filled=%s of=%s", working.key, working.filled, working.quantity)
-        self._records.problem(f"Order {working.key}: {working.filled:f} filled of {working.quantity:f}.")
+        self._records.problem(text)
         self._records.tell("order-overfilled", working.order)

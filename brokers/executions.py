@@ -103,6 +103,9 @@ class Executions:
             # Its legs are executions of their own.
             self._records.tell("external-execution", execution)
             return
+        if working is not None and working.ticket.is_currency_conversion:
+            self._execute(working, execution, book.convert(execution, commission or 0.0))
+            return
         applied = book.apply(execution, commission or 0.0)
         if working is None:
             self._watching.take_execution(execution, applied, event.key)
@@ -128,6 +131,8 @@ class Executions:
     def _execute(self, working: Working, execution: Execution, applied: Applied) -> None:
         order, status_before = working.order, working.order.status
         execute_order(working, execution, applied)
+        # Before its end forgets the changes that were asked for: one may have made it larger.
+        self._endings.tell_overfill(working)
         if working.complete() and not working.done:
             self._endings.complete(working, notify=False)
         elif working.done:
@@ -135,7 +140,6 @@ class Executions:
             order.status = status_before
         else:
             order.partial()
-        self._endings.tell_overfill(working)
         self._records.notify(order)
         self._outgoing.executed(working)
         if not working.done:

@@ -38,6 +38,11 @@ def execute_order(working: Working, execution: Execution, applied: Applied) -> N
     )
     working.filled += execution.quantity
     working.executions[execution.execution_id] = execution
+    # By exact count: three times 0.1 is 0.3.
+    sign = 1 if order.isbuy() else -1
+    order.executed.size = _plain(working.filled * sign)
+    if working.quantity is not None and working.filled <= working.quantity:
+        order.executed.remsize = _plain(working.remaining * sign)
 
 
 def correct_order(working: Working, old: Execution, new: Execution) -> None:
@@ -48,6 +53,8 @@ def correct_order(working: Working, old: Execution, new: Execution) -> None:
     """
     order = working.order
     executions = working.executions
+    # What was reported before counts what is taken back now.
+    working.taken_back += max(Decimal(0), old.quantity - new.quantity)
     if executions.pop(old.execution_id, None) is None:
         return
     if new.quantity:

@@ -28,7 +28,7 @@ from bt_ibkr.brokers.records import Records
 from bt_ibkr.brokers.resume import Resume, check_policy
 from bt_ibkr.brokers.strays import Strays
 from bt_ibkr.brokers.watching import Watching
-from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.connection.interface import AccountEvent, Difference
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.errors import UsageError
 from bt_ibkr.feeds.ibkr_data import base_of, contract_of
@@ -148,6 +148,8 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self.executions = self._records.executions
         #: What a person should look at after the run, in words: outcomes not known, over-fills.
         self.problems = self._records.problems
+        #: Between the journal and IBKR, as found when the broker started.
+        self.differences: list[Difference] = []
         self.startingcash = self.startingvalue = 0.0
 
     # -- life ------------------------------------------------------------------------------------
@@ -163,6 +165,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
             self._outgoing.start(snapshot.epoch, snapshot.sequences)
             self._watching.attach(snapshot)
             self._watching.tell_differences(account, snapshot.differences)
+            self.differences.extend(snapshot.differences)
             self._resume.hold(snapshot)
         self.startingcash = self.getcash()
         self.startingvalue = self.getvalue()
@@ -225,6 +228,11 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         for leg in contract.legs:
             if not instruments.knows(leg.conid):
                 instruments.learn(connection.resolve(parse_dataname(f"conid:{leg.conid}")))
+
+    @property
+    def attached(self) -> bool:
+        """Whether the account was read: orders may be placed, and trading halted."""
+        return self._started
 
     # -- what backtrader asks ----------------------------------------------------------------------
 

@@ -215,6 +215,7 @@ class Incoming:
             return
         if report.filled_quantity is not None:
             working.reported_filled = max(report.filled_quantity, working.reported_filled or Decimal(0))
+        working.reported_total = report.total_quantity or working.reported_total
         if working.done:
             return
         working.order_id = working.order_id or report.order_id or None

@@ -19,7 +19,7 @@ from bt_ibkr.brokers.books import Books
 from bt_ibkr.brokers.groups import Groups
 from bt_ibkr.brokers.names import Names
 from bt_ibkr.brokers.records import Records, Working
-from bt_ibkr.brokers.tickets import check_size, make_ticket
+from bt_ibkr.brokers.tickets import check_arguments, check_size, make_ticket
 from bt_ibkr.brokers.validity import expiry_ns, is_moment, readable_valid
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.interface import AccountEvent, CancelFailed, Connection
@@ -121,8 +121,9 @@ class Outgoing:
         self._records.add(working)
         self.watch(working)
         if not is_current(call.data):
-            self._refuse(working, f"{what}: the bar it was decided on is history, not the present market")
-        elif call.oco is None or self._join(working, call.oco):
+            why = f"{what}: the bar it was decided on is history, not the present market"
+            self._refuse_submission(working, call, why)
+        elif call.oco is None or self._join(working, call):
             self._queue_or_send(working, call)
         return order
 
@@ -134,6 +135,13 @@ class Outgoing:
     def _make(self, call: OrderCall) -> tuple[Any, OrderTicket]:
         contract, what = contract_of(call.data), _what(call)
         size = check_size(call.size, what)
+        prices = check_arguments(
+            what,
+            price=call.price,
+            plimit=call.plimit,
+            trailamount=call.trailamount,
+            trailpercent=call.trailpercent,
+        )
         is_moment(call.valid)
         if not len(call.data):
             raise OrderRefusedError(
@@ -142,11 +150,13 @@ class Outgoing:
             )
         account = self._account(call, what)
         order = call.cls(
-            owner=call.owner, data=call.data, size=size, price=call.price, pricelimit=call.plimit,
+            owner=call.owner, data=call.data, size=size, price=prices["price"], pricelimit=prices["plimit"],
             exectype=call.exectype, valid=readable_valid(call.valid, call.data), tradeid=call.tradeid,
-            trailamount=call.trailamount, trailpercent=call.trailpercent, parent=call.parent,
+            trailamount=prices["trailamount"], trailpercent=prices["trailpercent"], parent=call.parent,
             transmit=call.transmit,
         )  # fmt: skip
+        # As the user gave it: a date is its session's end, not the midnight that backtrader can take.
+        order.p.valid = call.valid
         order.addinfo(**call.info)
         order.addcomminfo(self._scheme(call.data))
         ticket = make_ticket(
@@ -187,13 +197,14 @@ class Outgoing:
         working.parent_key = ticket.parent
         return working
 
-    def _join(self, working: Working, oco: Any) -> bool:
+    def _join(self, working: Working, call: OrderCall) -> bool:
         """Into the group of ``oco``; not if that has executed or ended: the new one would stand alone."""
-        other = self._records.of(oco)
+        other = self._records.of(call.oco)
         if other is None:
-            self._refuse(working, "oco= names no order of this broker")
+            self._refuse_submission(working, call, "oco= names no order of this broker")
         elif other.done or other.filled or self.groups.has_fired(other.group):
-            self._refuse(working, f"the order that oco= names ({other.key}) has executed or ended")
+            why = f"the order that oco= names ({other.key}) has executed or ended"
+            self._refuse_submission(working, call, why)
         else:
             self.groups.join(working, other)
             return True
@@ -267,6 +278,15 @@ class Outgoing:
         working.order.addinfo(reason=why)
         self._records.end(working, bt.Order.Rejected)
         self.ended(working)
+
+    def _refuse_submission(self, working: Working, call: OrderCall, why: str) -> None:
+        """Refuse an order, and those that wait to be sent with it: no entry leaves without its stop."""
+        leader = call.parent if call.parent is not None else self._held_leader(call.oco)
+        held = [] if leader is None else self._held.pop(leader.ref, [])
+        self._refuse(working, why)
+        for other in held:
+            if not other.done:
+                self._refuse(other, f"{working.key}, which belongs to it, was refused: {why}")
 
     def never_transmitted(self) -> list[Working]:
         """Orders that still wait for one with ``transmit=True``."""

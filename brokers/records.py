@@ -36,6 +36,10 @@ class Change:
         self.sent = False
 
 
+#: How far the money that IBKR reports may be from what executions make of it: a fraction, and at least so much.
+_MONEY_ROUNDS, _CENT = Decimal("0.001"), Decimal("0.01")
+
+
 class Working:
     """One order.
 
@@ -52,6 +56,7 @@ class Working:
         awaited: It was sent and has no answer of any kind yet.
         unknown: Its outcome is not known, and why; empty where it is.
         expiring: Its cancellation was asked for because its time had come.
+        taken_back: What corrections took from its executions.
         ending: IBKR says that it ended so; true once every execution reported for it is applied.
     """
 
@@ -78,6 +83,9 @@ class Working:
         self.changes: deque[Change] = deque()
         self.ending: OrderStatus | None = None
         self.reported_filled: Decimal | None = None
+        self.taken_back = Decimal(0)
+        #: The size as IBKR last told it: it reduces an order when another of its group executes in part.
+        self.reported_total: Decimal | None = None
         self.done = False
         #: Told as refused by IBKR: should it stand all the same, the strategy does not know of it.
         self.refused = False
@@ -91,12 +99,29 @@ class Working:
         """What may still execute; 0 where that is not given in units."""
         return max((self.quantity or Decimal(0)) - self.filled, Decimal(0))
 
+    def all_applied(self) -> bool:
+        """Whether every execution that was reported for it has been applied, or taken back since."""
+        told, units = self.reported_filled or Decimal(0), self.filled + self.taken_back
+        if told <= units or self.quantity is not None:
+            return told <= units
+        # Of an order for an amount of money IBKR counts the money, to the cent or less.
+        return abs(told - self._spent()) <= max(told * _MONEY_ROUNDS, _CENT)
+
+    def _spent(self) -> Decimal:
+        paid = (one.quantity * Decimal(repr(one.price)) for one in self.executions.values())
+        return sum(paid, Decimal(0))
+
     def complete(self) -> bool:
         """Executed whole, by exact count: floats of fractional fills need not add up."""
         if self.quantity is None:
-            reported = self.reported_filled
-            return self.ending is OrderStatus.FILLED and reported is not None and self.filled >= reported
-        return self.filled >= self.quantity
+            filled = self.ending is OrderStatus.FILLED and self.reported_filled is not None
+            return filled and self.all_applied()
+        return self.filled >= self.most()
+
+    def most(self) -> Decimal:
+        """What may execute of it: a change that was asked for and is not answered may have made it larger."""
+        asked = (change.ticket.quantity for change in self.changes if change.sent)
+        return max(self.quantity or Decimal(0), *asked, Decimal(0))
 
 
 #: Tells ``notify_store``: a word, what it is about, and more by name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from numbers import Real
 from typing import Any
 
 import backtrader as bt
@@ -214,25 +215,28 @@ def order_type_of(exectype: Any, wishes: Wishes, what: str) -> OrderType:
 
 
 def _price(value: Any, name: str, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or not math.isfinite(value):
         raise OrderRefusedError(f"{what}: {name}={value!r} is not a price.", remedy="Give a finite number.")
     return float(value)
 
 
-def check_arguments(what: str, *, price: Any, plimit: Any, trailamount: Any, trailpercent: Any) -> None:
-    """Refuse what backtrader's ``Order`` would stumble over while it is being made.
+def check_arguments(
+    what: str, *, price: Any, plimit: Any, trailamount: Any, trailpercent: Any
+) -> dict[str, float | None]:
+    """Prices as backtrader's ``Order`` can reckon with them: it stumbles over a ``Decimal`` while it is being made.
 
     Args:
         what: The order, for messages.
-        price, plimit, trailamount, trailpercent: As ``buy()`` got them.
+        price, plimit, trailamount, trailpercent: As ``buy()`` got them: floats, decimals, numpy's numbers.
+
+    Returns:
+        The same by name.
 
     Raises:
         OrderRefusedError: One of them is no number.
     """
     given = {"price": price, "plimit": plimit, "trailamount": trailamount, "trailpercent": trailpercent}
-    for name, value in given.items():
-        if value is not None:
-            _price(value, name, what)
+    return {name: None if value is None else _price(value, name, what) for name, value in given.items()}
 
 
 class _Prices(msgspec.Struct, frozen=True, kw_only=True):

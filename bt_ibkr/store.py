@@ -34,9 +34,10 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
-from bt_ibkr.errors import SessionError, UsageError
+from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.wire.values import quality
 
 if TYPE_CHECKING:
     from bt_ibkr.brokers.ibkr_broker import IBKRBroker
@@ -227,6 +228,8 @@ class IBKRStore:
                 remedy="Put them into the guard.",
             )
         self._guard = guard
+        #: Of the server, and the way to log on; no secret.
+        self._address = f"{settings.base_url} ({type(settings.login).__struct_config__.tag})"
         self._wake = WakeUp()
         self.connection: Connection = connection or DirectConnection(
             settings,
@@ -381,6 +384,8 @@ class IBKRStore:
             if not accounts:
                 raise SessionError("This login has no account.")
             self._account = self._guard.choose(accounts)
+            if self._guard.announce is None and self._guard.mode in ("paper", "live"):
+                self._guard.announce = self._announce
             self._guard.admit(self._standing())
         except BaseException:
             self._account = None
@@ -391,6 +396,26 @@ class IBKRStore:
     def _standing(self) -> Standing:
         connection = self.connection
         return Standing(accounts=connection.accounts(), account=self.account, is_paper=connection.is_paper())
+
+    def _announce(self, standing: Standing) -> None:
+        """The banner, where nobody else shows one: before the first order can leave, in the log."""
+        told = []
+        for feed in self._feeds:
+            try:
+                code = self.connection.availability(self.connection.resolve(feed.query))
+            except BtIbkrError as problem:
+                # The feed itself will say what is wrong with it.
+                told.append(f"{feed.query.text}: {problem.message}")
+            else:
+                told.append(f"{feed.query.text}: {quality(code).name.lower().replace('_', ' ')}")
+        _log.warning(
+            "trading mode=%s account=%s kind=%s connection=%s data=%s",
+            self._guard.mode,
+            standing.account,
+            standing.kind,
+            self._address,
+            "; ".join(told) or "none followed yet",
+        )
 
     def stop(self) -> None:
         """Called by cerebro at the end of a run."""

@@ -15,12 +15,21 @@ class PriceSource(Enum):
     BID = "BID"
     ASK = "ASK"
     MIDPOINT = "MIDPOINT"
+    #: The last prices of a combo's legs: trades that are none of the combo's own.
+    LAST = "LAST"
+
+    @property
+    def history(self) -> str:
+        """IBKR's word for it in requests for history."""
+        return "trades" if self is PriceSource.LAST else self.value.lower()
 
 
 def tick_price(tick: Tick, source: PriceSource) -> float | None:
     """The price that ``source`` reads from a tick; ``None`` if the tick has none."""
     if source is PriceSource.TRADES:
         return tick.last if tick.traded else None
+    if source is PriceSource.LAST:
+        return tick.last
     if source is PriceSource.BID:
         return tick.bid
     if source is PriceSource.ASK:

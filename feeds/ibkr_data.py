@@ -27,7 +27,7 @@ from bt_ibkr.feeds.bars import BarBuilder, PriceSource, tick_price
 from bt_ibkr.feeds.times import day_number, day_number_fast, ns_of
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Bar, DataQuality, Tick
-from bt_ibkr.services.datanames import parse_dataname
+from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.services.history import HistoryRequest, offered
 from bt_ibkr.store import IBKRStore, refuse_unknown
 
@@ -49,6 +49,11 @@ _QUALITY_STATUS = {
 _TRADES = PriceSource.TRADES
 
 
+_SOURCES = ("TRADES", "BID", "ASK", "MIDPOINT")
+#: Of what trades rarely, or where only its parts do.
+_DEFAULT_SOURCES = {SecurityType.FOREX: "BID", SecurityType.COMBO: "MIDPOINT"}
+
+
 class FeedState(Enum):
     """What a feed is doing."""
 
@@ -68,7 +73,8 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
 
     - ``dataname``: see ``bt_ibkr.services.datanames``; ``sectype``, ``exchange``, ``currency`` say what it does not.
     - ``timeframe``, ``compression``: ``Ticks``, ``Seconds`` or ``Minutes`` live; ``Days`` with ``historical=True``.
-    - ``what``: ``TRADES``, ``BID``, ``ASK`` or ``MIDPOINT``; by default ``BID`` for currency pairs, else ``TRADES``.
+    - ``what``: ``TRADES``, ``BID``, ``ASK`` or ``MIDPOINT``; by default ``BID`` for currency pairs,
+      ``MIDPOINT`` for combos, else ``TRADES``. ``TRADES`` of a combo are the last prices of its legs, without volume.
     - ``tradename``: dataname of the contract to trade, if it is not the one followed.
     - ``rtbar``: taken and without effect; bars are always built from the stream.
     - ``useRTH``: only regular trading hours in history.
@@ -203,14 +209,14 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
         self._state = FeedState.OVER
 
     def _price_source(self, contract: Contract) -> PriceSource:
-        default = "BID" if contract.security_type is SecurityType.FOREX else "TRADES"
+        default = _DEFAULT_SOURCES.get(contract.security_type, "TRADES")
         word = str(self.p.what or default).upper()
-        try:
-            return PriceSource(word)
-        except ValueError:
+        if word not in _SOURCES:
             raise UsageError(
-                f"what={self.p.what!r} is no price source.", remedy="Sources: TRADES, BID, ASK, MIDPOINT."
-            ) from None
+                f"what={self.p.what!r} is no price source.", remedy=f"Sources: {', '.join(_SOURCES)}."
+            )
+        # A combo does not trade by itself here: its legs do.
+        return PriceSource.LAST if contract.legs and word == "TRADES" else PriceSource(word)
 
     def _own_length(self) -> tuple[int, int]:
         """Timeframe and compression of the bars made here.
@@ -295,7 +301,7 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
             bar_ns=self._bar_ns,
             start_ns=start_ns,
             end_ns=end_ns,
-            source=self._source.value.lower(),
+            source=self._source.history,
             outside_regular_hours=not self.p.useRTH,
             most=most,
         )
@@ -351,6 +357,11 @@ class IBKRData(bt.DataBase):  # type: ignore[misc]
                 if self._state is FeedState.LIVE:
                     self._live_due = True
             builder.drain(ticks, self._built)
+
+    @property
+    def query(self) -> ContractQuery:
+        """What the feed's parameters ask for."""
+        return self._query
 
     @property
     def backlog(self) -> TickBacklog:

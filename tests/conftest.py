@@ -328,14 +328,10 @@ class Bench:
         now_ns = int(control.get("/state")["now_ns"])
         clock: Clock = ManualClock(now_ns) if chosen["speed"] == "lockstep" else FollowingClock(now_ns)
         # Each emulator's account begins anew, and so does its journal.
+        fast: dict[str, Any] = {"base_url": emulator.url, "paced": False, "reconnect_first_s": 0.01}
         given: dict[str, Any] = {"bar_grace_s": 0.0, "journal": ":memory:"} | dict(store or {})
         made = IBKRStore(
-            settings=SessionSettings(
-                **(
-                    {"base_url": emulator.url, "paced": False, "reconnect_first_s": 0.01}
-                    | dict(session or {})
-                )
-            ),
+            settings=SessionSettings(**(fast | dict(session or {}))),
             clock=clock,
             **given,
         )

@@ -23,7 +23,7 @@ import msgspec
 from bt_ibkr.app.key_files import look_at_keys
 from bt_ibkr.app.server_dates import ServerDates
 from bt_ibkr.clock import NS_PER_S
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.guard import AccountKind, Standing
 from bt_ibkr.errors import (
     AuthenticationError,
@@ -35,6 +35,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.login import TokenLogin
 from bt_ibkr.model.market import DataQuality
+from bt_ibkr.redaction import redact
 from bt_ibkr.services.availability import availability
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import parse_dataname
@@ -94,7 +95,8 @@ class Doctor:
     Args:
         settings: Where and how.
         dataname: Instrument whose market data is looked at.
-        folder: Where state is kept: its disk must have room.
+        folder: Where state is kept: its disk must have room. By default the state directory, which need not be
+            there yet.
         wall_s: This machine's clock, epoch seconds.
     """
 
@@ -108,7 +110,7 @@ class Doctor:
     ) -> None:
         self._settings = settings
         self._query = parse_dataname(dataname)
-        self._folder = folder or Path.home()
+        self._folder = folder
         self._dates = ServerDates(wall_s)
         self._gate = gate_of(settings)
         self._rows: dict[str, Row] = {}
@@ -140,7 +142,8 @@ class Doctor:
         )
 
     def _tell(self, name: str, status: Status, text: str, remedy: str = "") -> None:
-        self._rows[name] = Row(name=name, status=status, text=text, remedy=remedy)
+        # Words of a server may repeat what it was sent.
+        self._rows[name] = Row(name=name, status=status, text=redact(text), remedy=remedy)
 
     # -- the server ----------------------------------------------------------------------------------
 
@@ -348,9 +351,14 @@ class Doctor:
 
     def _look_at_disk(self) -> None:
         try:
-            free = shutil.disk_usage(self._folder).free
+            folder = self._folder or _nearest(state_directory())
+        except UsageError as problem:
+            self._tell("disk", Status.FAIL, problem.message, problem.remedy)
+            return
+        try:
+            free = shutil.disk_usage(folder).free
             # A quota, a disk without inodes, or one that only can be read shows only when something is written.
-            with tempfile.TemporaryFile(dir=self._folder) as file:
+            with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"\0" * _TRIAL_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
@@ -358,11 +366,11 @@ class Doctor:
             self._tell(
                 "disk",
                 Status.FAIL,
-                f"nothing can be written to {self._folder}: {problem.strerror}",
+                f"nothing can be written to {folder}: {problem.strerror}",
                 "Make the folder, let this user write there, or free the disk.",
             )
             return
-        text = f"{free / 1e9:.1f} GB free at {self._folder}"
+        text = f"{free / 1e9:.1f} GB free at {folder}"
         if free < DISK_FAIL:
             self._tell("disk", Status.FAIL, text, "Make room: state could not be written.")
         elif free < DISK_WARN:
@@ -401,6 +409,11 @@ ROWS: Final = (
     "key files",
 )
 _OF_SERVER: Final = ("gateway reachable", "authenticated", "account", "market data")
+
+
+def _nearest(path: Path) -> Path:
+    """What there is of a path: where the rest would be made."""
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _skipped(name: str) -> Row:

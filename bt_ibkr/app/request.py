@@ -19,6 +19,7 @@ from bt_ibkr.emulator.universe import Universe
 from bt_ibkr.errors import AmbiguousContractError, ContractNotFoundError, UsageError
 from bt_ibkr.login import GatewayLogin, Login
 from bt_ibkr.model.contract import SecurityType
+from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 
 #: Exchanges of a dataname that leave the listing open.
@@ -53,6 +54,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         login: Modes ``paper`` and ``live``: how to log on.
         competing: Modes ``paper`` and ``live``: what to do about another login that holds the brokerage session.
         region: Modes ``paper`` and ``live``: whose midnight resets the session.
+        risk: Modes ``paper`` and ``live``: what no order may go beyond.
+        read_only: Modes ``paper`` and ``live``: no order leaves, whatever ``risk`` says.
+        journal: Modes ``paper`` and ``live``: file of the journal; empty for the account's own.
+        on_resume: Modes ``paper`` and ``live``: what is done with open orders of earlier runs.
+        name: Modes ``paper`` and ``live``: the strategy's name in the journal; empty for one made from its class.
     """
 
     strategy: str
@@ -76,6 +82,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     login: Login = GatewayLogin()
     competing: Competing = SessionSettings().competing
     region: str = SessionSettings().region
+    risk: RiskLimits = RiskLimits()
+    read_only: bool = False
+    journal: str = ""
+    on_resume: str = "default"
+    name: str = ""
 
 
 class Stopper:

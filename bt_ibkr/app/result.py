@@ -44,6 +44,26 @@ class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
     price: float
 
 
+class OrderBooks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run on an account leaves behind, by the journal.
+
+    Attributes:
+        journal: Its file.
+        trading: ``active``, ``reducing`` or ``halted``; ``trading_by`` and ``trading_reason`` tell by whom and why.
+        open: Keys of orders that stand at IBKR, of all strategies.
+        unknown: Keys of orders of which it is not known whether they stand.
+        differences: Between journal and IBKR, found when the run began, in words.
+    """
+
+    journal: str
+    trading: str
+    trading_by: str
+    trading_reason: str
+    open: tuple[str, ...]
+    unknown: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
 class RunResult(msgspec.Struct, kw_only=True):
     """Everything a run has to tell, as ``--json`` prints it.
 
@@ -52,6 +72,7 @@ class RunResult(msgspec.Struct, kw_only=True):
         position: By symbol; instruments that are flat have size 0.
         started, ended: Wall time, UTC, ISO 8601.
         errors: What went wrong, in words; empty for a clean run.
+        books: Of a run on an account; left out otherwise.
     """
 
     mode: str
@@ -67,6 +88,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     started: str = ""
     ended: str = ""
     errors: list[str] = []
+    books: OrderBooks | msgspec.UnsetType = msgspec.UNSET
 
 
 def utc_text(time_ns: int) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -17,22 +20,31 @@ import msgspec
 from bt_ibkr.app.collect import ended, execute, make_cerebro, now_text
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import LockstepMarket
+from bt_ibkr.app.journals import visiting
 from bt_ibkr.app.login_file import default_base
 from bt_ibkr.app.market import BarLength
 from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, timeframe_of
-from bt_ibkr.app.result import RunResult
+from bt_ibkr.app.result import OrderBooks, RunResult
 from bt_ibkr.app.sim import grace_s, let_run, market_clock, pacing_speed, read_off, refuse_driven
 from bt_ibkr.clock import Clock, ManualClock, SystemClock
 from bt_ibkr.config import API_PATH, SessionSettings, rest_base
 from bt_ibkr.connection.guard import AccountGuard, Standing
-from bt_ibkr.errors import BtIbkrError, UsageError
+from bt_ibkr.errors import BtIbkrError, JournalError, SessionError, UsageError
+from bt_ibkr.journal import journal_path
 from bt_ibkr.login import is_loopback
+from bt_ibkr.model.intent import UNPROVEN
+from bt_ibkr.model.trading import Trading
+from bt_ibkr.risk import Actor, RiskLimits, Who, moved
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.store import IBKRStore
 from bt_ibkr.wire.values import quality
 
+_log = logging.getLogger(__name__)
+
 _GRACE_S = 1.5
+#: Between looks whether the account was read, seconds.
+_LOOK_S = 0.05
 #: Options that describe a market or an account that the command would make itself.
 _OF_EMULATORS = {
     "market": "--market",
@@ -78,6 +90,7 @@ def run_trade(
     *,
     announce: Announce | None = None,
     ask: Ask | None = None,
+    halter: Stopper | None = None,
 ) -> RunResult:
     """Trade on an account of the kind that ``mode`` names.
 
@@ -90,6 +103,7 @@ def run_trade(
         announce: Shown what is about to be traded.
         ask: Given the account, returns the id that a person typed. Needed in mode ``live`` unless the request holds
             the confirmation.
+        halter: Called from another thread, it halts trading and cancels open orders; the run goes on.
 
     Raises:
         NotArmedError: The account is of the other kind, or not confirmed. No order was sent.
@@ -110,11 +124,11 @@ def run_trade(
     guard = _guard(request, mode, ask)
     with contextlib.ExitStack() as stack:
         try:
-            control = _emulator_at(settings, stack)
+            control = emulator_at(settings, stack)
             if control is not None:
                 refuse_driven(control.state, base)
                 settings = msgspec.structs.replace(settings, pacing_speed=pacing_speed(control.state))
-            _Trade(request, settings, guard, control, announce).run(cerebro, result, bar, stopper)
+            _Trade(request, settings, guard, control, announce, halter).run(cerebro, result, bar, stopper)
         except BtIbkrError as problem:
             problem.result = ended(result)  # type: ignore[attr-defined]
             raise
@@ -147,6 +161,18 @@ def _guard(request: RunRequest, mode: Literal["paper", "live"], ask: Ask | None)
     )
 
 
+def _read_only(limits: RiskLimits) -> RiskLimits:
+    """``limits``, but no order leaves: not in one account, not of one strategy either."""
+    tables = {
+        table: {
+            name: {field: value for field, value in changes.items() if field != "read_only"}
+            for name, changes in getattr(limits, table).items()
+        }
+        for table in ("accounts", "strategies")
+    }
+    return msgspec.structs.replace(limits, read_only=True, **tables)
+
+
 class _Emulator(msgspec.Struct, frozen=True):
     """An emulator's control API and what it told first."""
 
@@ -155,7 +181,7 @@ class _Emulator(msgspec.Struct, frozen=True):
     state: dict[str, Any]
 
 
-def _emulator_at(settings: SessionSettings, stack: contextlib.ExitStack) -> _Emulator | None:
+def emulator_at(settings: SessionSettings, stack: contextlib.ExitStack) -> _Emulator | None:
     """The emulator at the REST base, if there is one: its market has a time of its own.
 
     Only servers on this machine are asked, with a path that a real gateway answers with 404.
@@ -183,6 +209,7 @@ class _Trade:
         guard: Decides whether the account may be traded.
         emulator: Where the server is one.
         announce: Shown the banner.
+        halter: Halts trading.
     """
 
     def __init__(
@@ -192,6 +219,7 @@ class _Trade:
         guard: AccountGuard,
         emulator: _Emulator | None,
         announce: Announce | None,
+        halter: Stopper | None,
     ) -> None:
         self._request = request
         self._settings = settings
@@ -201,28 +229,105 @@ class _Trade:
         guard.announce = self._tell
         self._clock: Clock = SystemClock() if emulator is None else market_clock(emulator.state)
         grace = _GRACE_S if emulator is None else grace_s(self._clock, emulator.state["speed"])
-        self._store = IBKRStore(settings=settings, clock=self._clock, guard=guard, bar_grace_s=grace)
+        self._guard = guard
+        self._halter = halter
+        self._broker: Any = None
+        self._over = False
+        self._store = IBKRStore(
+            settings=settings,
+            clock=self._clock,
+            guard=guard,
+            bar_grace_s=grace,
+            journal=request.journal or None,
+            risk=_read_only(request.risk) if request.read_only else request.risk,
+        )
 
     def run(self, cerebro: Any, result: RunResult, bar: BarLength, stopper: Stopper | None) -> None:
-        store = self._store
-        with store:
-            # First of all: nothing of the strategy is begun before the account was admitted.
-            store.start()
-            for query in self._queries():
-                data = store.getdata(dataname=query.text, **timeframe_of(bar))
-                cerebro.adddata(data, name=query.symbol or query.text)
-            broker = store.getbroker()
-            cerebro.setbroker(broker)
-            self._drive()
-            if stopper is not None:
-                stopper.attach(cerebro.runstop)
-                stopper.attach(store.interrupt)
-            try:
-                strategy = execute(cerebro, result)
-            except BtIbkrError:
-                read_off(result, cerebro, broker, None)
-                raise
-            read_off(result, cerebro, broker, strategy)
+        try:
+            with self._store:
+                self._run(cerebro, result, bar, stopper)
+        finally:
+            self._over = True
+            place = self._place()
+            if self._broker is not None and self._broker.attached and place is not None:
+                result.books = self._books(place)
+
+    def _run(self, cerebro: Any, result: RunResult, bar: BarLength, stopper: Stopper | None) -> None:
+        store, request = self._store, self._request
+        # First of all: nothing of the strategy is begun before the account was admitted.
+        store.start()
+        for query in self._queries():
+            data = store.getdata(dataname=query.text, **timeframe_of(bar))
+            cerebro.adddata(data, name=query.symbol or query.text)
+        broker = self._broker = store.getbroker(name=request.name or None, on_resume=request.on_resume)
+        cerebro.setbroker(broker)
+        self._drive()
+        if self._halter is not None:
+            self._halter.attach(self._halt)
+        if stopper is not None:
+            stopper.attach(cerebro.runstop)
+            stopper.attach(store.interrupt)
+        try:
+            strategy = execute(cerebro, result)
+        except BtIbkrError:
+            read_off(result, cerebro, broker, None)
+            raise
+        read_off(result, cerebro, broker, strategy)
+
+    def _place(self) -> Path | None:
+        """The journal's file; ``None`` before the account is known."""
+        if self._request.journal:
+            return Path(self._request.journal)
+        standing = self._guard.passed
+        return None if standing is None else journal_path(standing.account)
+
+    def _books(self, place: Path) -> OrderBooks | msgspec.UnsetType:
+        """What the run leaves behind; it has ended, so that nothing of it changes any more."""
+        try:
+            with visiting(place) as journal:
+                standing, state = journal.orders(open_only=True), journal.trading_state()
+        except JournalError as problem:
+            _log.error("journal-unread problem=%s", problem)
+            return msgspec.UNSET
+        unknown = [one.key for one in standing if one.state in UNPROVEN]
+        return OrderBooks(
+            journal=str(place),
+            trading=state.mode.value,
+            trading_by=state.by,
+            trading_reason=state.reason,
+            open=tuple(one.key for one in standing if one.state not in UNPROVEN),
+            unknown=tuple(unknown),
+            differences=tuple(one.text for one in self._broker.differences),
+        )
+
+    def _halt(self) -> None:
+        """A signal: the state is written at once, whatever strategy and session are busy with; then open orders are
+        cancelled. Not on cerebro's thread."""
+        place = self._place()
+        assert place is not None
+        try:
+            with visiting(place) as journal:
+                before = journal.trading_state()
+                state = moved(
+                    before,
+                    Trading.HALTED,
+                    by=Actor(Who.SIGNAL),
+                    reason="halted by a signal",
+                    now_ns=self._clock.now_ns(),
+                )
+                journal.set_trading_state(state)
+        except JournalError as problem:
+            _log.error("halt-failed problem=%s", problem)
+            return
+        _log.warning("halted-by-signal journal=%s", place)
+        while not self._broker.attached:
+            # The account is being read: what stands there is known after that.
+            if self._over:
+                return
+            time.sleep(_LOOK_S)
+        with contextlib.suppress(SessionError):
+            # The run has ended meanwhile: nothing of it can be sent any more.
+            self._store.connection.halt(state, cancel_open=True, flatten=False)
 
     def _queries(self) -> list[ContractQuery]:
         return [parse_dataname(text) for text in self._request.data]

@@ -10,6 +10,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from bt_ibkr.cli import account
 from bt_ibkr.cli.emulating import emulator
 from bt_ibkr.cli.options import text_option
 from bt_ibkr.errors import UsageError
@@ -51,6 +52,8 @@ def _main(
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    # Who is waited for must be told so, however quiet the rest.
+    logging.getLogger("bt_ibkr.session.auth.gateway").setLevel(min(level, logging.WARNING))
 
 
 @app.command()
@@ -103,6 +106,23 @@ def run(
         str,
         text_option(help="Whose midnight resets the session: america (default), europe, asia (paper, live)."),
     ] = "",
+    risk: Annotated[
+        str,
+        text_option(metavar="FILE", help="TOML file of limits that no order may go beyond (paper, live)."),
+    ] = "",
+    journal: Annotated[
+        str,
+        text_option(metavar="FILE", help="Journal of orders (paper, live); else the account's own."),
+    ] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Let no order leave (paper, live).")] = False,
+    on_resume: Annotated[
+        str,
+        text_option(help="Open orders of earlier runs: default, keep or cancel (paper, live)."),
+    ] = "",
+    name: Annotated[
+        str,
+        text_option(help="The strategy's name in the journal (paper, live); else made from its class."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> Callable[[], int]:
     """Run a strategy: over stored bars, against the emulator, or on an account."""
@@ -112,6 +132,7 @@ def run(
     from bt_ibkr.cli.running import run_command
     from bt_ibkr.config import Competing, Trust
     from bt_ibkr.login import GatewayLogin
+    from bt_ibkr.risk import RiskLimits, read_limits
 
     if mode not in _MODES:
         raise UsageError(f"--mode {mode!r} is no mode.", remedy=f"Modes: {', '.join(_MODES)}.")
@@ -120,13 +141,18 @@ def run(
             f"--account, --login, --yes-live, --competing and --region mean nothing in --mode {mode}.",
             remedy="Leave them out, or say --mode paper or --mode live.",
         )
+    if mode not in ("paper", "live") and (risk or journal or read_only or on_resume or name):
+        raise UsageError(
+            f"--risk, --journal, --read-only, --on-resume and --name mean nothing in --mode {mode}.",
+            remedy="Leave them out, or say --mode paper or --mode live.",
+        )
     policies = get_args(Competing)
     if competing and competing not in policies:
         raise UsageError(
             f"--competing {competing!r} is no policy.", remedy=f"Policies: {', '.join(policies)}."
         )
     # What is not given has the default of the request.
-    supervision = {"competing": competing, "region": region}
+    supervision = {"competing": competing, "region": region, "on_resume": on_resume}
     request = RunRequest(
         strategy=strategy,
         assignments=tuple(assign or ()),
@@ -147,7 +173,11 @@ def run(
         account=account,
         confirm_account=yes_live,
         login=read_login(login) if login else GatewayLogin(),
-        **{name: value for name, value in supervision.items() if value},  # type: ignore[arg-type]
+        risk=read_limits(risk) if risk else RiskLimits(),
+        journal=journal,
+        read_only=read_only,
+        name=name,
+        **{field: value for field, value in supervision.items() if value},  # type: ignore[arg-type]
     )
     return partial(run_command, request, mode, as_json=as_json)
 
@@ -170,3 +200,5 @@ def doctor(
 
 
 app.command()(emulator)
+for command in account.COMMANDS:
+    app.command()(command)

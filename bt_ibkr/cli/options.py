@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from bt_ibkr.errors import UsageError
+
+if TYPE_CHECKING:
+    from bt_ibkr.app.visit import Address
 
 
 def text_option(*names: str, **settings: Any) -> Any:
@@ -23,3 +26,75 @@ def _refuse_empty(context: typer.Context, parameter: typer.CallbackParam, value:
             f"{parameter.opts[0]} is empty.", remedy="Give it a value, or leave the option out altogether."
         )
     return value
+
+
+Gateway = Annotated[str, text_option("--gateway", help="REST base, ending in /v1/api.")]
+CaFile = Annotated[str, text_option("--ca-file", help="PEM file with the certificate of --gateway.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Take any certificate of --gateway.")]
+LoginFile = Annotated[str, text_option("--login", help="TOML file that says how to log on.")]
+Account = Annotated[
+    str, text_option("--account", metavar="ID", help="Account; else the login's selected one.")
+]
+Mode = Annotated[str, text_option("--mode", help="paper or live: the kind that the account must be of.")]
+YesLive = Annotated[
+    str,
+    text_option(
+        "--yes-live",
+        metavar="ACCOUNT",
+        help="Confirm, in a script, that this account trades real money.",
+    ),
+]
+CompetingOption = Annotated[
+    str,
+    text_option(
+        "--competing", help="When another login of the user has the session: yield, take_over_once or ask."
+    ),
+]
+JournalFile = Annotated[
+    str, text_option("--journal", metavar="FILE", help="Journal of orders; else the account's own.")
+]
+Wait = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for orders to end.")]
+Reason = Annotated[str, text_option("--reason", help="Why, for the journal and whoever looks at it.")]
+External = Annotated[
+    bool, typer.Option("--external", help="Also orders that other programs, or people, placed.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def address_of(
+    *,
+    gateway: str,
+    ca_file: str,
+    insecure: bool,
+    login: str,
+    account: str,
+    mode: str = "",
+    yes_live: str = "",
+    competing: str = "",
+) -> Address:
+    """The account that the options name.
+
+    Raises:
+        UsageError: One of them is wrong.
+    """
+    from bt_ibkr.app.login_file import read_login
+    from bt_ibkr.app.visit import Address
+    from bt_ibkr.config import Competing, Trust
+    from bt_ibkr.login import GatewayLogin
+
+    if mode not in ("", "paper", "live"):
+        raise UsageError(f"--mode {mode!r} is no mode of an account.", remedy="Modes: paper, live.")
+    policies = get_args(Competing)
+    if competing and competing not in policies:
+        raise UsageError(
+            f"--competing {competing!r} is no policy.", remedy=f"Policies: {', '.join(policies)}."
+        )
+    return Address(
+        gateway=gateway,
+        trust=Trust(ca_file=ca_file or None, insecure=insecure),
+        login=read_login(login) if login else GatewayLogin(),
+        account=account,
+        mode=mode,  # type: ignore[arg-type]
+        confirm_account=yes_live,
+        competing=competing or "yield",  # type: ignore[arg-type]
+    )

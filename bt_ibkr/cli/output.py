@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bt_ibkr.app.result import RunResult, utc_text
+from bt_ibkr.app.result import OrderBooks, RunResult, utc_text
 from bt_ibkr.app.trade import Banner
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.feeds.times import epoch_ns
@@ -213,11 +213,31 @@ def show_summary(console: Console, result: RunResult) -> None:
         ("cash", f"{result.cash:,.2f}"),
         ("value", f"{result.value:,.2f}"),
         ("profit", f"{result.value - result.start_cash:+,.2f}"),
+        *_books_rows(result),
     ):
         table.add_row(name, value)
     console.print(table)
+    if isinstance(result.books, OrderBooks):
+        for difference in result.books.differences:
+            console.print(f"[yellow]difference at the start:[/] {escape(difference)}")
     for error in result.errors:
         console.print(f"[bold red]error:[/] {escape(error)}")
+
+
+def _books_rows(result: RunResult) -> list[tuple[str, str]]:
+    """What a run on an account leaves behind."""
+    books = result.books
+    if not isinstance(books, OrderBooks):
+        return []
+    why = f" by {books.trading_by}: {books.trading_reason}" if books.trading != "active" else ""
+    rows = [
+        ("trading", escape(books.trading + why)),
+        ("open orders", escape(", ".join(books.open) or "none")),
+        ("differences at the start", str(len(books.differences) or "none")),
+    ]
+    if books.unknown:
+        rows.insert(1, ("[bold red]outcome unknown[/]", escape(", ".join(books.unknown))))
+    return rows
 
 
 def _time_of(order: Any) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import threading
 import traceback
 from types import FrameType
 from typing import TextIO, cast
@@ -19,6 +21,51 @@ from bt_ibkr.errors import RunFailedError
 
 #: What the broker's book and the emulator's ledger disagreed about is worse than a failed strategy.
 EXIT_DIFFERENCE = 10
+#: How long the end of a run waits for a halt that has just begun, seconds.
+_LAST_S = 2.0
+
+
+class _HaltSignal:
+    """SIGUSR1 halts trading: at once, whatever the strategy is busy with. Not where the system has no such signal.
+
+    Python calls handlers of signals between two steps of the main thread, which a strategy may keep busy for long;
+    the number of a signal is written to a pipe at once.
+    """
+
+    def __init__(self, halter: Stopper) -> None:
+        self._halter = halter
+        self._number = getattr(signal, "SIGUSR1", None)
+
+    def __enter__(self) -> _HaltSignal:
+        if self._number is None:
+            return self
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._in, False)
+        self._thread = threading.Thread(target=self._listen, name="halt-signal", daemon=True)
+        self._thread.start()
+        self._before = signal.signal(self._number, lambda number, frame: None)
+        self._wake_before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._number is None:
+            return
+        signal.set_wakeup_fd(self._wake_before)
+        signal.signal(self._number, self._before)
+        os.write(self._in, b"\0")
+        self._thread.join(_LAST_S)
+        os.close(self._in)
+        if not self._thread.is_alive():
+            os.close(self._out)
+
+    def _listen(self) -> None:
+        number = int(self._number or 0)
+        while b"\0" not in (numbers := os.read(self._out, 64)):
+            if number in numbers and not self._halter.asked:
+                sys.stderr.write(
+                    "SIGUSR1: trading is halted, and open orders are cancelled. bt-ibkr resume ends it.\n"
+                )
+                self._halter()
 
 
 class _Signals:
@@ -64,14 +111,17 @@ def _run(
         return sys.stdin.readline()
 
     on_terminal = sys.stdin is not None and sys.stdin.isatty()
-    return run_trade(
-        request,
-        "live" if mode == "live" else "paper",
-        teller,
-        stopper,
-        announce=announce,
-        ask=ask if on_terminal else None,
-    )
+    halter = Stopper()
+    with _HaltSignal(halter):
+        return run_trade(
+            request,
+            "live" if mode == "live" else "paper",
+            teller,
+            stopper,
+            announce=announce,
+            ask=ask if on_terminal else None,
+            halter=halter,
+        )
 
 
 def run_command(request: RunRequest, mode: str, *, as_json: bool) -> int:

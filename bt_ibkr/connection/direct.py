@@ -19,18 +19,16 @@ from bt_ibkr.connection.interface import (
     AccountSnapshot,
     CancelFailed,
     FeedEvent,
-    GapReported,
     HistoryArrived,
-    LedgerChanged,
     ModifyFailed,
     OrderFailed,
     Progress,
     SessionChanged,
-    SessionNotice,
     StoreEvent,
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
+from bt_ibkr.connection.reception import Reception
 from bt_ibkr.desk.controls import RiskControls
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
@@ -40,30 +38,33 @@ from bt_ibkr.errors import (
     RequestTimeoutError,
     SessionError,
     UsageError,
-    WireError,
 )
 from bt_ibkr.journal import Journal, journal_path
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.market import Bar
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.availability import availability
+from bt_ibkr.services.combo_history import join_bars
+from bt_ibkr.services.combo_quotes import badness, leg_points
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.marketdata import MarketDataService, TickSink
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.services.schedules import ScheduleService
 from bt_ibkr.services.whatif import WhatIfService
 from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
-from bt_ibkr.wire import stream_events, topics
-from bt_ibkr.wire.frames import Frame
-from bt_ibkr.wire.order_answers import Prompt, WhatIf
+from bt_ibkr.wire import topics
+from bt_ibkr.wire.order_answers import WhatIf
+from bt_ibkr.wire.values import quality
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,8 +75,6 @@ _CALL_S = 60.0
 _STAND_ASIDE_S = 0.05
 #: Turns of the loop after which an order that need not wait is on the wire: aiohttp writes in a task of its own.
 _TURNS_TO_LEAVE = 2
-#: So many different refusals of the stream are told while it stands.
-_MOST_ERRORS = 100
 
 
 class JournalInMemory(msgspec.Struct, frozen=True):
@@ -122,36 +121,20 @@ class DirectConnection:
         self._clock = clock or SystemClock()
         self._loop: LoopThread | None = None
         self._session: Session | None = None
-        self._store_events: Mailbox[StoreEvent] | None = None
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._opened_once = False
         self._journal_place = journal
         self._risk = risk or RiskLimits()
-        self._desk: TradingDesk | None = None
-        self._view: SessionView | None = None
-        self._boxes: dict[str, list[Mailbox[AccountEvent]]] = {}
         self._streams = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
-        #: Refusals told since the stream stands: renewals repeat them every few minutes.
-        self._errors_told: set[str] = set()
-        self._stream_errors = 0
-        self._unreadable_reports = 0
-        self._gaps = 0
-        self._gap_ns = 0
+        self._reception = Reception(self._unknown)
         self._last_metrics = Metrics()
         self._contracts: ContractService
         self._history: HistoryService
         self._market_data: MarketDataService
         self._portfolio: PortfolioService
-        self._handlers: dict[str, Callable[[Frame], None]] = {
-            "sor": self._on_orders,
-            "str": self._on_executions,
-            "spl": self._on_pnl,
-            "ntf": self._on_notices,
-            "blt": self._on_notices,
-        }
 
     @property
     def clock(self) -> Clock:
@@ -167,10 +150,18 @@ class DirectConnection:
         """
         if self._session is not None:
             return
-        self._store_events = events
+        self._reception.store = events
         loop = self._loop = LoopThread("ibkr-session")
+        # A log-on may wait for a person.
+        patience_s = _CALL_S + getattr(self._settings.login, "wait_s", 0.0)
         try:
-            loop.call(self._open(), _CALL_S)
+            loop.call(self._open(), patience_s)
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            self.close()
+            raise RequestTimeoutError(
+                f"{self._settings.base_url} did not give a session within {patience_s:g} s.",
+                remedy="Look whether it answers at all: bt-ibkr doctor.",
+            ) from None
         except BaseException:
             self.close()
             raise
@@ -179,7 +170,7 @@ class DirectConnection:
         session = Session(
             self._settings,
             clock=self._clock,
-            on_frame=self._on_frame,
+            on_frame=self._reception.take,
             on_progress=self._wake.set,
             on_state=self._on_state,
         )
@@ -207,13 +198,13 @@ class DirectConnection:
 
     async def _end(self, session: Session) -> None:
         try:
-            if self._desk is not None:
-                await self._desk.close()
+            if self._reception.desk is not None:
+                await self._reception.desk.close()
             await session.close()
         finally:
             if self._opened_once:
                 self._last_metrics = await self._count()
-            self._desk = None
+            self._reception.desk = None
 
     def _check_open(self) -> None:
         """Raises where the services were never made: before the first ``open``, or after one that failed."""
@@ -265,45 +256,15 @@ class DirectConnection:
         if self._session is not None and self._opened_once:
             self._call(self._session.socket.renew_due())
 
-    # -- frames (the loop's thread) ----------------------------------------------------------------
+    # -- what happens to the stream (the loop's thread) --------------------------------------------
 
-    def _on_frame(self, frame: Frame) -> None:
-        topic = frame.topic
-        if topic is None:
-            if self._session is not None:
-                self._session.unknowns.topic(None)
-            return
-        if frame.error and not bytes(frame.args):
-            # A refusal, of whatever topic.
-            self._on_error(topic, frame.error)
-            return
-        handler = self._handlers.get(topic)
-        if handler is None and topic.startswith("sld"):
-            handler = self._on_ledger
-        if handler is None:
-            if self._session is not None:
-                self._session.unknowns.topic(topic)
-            return
-        try:
-            handler(frame)
-        except WireError as problem:
-            # A report that cannot be understood is never guessed at: it is told, loudly.
-            self._unreadable_reports += 1
-            _log.error("report-unreadable topic=%s problem=%s", topic, problem)
-            self._tell("unreadable", f"{topic}: {problem}")
+    @property
+    def _desk(self) -> TradingDesk | None:
+        return self._reception.desk
 
-    def _on_error(self, topic: str, error: str) -> None:
-        self._stream_errors += 1
-        if error in self._errors_told or len(self._errors_told) >= _MOST_ERRORS:
-            _log.debug("stream-error topic=%s error=%s again", topic, error)
-            return
-        self._errors_told.add(error)
-        _log.warning("stream-error topic=%s error=%s", topic, error)
-        self._tell("error", f"{topic}: {error}")
-
-    def _tell(self, kind: str, text: str) -> None:
-        if self._store_events is not None:
-            self._store_events.append(SessionNotice(kind, text))
+    def _unknown(self, topic: str | None) -> None:
+        if self._session is not None:
+            self._session.unknowns.topic(topic)
 
     def _on_state(self, event: SessionEvent) -> None:
         connected, was_connected = event.streams, self._streams
@@ -314,29 +275,16 @@ class DirectConnection:
             if self._desk is not None:
                 self._desk.disconnected()
         if connected and not was_connected and self._opened_once and self._loop is not None:
-            self._errors_told.clear()
+            self._reception.back()
             since_ns = event.time_ns if self._broken is None else self._broken.since_ns
             self._command(self._read_again(since_ns))
-        if self._store_events is not None:
-            self._store_events.append(
+        if self._reception.store is not None:
+            self._reception.store.append(
                 SessionChanged(event.state.value, event.cause, event.next_step, connected)
             )
-        if connected and self._broken is not None:
-            self._report_gap(self._broken, event.time_ns)
-
-    def _report_gap(self, broken: SessionEvent, end_ns: int) -> None:
-        self._broken = None
-        if self._store_events is not None and self._session is not None:
-            gap = GapReported(
-                start_ns=broken.since_ns,
-                end_ns=end_ns,
-                topics=self._session.socket.subscribed,
-                cause=broken.cause,
-            )
-            self._gaps += 1
-            self._gap_ns += gap.end_ns - gap.start_ns
-            _log.warning("stream-gap start_ns=%d end_ns=%d cause=%s", gap.start_ns, gap.end_ns, gap.cause)
-            self._store_events.append(gap)
+        if connected and self._broken is not None and self._session is not None:
+            self._reception.report_gap(self._broken, event.time_ns, self._session.socket.subscribed)
+            self._broken = None
 
     async def _read_again(self, since_ns: int) -> None:
         """After a break: what changed meanwhile. Executions are replayed by the stream, too."""
@@ -351,38 +299,6 @@ class DirectConnection:
             await self._session.socket.reopen()
         else:
             await self._session.socket.ask_again("sor", "str")
-
-    def _on_orders(self, frame: Frame) -> None:
-        if self._desk is not None:
-            self._desk.take_reports(stream_events.order_reports(bytes(frame.args)))
-
-    def _on_executions(self, frame: Frame) -> None:
-        if self._desk is not None:
-            self._desk.take_executions(stream_events.executions(bytes(frame.args)))
-
-    def _on_ledger(self, frame: Frame) -> None:
-        account = (frame.topic or "").partition("+")[2]
-        boxes = self._boxes.get(account)
-        if not boxes or not (lines := stream_events.ledger_lines(bytes(frame.result))):
-            return
-        if self._view is not None:
-            self._view.take_ledger(account, lines)
-        for box in boxes:
-            box.append(LedgerChanged(account, tuple(lines)))
-
-    def _on_pnl(self, frame: Frame) -> None:
-        for line in stream_events.account_pnl(bytes(frame.args)):
-            if self._view is not None and line.daily is not None:
-                self._view.take_pnl(line.account, line.daily)
-                if self._desk is not None and line.account in self._desk.accounts:
-                    self._desk.pnl_changed(line.account)
-
-    def _on_notices(self, frame: Frame) -> None:
-        if frame.topic == "ntf" and self._desk is not None:
-            for notice in stream_events.notices(bytes(frame.args)):
-                if isinstance(notice, Prompt):
-                    self._desk.take_prompt(notice)
-        self._tell("notice", bytes(frame.args).decode("utf-8", "replace")[:1000])
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------
 
@@ -401,18 +317,18 @@ class DirectConnection:
         session = self._session
         assert session is not None
         gate = session.pacing()
-        socket, desk = session.socket, self._desk
+        socket, desk, counts = session.socket, self._desk, self._reception
         return Metrics(
             state=session.state.value,
             transitions=dict(session.transitions),
             reconnects=session.reconnects,
-            gaps=self._gaps,
-            gap_s=self._gap_ns / NS_PER_S,
+            gaps=counts.gaps,
+            gap_s=counts.gap_ns / NS_PER_S,
             frames=socket.received_before + socket.received,
             unreadable_frames=socket.unreadable,
-            unreadable_reports=self._unreadable_reports,
+            unreadable_reports=counts.unreadable,
             unknown=session.unknowns.count,
-            stream_errors=self._stream_errors,
+            stream_errors=counts.errors,
             mute_reports=0 if desk is None else desk.mute,
             unread_reports=0 if desk is None else desk.unread,
             budget=gate.budget,
@@ -439,8 +355,14 @@ class DirectConnection:
 
     def availability(self, contract: Contract) -> str:
         self._check_open()
+        return self._call(self._availability(contract))
+
+    async def _availability(self, contract: Contract) -> str:
+        """Of a combo, that of the leg with the worst data."""
         assert self._session is not None
-        return self._call(availability(self._session.http, contract.conid))
+        conids = [leg.conid for leg in contract.legs] or [contract.conid]
+        codes = [await availability(self._session.http, conid) for conid in conids]
+        return max(codes, key=lambda code: badness(quality(code)))
 
     def resolve(self, query: ContractQuery) -> Contract:
         self._check_open()
@@ -448,7 +370,11 @@ class DirectConnection:
 
     def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
         self._check_open()
-        self._call(self._market_data.subscribe(contract.conid, contract.exchange, sink))
+        if contract.legs:
+            legs = self._contracts.legs_of(contract)
+            self._call(self._market_data.subscribe_combo(contract, legs, sink))
+        else:
+            self._call(self._market_data.subscribe(contract.conid, contract.exchange, sink))
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         if self._loop is not None:
@@ -462,9 +388,18 @@ class DirectConnection:
 
     async def _fetch(self, request: HistoryRequest, token: int, answers: Mailbox[FeedEvent]) -> None:
         try:
-            answers.append(HistoryArrived(token, tuple(await self._history.bars(request))))
+            answers.append(HistoryArrived(token, tuple(await self._bars(request))))
         except BtIbkrError as problem:
             answers.append(HistoryArrived(token, (), problem))
+
+    async def _bars(self, request: HistoryRequest) -> list[Bar]:
+        combo = request.contract
+        if not combo.legs:
+            return await self._history.bars(request)
+        legs = self._contracts.legs_of(combo)
+        asked = [self._history.bars(msgspec.structs.replace(request, contract=leg)) for leg in legs]
+        joined = join_bars(leg_points(combo, legs), await asyncio.gather(*asked))
+        return joined[-request.most :] if request.most else joined
 
     def positions(self, account: str) -> tuple[Position, ...]:
         self._check_open()
@@ -481,11 +416,9 @@ class DirectConnection:
         assert self._session is not None
         desk = self._desk or self._open_desk(account)
         snapshot = await desk.attach(account, events)
-        if self._view is not None:
-            self._view.take_ledger(account, tuple(snapshot.ledger.values()))
-        boxes = self._boxes.setdefault(account, [])
-        if not any(box is events for box in boxes):
-            boxes.append(events)
+        if self._reception.view is not None:
+            self._reception.view.take_ledger(account, tuple(snapshot.ledger.values()))
+        self._reception.attach(account, events)
         socket = self._session.socket
         for key, text, undo in (
             ("spl", topics.subscribe_pnl(), topics.unsubscribe_pnl()),
@@ -500,28 +433,26 @@ class DirectConnection:
         """The desk comes with the first account: its journal lies under that account's name."""
         assert self._session is not None
         place = self._journal_place
-        path = (
-            None
-            if isinstance(place, JournalInMemory)
-            else place or journal_path(account)
-        )
+        path = None if isinstance(place, JournalInMemory) else place or journal_path(account)
         epoch = place.epoch if isinstance(place, JournalInMemory) else None
         journal = Journal.open(path, clock=self._clock, epoch=epoch)
-        view = self._view = SessionView(
+        schedules = ScheduleService(self._session.http, self._clock)
+        view = self._reception.view = SessionView(
             journal=journal,
             clock=self._clock,
             latest=self._market_data.latest,
             contract=self._contracts.known,
+            open_now=schedules.open_now,
             fractions=any(one.supports_fractions for one in self._session.accounts.accounts),
         )
-        desk = self._desk = TradingDesk(
+        desk = self._reception.desk = TradingDesk(
             http=self._session.http,
             portfolio=self._portfolio,
             journal=journal,
             policy=self._policy,
-            controls=RiskControls(self._risk, view, self._clock, journal),
+            controls=RiskControls(self._risk, view, self._clock, journal, schedules),
             clock=self._clock,
-            tell=self._tell,
+            tell=self._reception.tell,
             repair=self._repair,
             watch_s=self._settings.mute_s,
             first_s=self._settings.reconnect_first_s,
@@ -558,6 +489,13 @@ class DirectConnection:
             events.append(ModifyFailed(key, _no_account(ticket.account)))
             return
         await self._desk.modify(key, ticket, events)
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        self._command(self._set_expiry(key, expires_ns))
+
+    async def _set_expiry(self, key: str, expires_ns: int | None) -> None:
+        if self._desk is not None:
+            self._desk.set_expiry(key, expires_ns)
 
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         self._command(self._cancel(key, events))

@@ -337,6 +337,9 @@ class Connection(Protocol):
         """Ask for the order of ``key`` to become ``ticket``, the whole order; answered by ``OrderModified`` or
         ``ModifyFailed``."""
 
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """Keep on record, over restarts, when the order of ``key`` is to be cancelled by the broker."""
+
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         """Ask for a cancellation; of an order that has no id yet, as soon as it has one."""
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from bt_ibkr.connection.interface import ModifyFailed, OrderModified, OrderPlaced
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
@@ -21,12 +23,18 @@ from bt_ibkr.services.portfolio import PortfolioService
 
 _log = logging.getLogger(__name__)
 
+#: The log's words for a change that was asked for (payload: the whole ticket), refused, or of unknown outcome.
+ASKED, REFUSED, UNKNOWN = "modify-asked", "modify-refused", "modify-unknown"
 #: Pauses between looks at an order whose change was not answered, seconds.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 
 
 class Controls(Protocol):
     """What is asked before anything leaves."""
+
+    async def prepare(self, intents: Sequence[OrderIntent]) -> None:
+        """Read what the controls need to know of the orders."""
+        ...
 
     def cleared(self, intents: Sequence[OrderIntent]) -> tuple[OrderIntent, ...]:
         """The orders as they may be placed; raises ``OrderRefusedError``."""
@@ -76,11 +84,11 @@ class Changes:
             return
         try:
             self._controls.check_change(tracked, ticket)
-            self._journal.note_event(key, "modify-asked", payload=ticket)
+            self._journal.note_event(key, ASKED, payload=ticket)
         except (OrderRefusedError, JournalError) as problem:
             sink.append(ModifyFailed(key, unrecorded(problem)))
             return
-        steps.step("modify-intended")
+        steps.step("desk.modify.asked")
         try:
             order_id = await self._service.modify(tracked.order_id, ticket)
         except OrderRefusedError as problem:
@@ -89,6 +97,18 @@ class Changes:
             await self._after_lost_answer(tracked, ticket, broken)
         else:
             self._changed(tracked, ticket, order_id)
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """Write down when the order is to be cancelled by us."""
+        tracked = self._registry.get(key)
+        if tracked is None:
+            _log.warning("expiry-of-unknown-order key=%s", key)
+            return
+        tracked.intent = msgspec.structs.replace(tracked.intent, expires_ns=expires_ns)
+        try:
+            self._journal.set_expiry(key, expires_ns)
+        except JournalError as problem:
+            self._tell("journal-failed", str(problem))
 
     def _changed(self, tracked: Tracked, ticket: OrderTicket, order_id: str) -> None:
         if self._registry.give_id(tracked, order_id):
@@ -105,9 +125,7 @@ class Changes:
     def _failed(self, tracked: Tracked, problem: BtIbkrError) -> None:
         unknown = isinstance(problem, OutcomeUnknownError)
         try:
-            self._journal.note_event(
-                tracked.key, "modify-unknown" if unknown else "modify-refused", problem.message
-            )
+            self._journal.note_event(tracked.key, UNKNOWN if unknown else REFUSED, problem.message)
         except JournalError as trouble:
             self._tell("journal-failed", str(trouble))
         tracked.tell(ModifyFailed(tracked.key, problem))
@@ -128,7 +146,7 @@ class Changes:
             report = await self._report(tracked)
             if report is not None:
                 self._router.take_report(report)
-                shown = _shows(report, tracked.ticket, ticket)
+                shown = shows(report, tracked.ticket, ticket)
                 if shown:
                     self._changed(tracked, ticket, tracked.order_id or report.order_id)
                     return
@@ -167,7 +185,7 @@ def unrecorded(problem: BtIbkrError) -> BtIbkrError:
     return OrderRefusedError(f"Nothing is sent that is not on record: {problem}")
 
 
-def _shows(report: OrderReport, old: OrderTicket, new: OrderTicket) -> bool | None:
+def shows(report: OrderReport, old: OrderTicket, new: OrderTicket) -> bool | None:
     """Whether the report has the figures of the new ticket, or of the old (``False``), or does not tell."""
     pairs = (
         (report.total_quantity, old.quantity, new.quantity),

@@ -12,12 +12,15 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import (
+    CancelFailed,
     OrderFailed,
     OrderPlaced,
 )
-from bt_ibkr.desk.cancellations import Cancellations
+from bt_ibkr.desk.brackets import Brackets
 from bt_ibkr.desk.changes import Changes, Controls, unrecorded
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
@@ -31,12 +34,13 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import UNPROVEN, OrderIntent, OrderState
-from bt_ibkr.model.order import OrderTicket
+from bt_ibkr.model.order import OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.trading import Trading
 from bt_ibkr.risk.exposure import group_of
 from bt_ibkr.services.algos import AlgoService
 from bt_ibkr.services.conversation import BrokenOffError, Stage
-from bt_ibkr.services.orders import OrderService, Outcome
+from bt_ibkr.services.matching import Placement
+from bt_ibkr.services.orders import OrderService, Outcome, is_done
 from bt_ibkr.services.portfolio import PortfolioService
 
 _log = logging.getLogger(__name__)
@@ -49,6 +53,10 @@ _FIRST_LOOKS = 4
 _LOOK_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 #: So many whole lists without an order whose question was never confirmed prove that it does not stand.
 _ABSENT = 2
+#: How often a cancellation whose answer was lost is asked for; asking twice does no harm.
+_CANCELLATIONS = 3
+#: A cancellation was taken, and has not happened yet.
+_ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PRE_CANCELLED})
 
 
 class OrderDesk:
@@ -88,9 +96,8 @@ class OrderDesk:
         self._clock = clock
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cancellations = Cancellations(
-            service=service, journal=journal, registry=registry, router=router, tell=tell
-        )
+        #: Expiries that changed while their orders waited to be written down.
+        self._expiries: dict[str, int | None] = {}
         self._changes = Changes(
             service=service,
             portfolio=portfolio,
@@ -100,7 +107,17 @@ class OrderDesk:
             controls=controls,
             tell=tell,
         )
+        self._brackets = Brackets(
+            service=service,
+            registry=registry,
+            router=router,
+            journal=journal,
+            cancel=self.cancel,
+            ended=self._ended,
+            tell=tell,
+        )
         router.on_placed = self._cancel_if_wanted
+        router.on_ended = self._look_after_bracket
 
     # -- submission --------------------------------------------------------------------------------
 
@@ -110,12 +127,14 @@ class OrderDesk:
             for intent in intents:
                 if intent.ticket.algo is not None:
                     await self._algos.check(intent.ticket)
+            await self._controls.prepare(intents)
             cleared = self._controls.cleared(intents)
         except BtIbkrError as problem:
             for intent in intents:
                 sink.append(OrderFailed(intent.key, _as_refusal(problem)))
             return
         try:
+            cleared = tuple(self._with_expiry(one) for one in cleared)
             self._journal.intend(cleared)
         except (OrderRefusedError, JournalError) as problem:
             self._controls.withdraw(cleared)
@@ -123,7 +142,7 @@ class OrderDesk:
                 sink.append(OrderFailed(intent.key, unrecorded(problem)))
             return
         intents = cleared
-        steps.step("intended")
+        steps.step("desk.intended")
         tracked = [self._registry.add(intent, sink) for intent in intents]
         for one in tracked:
             one.group = group_of(one.intent, intents[0].key)
@@ -138,13 +157,19 @@ class OrderDesk:
             unknown = BrokenOffError(repr(problem), stage=Stage.SENT)
             self._unknown(tracked, unknown)
         except BaseException:
-            self._router.end(account)
+            # Whose the kept reports are is not known, and never will be here: the next start reads them again.
+            self._router.drop(account)
             raise
         if unknown is None:
             self._router.end(account)
             return
         # What belongs to nobody is kept until this is known, or the task has looked for long.
         self._background(self._find(tracked, account, unknown))
+
+    def _with_expiry(self, intent: OrderIntent) -> OrderIntent:
+        if intent.key not in self._expiries:
+            return intent
+        return msgspec.structs.replace(intent, expires_ns=self._expiries.pop(intent.key))
 
     async def _send(self, tracked: list[Tracked]) -> BrokenOffError | None:
         """Send until there is an outcome; or how the conversation ended whose outcome is still not known."""
@@ -165,7 +190,7 @@ class OrderDesk:
                     self._fail(tracked, OrderRefusedError(broken.message, remedy="It was not sent."))
                     return None
                 self._unknown(tracked, broken)
-                steps.step("unknown")
+                steps.step("desk.unknown")
                 settled = await self._first_looks(tracked, broken)
                 if settled is None:
                     return broken
@@ -180,11 +205,27 @@ class OrderDesk:
                     stands = BrokenOffError(problem.message, stage=Stage.SENT)
                     self._unknown(tracked, stands)
                     return stands if await self._first_looks(tracked, stands) is None else None
-                self._fail(tracked, problem)
+                await self._refused(tracked, problem)
                 return None
             else:
                 self._settle(tracked, tickets, outcome)
                 return None
+
+    async def _refused(self, tracked: list[Tracked], problem: OrderRefusedError) -> None:
+        """IBKR refused. Several orders are not taken as one: what was refused as a whole may stand in part."""
+        if len(tracked) > 1:
+            try:
+                if await self._look(tracked, partly=True, refusal=problem):
+                    return
+            except BtIbkrError as trouble:
+                _log.warning("order-look-up-failed keys=%s problem=%s", _keys(tracked), trouble)
+            placed = tuple(Placement(one.ticket, one.order_id) for one in tracked if one.order_id is not None)
+            if placed:
+                # Reports were faster than the refusal.
+                tickets = tuple(one.ticket for one in tracked)
+                self._settle(tracked, tickets, Outcome(placed=placed, refusal=problem))
+                return
+        self._fail(tracked, problem)
 
     def _check_halted(self, tickets: Sequence[OrderTicket]) -> None:
         """Its turn has come: what was halted while it waited is not sent. Raises ``OrderRefusedError``."""
@@ -241,17 +282,18 @@ class OrderDesk:
                 self._fail(tracked, OrderRefusedError(f"It was never confirmed: {broken.message}"))
                 return
 
-    async def _look(self, tracked: list[Tracked], *, partly: bool) -> bool | None:
+    async def _look(
+        self, tracked: list[Tracked], *, partly: bool, refusal: OrderRefusedError | None = None
+    ) -> bool | None:
         """``True``: the submission was found (``partly``: or a part of it), and is settled now; ``None``: a part
-        of it is there; ``False``: nothing of it."""
+        of it is there; ``False``: nothing of it. ``refusal`` is why the rest is not."""
         tickets = tuple(one.ticket for one in tracked)
         sighting = await look(self._portfolio, tickets)
         if not sighting.placed:
             return False
         if len(sighting.placed) < len(tracked) and not partly:
             return None
-        refusal = None
-        if len(sighting.placed) < len(tracked):
+        if refusal is None and len(sighting.placed) < len(tracked):
             refusal = OrderRefusedError("IBKR has the order, but not all orders of its submission.")
         self._settle(tracked, tickets, Outcome(placed=sighting.placed, refusal=refusal))
         for report in sighting.orders:
@@ -273,15 +315,15 @@ class OrderDesk:
         for placement in outcome.placed:
             one = by_ticket.pop(id(placement.ticket))
             standing.append(one)
-            if not self._registry.give_id(one, placement.order_id):
+            if one.order_id == placement.order_id:
                 continue  # a report was faster, and told
+            self._registry.give_id(one, placement.order_id)
             if one.open:
                 self._router.note(one, OrderState.WORKING, order_id=placement.order_id)
             news.append((one, placement.order_id))
-        steps.step("placed")
+        steps.step("desk.placed")
         for one, order_id in news:
             one.tell(OrderPlaced(one.key, order_id))
-            steps.step("told")
         for one in standing:
             self._cancel_if_wanted(one)
         missing = list(by_ticket.values())
@@ -291,7 +333,7 @@ class OrderDesk:
             else:
                 self._tell("question", str(outcome.refusal))
         if (missing and len(tracked) > 1) or outcome.strays:
-            self._background(self._cancellations.undo(standing, missing, outcome))
+            self._background(self._brackets.undo(standing, missing, outcome))
 
     def _unknown(self, tracked: list[Tracked], broken: BrokenOffError) -> None:
         for one in tracked:
@@ -304,7 +346,6 @@ class OrderDesk:
                 continue  # a report has shown that it stands
             self._router.note(one, OrderState.REJECTED, text=problem.message)
             one.tell(OrderFailed(one.key, problem))
-            steps.step("told")
 
     @staticmethod
     def _open(tracked: list[Tracked]) -> bool:
@@ -314,13 +355,62 @@ class OrderDesk:
     # -- cancellation ------------------------------------------------------------------------------
 
     async def cancel(self, key: str, sink: Sink | None) -> None:
-        """See ``Cancellations.cancel``."""
-        await self._cancellations.cancel(key, sink)
+        """Ask IBKR to cancel; an order that has no id yet, as soon as it has one."""
+        tracked = self._registry.get(key)
+        if tracked is None:
+            if sink is not None:
+                sink.append(CancelFailed(key, OrderRefusedError(f"There is no order {key}.")))
+            return
+        if tracked.order_id is None:
+            if tracked.open:
+                tracked.cancel_wanted = True
+            elif sink is not None:
+                sink.append(CancelFailed(key, OrderRefusedError(f"Order {key} does not stand at IBKR.")))
+            return
+        tracked.cancel_asked = True
+        self._event(key, "cancel-asked", "")
+        for turn in range(_CANCELLATIONS):
+            try:
+                await self._service.cancel(tracked.ticket, tracked.order_id)
+                return
+            except OrderRefusedError as problem:
+                if tracked.open and not await self._ended(tracked):
+                    tracked.tell(CancelFailed(key, problem))
+                elif sink is not None and not tracked.open and tracked.state is not OrderState.CANCELLED:
+                    sink.append(CancelFailed(key, problem))
+                return
+            except BtIbkrError as problem:
+                _log.warning("cancel-unanswered key=%s problem=%s", key, problem)
+                last = problem
+                if await self._ended(tracked):
+                    return
+            await asyncio.sleep(_LOOK_PAUSES_S[turn])
+        tracked.tell(CancelFailed(key, last))
+
+    async def _ended(self, tracked: Tracked) -> bool:
+        """Ask for the order's status, hand it on, and tell whether it ended or is being cancelled."""
+        report = await self._status(tracked)
+        if report is None:
+            return not tracked.open
+        self._router.take_report(report)
+        return is_done(report) or report.status in _ENDING
+
+    async def _status(self, tracked: Tracked) -> OrderReport | None:
+        assert tracked.order_id is not None
+        try:
+            return await self._service.status(tracked.order_id)
+        except BtIbkrError as problem:
+            _log.info("order-status-unread key=%s problem=%s", tracked.key, problem)
+            return None
 
     def _cancel_if_wanted(self, tracked: Tracked) -> None:
         if tracked.cancel_wanted and tracked.open:
             tracked.cancel_wanted = False
             self._background(self.cancel(tracked.key, tracked.sink))
+
+    def _look_after_bracket(self, tracked: Tracked, report: OrderReport) -> None:
+        if tracked.intent.parent_key is not None and tracked.state is not OrderState.FILLED:
+            self._background(self._brackets.child_ended(tracked, report))
 
     # -- modification ------------------------------------------------------------------------------
 
@@ -328,7 +418,20 @@ class OrderDesk:
         """See ``Changes.modify``."""
         await self._changes.modify(key, ticket, sink)
 
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """See ``Connection.set_expiry``; of an order that is not on record yet, once it is."""
+        if self._registry.get(key) is None:
+            self._expiries[key] = expires_ns
+        else:
+            self._changes.set_expiry(key, expires_ns)
+
     # -- helpers -----------------------------------------------------------------------------------
+
+    def _event(self, key: str, kind: str, text: str) -> None:
+        try:
+            self._journal.note_event(key, kind, text)
+        except JournalError as problem:
+            self._tell("journal-failed", str(problem))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="order-desk")

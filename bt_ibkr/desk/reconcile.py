@@ -16,22 +16,23 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
+from bt_ibkr.desk.left import change_made, named, state_of
+from bt_ibkr.desk.listed import ListReader
+from bt_ibkr.desk.reading import Reading, quantities, read_account
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
-from bt_ibkr.errors import BtIbkrError, JournalError, ResponseError, SessionError
+from bt_ibkr.errors import BtIbkrError, JournalError
 from bt_ibkr.journal import Journal, JournalOrder
 from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderState
-from bt_ibkr.model.order import Execution, OrderReport, OrderStatus
-from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.order import Execution, OrderReport
+from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.executions import ExecutionBook
 from bt_ibkr.services.matching import found
 from bt_ibkr.services.orders import OrderService
-from bt_ibkr.services.portfolio import PortfolioService
+from bt_ibkr.services.portfolio import MOST_LISTED, PortfolioService
 
 _log = logging.getLogger(__name__)
 
-#: Positions are believed once they were the same twice while executions were read between.
-_SNAPSHOT_TRIES = 3
 #: IBKR's positions may lag its executions so long, market seconds (fault 50).
 GRACE_S = 15
 #: Days of executions that ``/trades`` reaches.
@@ -40,15 +41,6 @@ _HOUR_NS = 3600 * NS_PER_S
 _DAY_NS = 24 * _HOUR_NS
 #: From UTC to the clocks by which IBKR may end its day: New York, Zurich, Hong Kong, in winter and in summer.
 _EAST_NS = tuple(hours * _HOUR_NS for hours in (-5, -4, 0, 1, 2, 8))
-
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as it was read: positions and executions belong together."""
-
-    positions: tuple[Position, ...]
-    executions: tuple[Execution, ...]
-    orders: tuple[OrderReport, ...]
-    ledger: dict[str, LedgerLine]
 
 
 class Reconciler:
@@ -74,11 +66,11 @@ class Reconciler:
     ) -> None:
         self._tell = tell
         self._portfolio = portfolio
-        self._service = service
         self._journal = journal
         self._registry = registry
         self._router = router
         self._clock = clock
+        self._lists = ListReader(service=service, portfolio=portfolio, registry=registry, router=router)
         self._locks: dict[str, asyncio.Lock] = {}
         #: Positions by account and contract, as last believed plus executions since.
         self.positions: dict[str, dict[int, Decimal]] = {}
@@ -96,50 +88,6 @@ class Reconciler:
         held[execution.conid] = held.get(execution.conid, Decimal(0)) + change
         self._last_fill_ns[execution.account] = self._clock.now_ns()
 
-    # -- reading -----------------------------------------------------------------------------------
-
-    async def _read(self, account: str, days: int) -> Reading:
-        """Everything of an account; positions stood still while executions were read.
-
-        Raises:
-            BtIbkrError: Something could not be read whole.
-        """
-        portfolio = self._portfolio
-        # The order list and the trades are each limited to one call in five seconds: ask side by side.
-        listing = asyncio.create_task(portfolio.live_orders(account), name="live-orders")
-        try:
-            positions = await portfolio.positions(account)
-            for _ in range(_SNAPSHOT_TRIES):
-                executions = await portfolio.trades(account, days)
-                again = await portfolio.positions(account)
-                still = _quantities(again) == _quantities(positions)
-                positions = again
-                if still:
-                    break
-            else:
-                raise SessionError(
-                    f"Positions of {account} changed at each of {_SNAPSHOT_TRIES} readings: no moment to start from.",
-                    remedy="Start when no other client trades in the account.",
-                )
-            orders = await listing
-        finally:
-            listing.cancel()
-            # Its error is nobody's, where positions could not be read either.
-            await asyncio.gather(listing, return_exceptions=True)
-        ledger = await portfolio.ledger(account)
-        worth = ledger["BASE"].stock_value if "BASE" in ledger else None
-        if worth and not positions:
-            raise SessionError(
-                f"IBKR lists no position of {account}, but values its stocks at {worth}: the list is not whole.",
-                remedy="It is read again.",
-            )
-        return Reading(
-            positions=positions,
-            executions=tuple(e for e in executions if e.account == account),
-            orders=tuple(o for o in orders if o.account == account),
-            ledger=ledger,
-        )
-
     # -- at start ----------------------------------------------------------------------------------
 
     async def attach(self, account: str, sink: Sink) -> AccountSnapshot:
@@ -152,11 +100,13 @@ class Reconciler:
         # A day more than needed: a later reading may reach back further than its days say, depending on where IBKR's
         # day ends, and what these positions contain must not be news then.
         days = min(TRADES_REACH_DAYS, 1 + self._days(min(since, default=0)))
-        reading = await self._read(account, days)
+        reading = await read_account(self._portfolio, account, days)
         self._first_read_ns.setdefault(account, began_ns)
         self._last_read_ns[account] = began_ns
-        recorded = [one.execution for one in self._journal.executions(account=account)]
-        known = {one.execution_id for one in recorded}
+        record = self._journal.executions(account=account)
+        recorded = [one.execution for one in record]
+        owners = {one.execution.execution_id: one.key for one in record}
+        known = set(owners)
         differences = self._compare_positions(account, reading, recorded)
         left = [
             one
@@ -178,13 +128,21 @@ class Reconciler:
             owner = self._registry.find(execution.order_id, execution.order_ref)
             if owner is not None and owner.order_id is None and execution.order_id:
                 self._registry.give_id(owner, execution.order_id)
-            if execution.execution_id not in known:
-                rows.append((execution, owner.key if owner is not None else None, "trades"))
+            if owners.get(execution.execution_id) is None and (
+                owner is not None or execution.execution_id not in known
+            ):
+                owners[execution.execution_id] = None if owner is None else owner.key
+                rows.append((execution, owners[execution.execution_id], "trades"))
         if rows:
             self._journal.add_executions(rows)
         first = account not in self._router.accounts
         # The stream tells the day's executions again: also those that this reading may have left out.
         self._router.attach(account, sink, [*recorded, *reading.executions])
+        if baseline is not None:
+            # Not at a first start: what happened before it concerns nobody.
+            for execution, _, _ in rows:
+                if execution.liquidation:
+                    self._router.on_liquidation(execution)
         if first or self._settled(account):
             self._believe(account, reading.positions)
         self._router.take_external(account, reading.orders)
@@ -197,7 +155,7 @@ class Reconciler:
         standing += self._ended_partners(left)
         return AccountSnapshot(
             positions=reading.positions,
-            executions=reading.executions,
+            executions=tuple(named(one, owners[one.execution_id]) for one in reading.executions),
             orders=reading.orders,
             ledger=reading.ledger,
             standing=tuple(standing),
@@ -241,8 +199,15 @@ class Reconciler:
     def _find_ids(self, left: Sequence[JournalOrder], orders: tuple[OrderReport, ...]) -> None:
         """IBKR's ids of orders whose answers an earlier run did not see; it may have changed others."""
         by_ticket = {id(one.intent.ticket): one.intent.key for one in left}
-        for placement in found([one.intent.ticket for one in left], orders):
-            tracked = self._registry.get(by_ticket[id(placement.ticket)])
+        tickets = [one.intent.ticket for one in left]
+        # A bracket's children are known by their parent alone, which may have ended.
+        parents = {one.intent.parent_key for one in left if one.order_id is None} - {None}
+        for key in sorted(str(key) for key in parents - set(by_ticket.values())):
+            parent = self._journal.order(key)
+            if parent is not None:
+                tickets.append(parent.intent.ticket)
+        for placement in found(tickets, orders):
+            tracked = self._registry.get(by_ticket.get(id(placement.ticket), ""))
             if tracked is not None:
                 self._registry.give_id(tracked, placement.order_id)
 
@@ -259,11 +224,12 @@ class Reconciler:
         )
         report = await self._report_of(tracked, reading.orders)
         status = report.status if report is not None else None
-        state = _state_of(status, filled, tracked)
+        self._settle_change(tracked, report)
+        state = state_of(status, filled, tracked)
         difference = None
         if state is None:
             # Neither listed nor executed, and IBKR knows no status of it.
-            never = tracked.order_id is None
+            never = tracked.order_id is None and len(reading.orders) < MOST_LISTED
             state = OrderState.ABSENT if never else tracked.state
             difference = Difference(
                 kind="order",
@@ -274,8 +240,8 @@ class Reconciler:
                     f"Order {key} was written down but IBKR does not know it: it is taken as never sent, and is not "
                     "sent now."
                     if never
-                    else f"Order {key} (IBKR's {tracked.order_id}) is in no list and has no status: it is taken as "
-                    "open until its end is proven."
+                    else f"Order {key} (IBKR's {tracked.order_id or 'id is not known'}) is in no list and has no "
+                    "status: it is taken as open until its end is proven."
                 ),
             )
             _log.warning("reconcile-difference %s", difference.text)
@@ -288,10 +254,21 @@ class Reconciler:
                 status=status,
                 executions=executions,
                 open=state in OPEN,
-                known=state is not OrderState.ABSENT,
+                known=state not in (OrderState.ABSENT, *UNPROVEN),
             ),
             difference,
         )
+
+    def _settle_change(self, tracked: Tracked, report: OrderReport | None) -> None:
+        """A change that an earlier run asked for, and whose answer it did not see, shows in the order's figures."""
+        ticket = change_made(self._journal.events(key=tracked.key), tracked.ticket, report)
+        if ticket is None:
+            return
+        tracked.ticket = ticket
+        try:
+            self._journal.replace_ticket(tracked.key, ticket)
+        except JournalError as problem:
+            self._tell("journal-failed", str(problem))
 
     async def _report_of(self, tracked: Tracked, orders: tuple[OrderReport, ...]) -> OrderReport | None:
         for report in orders:
@@ -299,11 +276,7 @@ class Reconciler:
                 return report
         if tracked.order_id is None:
             return None
-        try:
-            return await self._service.status(tracked.order_id)
-        except ResponseError:
-            # 503 also for an order that it does not know any more.
-            return None
+        return await self._lists.status(tracked.order_id)
 
     # -- while running -----------------------------------------------------------------------------
 
@@ -356,25 +329,17 @@ class Reconciler:
 
     def agrees(self, account: str, positions: Sequence[Position]) -> bool:
         """Whether these positions are the ones that our record makes of them."""
-        return _quantities(positions) == {c: q for c, q in self.positions.get(account, {}).items() if q}
+        return quantities(positions) == {c: q for c, q in self.positions.get(account, {}).items() if q}
 
     async def _once(
         self, account: str, cause: str, since_ns: int
     ) -> tuple[Reconciled, tuple[Execution, ...]]:
         began_ns = self._clock.now_ns()
-        reading = await self._read(account, self._days(self._since(account, since_ns)))
+        reading = await read_account(self._portfolio, account, self._days(self._since(account, since_ns)))
         self._last_read_ns[account] = began_ns
         missed = tuple(e for e in reading.executions if not self._router.knows(e))
         self._router.take_executions(reading.executions, "trades")
-        listed = set()
-        for report in reading.orders:
-            listed.add(report.order_id)
-            self._router.take_report(report)
-        for tracked in list(self._registry):
-            if tracked.account == account and tracked.open and tracked.order_id not in listed:
-                report_ = await self._report_of(tracked, ())
-                if report_ is not None:
-                    self._router.take_report(report_)
+        await self._lists.take(account, reading.orders)
         differences = [
             Difference(
                 kind="execution",
@@ -385,7 +350,6 @@ class Reconciler:
             )
             for e in missed
         ]
-        self._router.take_external(account, reading.orders)
         settled = self._settled(account)
         if settled:
             differences += self._compare_positions(account, reading, None)
@@ -429,7 +393,7 @@ class Reconciler:
                 if seen.new and not execution.legs and execution.time_ns > since_ns:
                     change = _effect(execution) - (_effect(seen.replaces) if seen.replaces else 0)
                     expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
-        reported = _quantities(reading.positions)
+        reported = quantities(reading.positions)
         differences = []
         for conid in sorted(expected.keys() | reported.keys()):
             ours, theirs = expected.get(conid, Decimal(0)), reported.get(conid, Decimal(0))
@@ -449,7 +413,7 @@ class Reconciler:
         return differences
 
     def _believe(self, account: str, positions: tuple[Position, ...]) -> None:
-        held = self.positions[account] = _quantities(positions)
+        held = self.positions[account] = quantities(positions)
         try:
             self._journal.set_positions_baseline(account, held, self._clock.now_ns())
         except JournalError as problem:
@@ -460,22 +424,3 @@ class Reconciler:
 def _effect(execution: Execution) -> Decimal:
     """What it changes in the position."""
     return execution.quantity * execution.side.sign
-
-
-def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
-    return {one.conid: one.quantity for one in positions if one.quantity}
-
-
-def _state_of(status: OrderStatus | None, filled: Decimal, tracked: Tracked) -> OrderState | None:
-    """Where an order stands by IBKR's word, or by its executions where IBKR has none."""
-    if filled >= tracked.ticket.quantity > 0:
-        return OrderState.FILLED
-    if status is OrderStatus.FILLED:
-        return OrderState.FILLED
-    if status is OrderStatus.CANCELLED:
-        return OrderState.CANCELLED
-    if status is OrderStatus.FAILED:
-        return OrderState.REJECTED
-    if status is not None:
-        return OrderState.WORKING
-    return OrderState.WORKING if filled else None

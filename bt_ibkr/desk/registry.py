@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from bt_ibkr.connection.interface import AccountEvent
+from bt_ibkr.journal import steps
 from bt_ibkr.model.intent import OPEN, OrderIntent, OrderState
 from bt_ibkr.model.order import OrderTicket
 
@@ -27,12 +28,14 @@ class Tracked:
         order_id: IBKR's, once it is known.
         filled: What has executed of it, corrections considered.
         group: The one-cancels-others group it is of, kept by whomever.
+        cancel_asked: Its cancellation was asked for here.
         cancel_wanted: To be cancelled as soon as it has an id.
         ended: Set once it will not execute any more.
     """
 
     __slots__ = (
         "_state",
+        "cancel_asked",
         "cancel_wanted",
         "ended",
         "filled",
@@ -51,6 +54,7 @@ class Tracked:
         self._state = OrderState.INTENDED
         self.filled = Decimal(0)
         self.group = intent.group
+        self.cancel_asked = False
         self.cancel_wanted = False
         self.ended = asyncio.Event()
 
@@ -80,7 +84,9 @@ class Tracked:
 
     def tell(self, event: AccountEvent) -> None:
         if self.sink is not None:
+            steps.step("desk.tell.before")
             self.sink.append(event)
+            steps.step("desk.tell.after")
 
 
 class Registry:

@@ -23,7 +23,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.errors import JournalError
-from bt_ibkr.journal import Journal
+from bt_ibkr.journal import Journal, steps
 from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import DONE, Execution, OrderReport, OrderStatus
 from bt_ibkr.services.executions import ExecutionBook
@@ -56,12 +56,16 @@ class ReportRouter:
         self._kept: dict[str, list[tuple[Execution, str] | OrderReport]] = defaultdict(list)
         #: Open orders of other clients, by account and id.
         self.external: dict[str, dict[str, OrderReport]] = defaultdict(dict)
+        #: Those of them that have ended: what is told of them after that is old.
+        self._ended: dict[str, set[str]] = defaultdict(set)
         #: Executions that the journal could not take; tried again with the next.
         self._unwritten: list[tuple[Execution, str | None, str]] = []
         #: Told of each execution that is news: risk controls and positions.
         self.on_execution: Callable[[Execution, Execution | None], None] = lambda execution, replaced: None
         #: Told of an order that got its id by a report.
         self.on_placed: Callable[[Tracked], None] = lambda tracked: None
+        #: Told of an order that a report ended.
+        self.on_ended: Callable[[Tracked, OrderReport], None] = lambda tracked, report: None
         #: Told of a trade by which IBKR closed a position by itself.
         self.on_liquidation: Callable[[Execution], None] = lambda execution: None
 
@@ -81,7 +85,9 @@ class ReportRouter:
 
     def tell_all(self, account: str, event: AccountEvent) -> None:
         for sink in self._sinks.get(account, ()):
+            steps.step("desk.tell.before")
             sink.append(event)
+            steps.step("desk.tell.after")
 
     # -- conversations -----------------------------------------------------------------------------
 
@@ -101,6 +107,12 @@ class ReportRouter:
             else:
                 self.take_executions((one[0],), one[1])
 
+    def drop(self, account: str) -> None:
+        """It was broken off with the session: what was kept is left for the next one to read."""
+        self._under_way[account] -= 1
+        if not self._under_way[account]:
+            self._kept.pop(account, None)
+
     # -- reports -----------------------------------------------------------------------------------
 
     def take_report(self, report: OrderReport) -> None:
@@ -113,19 +125,29 @@ class ReportRouter:
             if self._under_way[account]:
                 self._kept[account].append(report)
                 return
-            external = self.external[account]
-            if report.status in DONE:
-                external.pop(report.order_id, None)
-            else:
-                before = external.get(report.order_id)
-                external[report.order_id] = report if before is None else _merged(before, report)
-            self.tell_all(account, OrderChanged(report))
+            self._take_external_report(account, report)
             return
-        self._adopt(tracked, report.order_id)
+        self._adopt(tracked, report.order_id, stands=report.status is not OrderStatus.FAILED)
         ended = _STATES.get(report.status) if report.status is not None else None
         if ended is not None and tracked.state is not ended and tracked.open:
             self.note(tracked, ended, text=report.reason or "")
+            self.on_ended(tracked, report)
         tracked.tell(OrderChanged(report, tracked.key))
+
+    def _take_external_report(self, account: str, report: OrderReport) -> None:
+        """On an order of another client: told as it stands now, as reports tell what has changed alone."""
+        external, ended = self.external[account], self._ended[account]
+        before = external.get(report.order_id)
+        if before is not None:
+            report = _merged(before, report)
+        if report.status in DONE:
+            external.pop(report.order_id, None)
+            ended.add(report.order_id)
+        elif report.order_id in ended:
+            return  # from before its end
+        else:
+            external[report.order_id] = report
+        self.tell_all(account, OrderChanged(report))
 
     def take_external(self, account: str, orders: Iterable[OrderReport]) -> None:
         """What a whole list says of other clients' orders; what it has not is gone."""
@@ -133,19 +155,23 @@ class ReportRouter:
         standing = {
             one.order_id: one
             for one in orders
-            if one.status not in DONE and self._registry.find(one.order_id, one.order_ref) is None
+            if one.status not in DONE
+            and one.order_id not in self._ended[account]
+            and self._registry.find(one.order_id, one.order_ref) is None
         }
         if self._under_way[account]:
             # Among the new ones may be ours: a bracket's children are known by the answer alone.
             standing = {order_id: one for order_id, one in standing.items() if order_id in known}
         self.external[account] = standing
 
-    def _adopt(self, tracked: Tracked, order_id: str | None) -> None:
-        """A report shows that the order stands, and under which id."""
+    def _adopt(self, tracked: Tracked, order_id: str | None, *, stands: bool = True) -> None:
+        """A report shows that the order stands, and under which id; even if the answer to it refused it. What was
+        refused indeed may be listed as failed."""
         news = tracked.order_id is None
         if order_id is None or not self._registry.give_id(tracked, order_id):
             return
-        if tracked.open or tracked.state is OrderState.ABSENT:
+        refused = tracked.state is OrderState.REJECTED and news
+        if tracked.open or tracked.state is OrderState.ABSENT or (refused and stands):
             self.note(tracked, OrderState.WORKING, order_id=order_id)
         tracked.tell(OrderPlaced(tracked.key, order_id))
         if news:
@@ -194,17 +220,23 @@ class ReportRouter:
         self._write(rows)
         for tracked, event in told:
             if isinstance(event, ExecutionReported):
-                self.on_execution(event.execution, event.replaces)
+                if tracked is None or not tracked.ticket.is_currency_conversion:
+                    # A conversion of money leaves no position of the pair.
+                    self.on_execution(event.execution, event.replaces)
                 # A combo's order is filled by the executions of the whole; its legs' are positions.
                 if tracked is not None and event.execution.conid == tracked.ticket.contract_id:
                     taken = Decimal(0) if event.replaces is None else event.replaces.quantity
                     tracked.filled += event.execution.quantity - taken
                 if event.execution.liquidation:
                     self.on_liquidation(event.execution)
-            if tracked is not None and tracked.sink is not None:
+            sink = None if tracked is None else tracked.sink
+            if tracked is not None and sink is not None:
                 tracked.tell(event)
-            elif isinstance(event, ExecutionReported | CommissionReported):
-                self.tell_all(event.execution.account, event)
+            if isinstance(event, ExecutionReported | CommissionReported):
+                # Whoever keeps the account's books hears of every execution, also of the kill switch's own orders.
+                account = event.execution.account
+                if not any(one is sink for one in self._sinks.get(account, ())):
+                    self.tell_all(account, event)
         return fresh
 
     def _write(self, rows: list[tuple[Execution, str | None, str]]) -> None:

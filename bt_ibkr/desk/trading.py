@@ -166,6 +166,10 @@ class TradingDesk:
     async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
         await self._command(self._orders.modify(key, ticket, sink), "modify")
 
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """See ``Connection.set_expiry``."""
+        self._orders.set_expiry(key, expires_ns)
+
     async def cancel(self, key: str, sink: Sink) -> None:
         await self._command(self._orders.cancel(key, sink), "cancel")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.journal import Journal
@@ -28,6 +30,7 @@ class SessionView:
         clock: Market clock.
         latest: The last tick of a contract, if it streams.
         contract: The contract of a conid, if it was resolved.
+        open_now: Whether a contract trades now, in regular and in extended hours, as far as is known.
         fractions: The login's accounts take fractions of shares.
         read_only: This login may not trade.
     """
@@ -39,6 +42,7 @@ class SessionView:
         clock: Clock,
         latest: Callable[[int], Tick | None],
         contract: Callable[[int], Contract | None],
+        open_now: Callable[[int], tuple[bool | None, bool | None]],
         fractions: bool = False,
         read_only: bool = False,
     ) -> None:
@@ -46,6 +50,7 @@ class SessionView:
         self._clock = clock
         self._latest = latest
         self._contract = contract
+        self._open_now = open_now
         self._fractions = fractions
         self._read_only = read_only
         self._ledger: dict[str, dict[str, LedgerLine]] = {}
@@ -87,11 +92,19 @@ class SessionView:
             return None
         known = self._rules.get(conid)
         if known is not None and known[0] is contract:
-            return known[1]
+            return self._with_hours(conid, contract, known[1])
         fractions = self._fractions and contract.security_type is SecurityType.STOCK
         rules = TradingRules.of(contract, fractions=fractions)
         self._rules[conid] = (contract, rules)
-        return rules
+        return self._with_hours(conid, contract, rules)
+
+    def _with_hours(self, conid: int, contract: Contract, rules: TradingRules) -> TradingRules:
+        """Of a combo, it trades while all of its legs do."""
+        told = [self._open_now(leg.conid) for leg in contract.legs] or [self._open_now(conid)]
+        regular, extended = (_all(one[place] for one in told) for place in (0, 1))
+        if regular is None and extended is None:
+            return rules
+        return msgspec.structs.replace(rules, open=regular, open_extended=extended)
 
     def position(self, account: str, conid: int) -> Decimal | None:
         held = self.desk.positions(account) if self.desk is not None else None
@@ -142,6 +155,11 @@ class SessionView:
     def exchange_rate(self, account: str, currency: str) -> float | None:
         line = self._ledger.get(account, {}).get(currency)
         return None if line is None else line.exchange_rate
+
+
+def _all(known: Iterable[bool | None]) -> bool | None:
+    values = list(known)
+    return None if None in values else all(values)
 
 
 def _effect(report: OrderReport) -> Decimal:

@@ -124,8 +124,13 @@ class Journal:
 
     # Orders
 
-    def intend(self, intents: Sequence[OrderIntent]) -> None:
+    def intend(self, intents: Sequence[OrderIntent], *, closing: bool = False) -> None:
         """Commit what is to be sent, all or nothing. Only then may it be sent.
+
+        Args:
+            intents: What is to be sent.
+            closing: A person has positions closed: the one thing that a halt lets pass. Nobody else may then close
+                them at the same time, as strategies could if trading were only REDUCING.
 
         Raises:
             TradingHaltedError: The trading state, read in the same transaction, forbids one of them.
@@ -140,7 +145,7 @@ class Journal:
         self._check_room()
         now_ns = self._clock.now_ns()
         with self._database.write("intend", "take an order in; it was not sent") as execute:
-            if not queries.is_active(execute):
+            if not closing and not queries.is_active(execute):
                 _check_trading(queries.trading_state(execute), intents)
             for intent, body in rows:
                 entry = tables.add_event(execute, now_ns, intent.key, EventKind.INTENDED, "", body)
@@ -275,6 +280,20 @@ class Journal:
                     )
             entry = tables.add_event(execute, now_ns, key, EventKind.TICKET, "", body)
             tables.set_ticket(execute, entry, key, body)
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        """The adapter ends the order at another moment now; ``None``: it does not any more.
+
+        Raises:
+            JournalError: No such order, or it is not on the disk.
+        """
+        now_ns = self._clock.now_ns()
+        body = tables.encode(tables.ExpiryNote(expires_ns))
+        with self._database.write("expiry", f"note the expiry of {key}") as execute:
+            if self._standing(execute, key).intent.expires_ns == expires_ns:
+                return
+            entry = tables.add_event(execute, now_ns, key, EventKind.EXPIRY, "", body)
+            tables.set_expiry(execute, entry, key, expires_ns)
 
     def orders(
         self, *, open_only: bool = False, strategy: str | None = None, since_ns: int | None = None

@@ -22,6 +22,8 @@ class EventKind(StrEnum):
     STATE = "state"
     #: A modification was accepted. Payload: the ticket.
     TICKET = "ticket"
+    #: The moment at which the adapter ends the order changed. Payload: ``expires_ns``.
+    EXPIRY = "expiry"
     #: An execution came in. Payload: the execution, its source, the moment it came.
     EXECUTION = "execution"
     #: What was known of an execution grew: its commission, or the order it belongs to. Payload as above.

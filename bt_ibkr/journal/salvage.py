@@ -249,6 +249,8 @@ class _Replay:
                 )
         elif kind == EventKind.TICKET and row[0] < entry.number:
             tables.set_ticket(self._execute, entry, key, body)
+        elif kind == EventKind.EXPIRY and row[0] < entry.number:
+            tables.set_expiry(self._execute, entry, key, tables.decode_expiry(body).expires_ns)
 
     def _free(self, table: str, number: int) -> int | None:
         return None if self._one(f"SELECT 1 FROM {table} WHERE number = ?", number) else number

@@ -33,6 +33,12 @@ class StateNote(msgspec.Struct, frozen=True, omit_defaults=True):
     order_id: str | None = None
 
 
+class ExpiryNote(msgspec.Struct, frozen=True):
+    """Payload of an expiry's entry."""
+
+    expires_ns: int | None
+
+
 class ExecutionNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """Payload of an execution's entry."""
 
@@ -61,9 +67,11 @@ class _StoredIntent(OrderIntent, frozen=True, kw_only=True):
 
 _encoder: Final = msgspec.json.Encoder()
 _decode_intent: Final = msgspec.json.Decoder(_StoredIntent).decode
+_decode_ticket: Final = msgspec.json.Decoder(_StoredTicket).decode
 #: An intent whose ticket is not looked at: what was written under other rules must stay as it is.
 decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_execution: Final = msgspec.json.Decoder(Execution).decode
+decode_expiry: Final = msgspec.json.Decoder(ExpiryNote).decode
 decode_state: Final = msgspec.json.Decoder(StateNote).decode
 decode_execution_note: Final = msgspec.json.Decoder(ExecutionNote).decode
 decode_trading: Final = msgspec.json.Decoder(TradingState).decode
@@ -85,11 +93,20 @@ _BLANK: Final = OrderTicket(
 def decode_intent(text: str) -> OrderIntent:
     """An intent as it was written; its ticket is not checked again."""
     stored = _decode_intent(text)
+    fields = {name: getattr(stored, name) for name in OrderIntent.__struct_fields__}
+    return OrderIntent(**fields | {"ticket": _ticket(stored.ticket)})
+
+
+def decode_ticket(text: str) -> OrderTicket:
+    """A ticket as it was written; it is not checked again."""
+    return _ticket(_decode_ticket(text))
+
+
+def _ticket(stored: _StoredTicket) -> OrderTicket:
     ticket = copy(_BLANK)
     for name in OrderTicket.__struct_fields__:
-        msgspec.structs.force_setattr(ticket, name, getattr(stored.ticket, name))
-    fields = {name: getattr(stored, name) for name in OrderIntent.__struct_fields__}
-    return OrderIntent(**fields | {"ticket": ticket})
+        msgspec.structs.force_setattr(ticket, name, getattr(stored, name))
+    return ticket
 
 
 ORDER_COLUMNS: Final = "number, intent, state, order_id, created_ns, changed_ns, text"
@@ -181,8 +198,18 @@ def set_state(
 
 def set_ticket(execute: Execute, entry: Entry, key: str, ticket: str) -> None:
     """An order's ticket after a modification; ``ticket`` is JSON."""
+    _set_part(execute, entry, key, "ticket", ticket)
+
+
+def set_expiry(execute: Execute, entry: Entry, key: str, expires_ns: int | None) -> None:
+    """The moment at which the adapter ends an order."""
+    _set_part(execute, entry, key, "expires_ns", encode(expires_ns))
+
+
+def _set_part(execute: Execute, entry: Entry, key: str, name: str, value: str) -> None:
+    """Replace one field of an order's intent; ``value`` is JSON."""
     (body,) = execute("SELECT intent FROM orders WHERE key = ?", (key,)).fetchone()
-    intent = decode_parts(body) | {"ticket": msgspec.Raw(ticket.encode())}
+    intent = decode_parts(body) | {name: msgspec.Raw(value.encode())}
     execute(
         "UPDATE orders SET intent = ?, changed_ns = ?, event = ? WHERE key = ?",
         (encode(intent), entry.time_ns, entry.number, key),

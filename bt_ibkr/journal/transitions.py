@@ -20,7 +20,8 @@ ALLOWED: Final = {
     OrderState.FILLED: frozenset[OrderState](),
     OrderState.CANCELLED: frozenset[OrderState](),
     OrderState.EXPIRED: frozenset[OrderState](),
-    OrderState.REJECTED: frozenset[OrderState](),
+    # The answer refused it, and it stands after all.
+    OrderState.REJECTED: frozenset({OrderState.WORKING}),
 }
 #: An order that executed is none of these.
 _NOTHING_EXECUTED: Final = frozenset({OrderState.REJECTED, OrderState.ABSENT})

@@ -49,6 +49,7 @@ class ContractService:
         if query.legs:
             parts = [(await self.resolve(leg), ratio) for leg, ratio in query.legs]
             contract = self._known[query] = combo_contract(query, parts)
+            self._by_conid[contract.conid] = contract
             return contract
         if query.conid:
             conid, symbol = query.conid, ""
@@ -67,8 +68,22 @@ class ContractService:
         return contract
 
     def known(self, conid: int) -> Contract | None:
-        """A contract that was resolved in this session."""
+        """A contract that was resolved in this session; a combo by its key."""
         return self._by_conid.get(conid)
+
+    def legs_of(self, contract: Contract) -> tuple[Contract, ...]:
+        """The contracts of a combo's legs, in their order; they were resolved with it.
+
+        Raises:
+            ContractError: The combo was not resolved in this session.
+        """
+        found = tuple(one for leg in contract.legs if (one := self._by_conid.get(leg.conid)) is not None)
+        if len(found) < len(contract.legs):
+            raise ContractError(
+                f"The legs of {contract.symbol} are not known in this session.",
+                remedy="Name the combo by its dataname.",
+            )
+        return found
 
     async def _details(self, query: ContractQuery, conid: int) -> Contract:
         path = f"/iserver/contract/{conid}/info-and-rules"

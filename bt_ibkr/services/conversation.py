@@ -149,7 +149,7 @@ class Conversation:
         )
         self._count()
         try:
-            await answer_prompt(self._http, self._policy, prompt)
+            await answer_prompt(self._http, self._policy, prompt, self._step)
         except OrderRefusedError:
             raise
         except BtIbkrError as problem:
@@ -158,12 +158,14 @@ class Conversation:
 
     async def _decline(self, question: wire.Question) -> None:
         """Say no. The order does not stand whatever becomes of that: it was never confirmed."""
+        self._step("desk.decline.before")
         try:
             await self._http.send(
                 "POST", f"/iserver/reply/{question.reply_id}", body={"confirmed": False}, klass=self._klass
             )
         except BtIbkrError as problem:
             _log.warning("order-decline-unanswered problem=%s", problem)
+        self._step("desk.decline.after")
 
     async def _post(self, path: str, body: object, stage: Stage) -> Reply:
         """One request of the conversation; ``stage`` is how far it is if this one certainly does not arrive."""
@@ -185,7 +187,9 @@ class Conversation:
         return reply
 
 
-async def answer_prompt(http: HttpClient, policy: QuestionPolicy, prompt: wire.Prompt) -> None:
+async def answer_prompt(
+    http: HttpClient, policy: QuestionPolicy, prompt: wire.Prompt, step: Callable[[str], None]
+) -> None:
     """Answer a question of the other kind, out of an answer or of topic ``ntf``.
 
     Raises:
@@ -200,6 +204,8 @@ async def answer_prompt(http: HttpClient, policy: QuestionPolicy, prompt: wire.P
             remedy="Name the option to choose in the question policy, or answer it in IBKR's own programs.",
         )
     body = {"orderId": int(prompt.order_id), "reqId": prompt.request_id, "text": decision.option}
+    step("desk.prompt.before")
     reply = await http.send("POST", "/iserver/notification", body=body, klass=RequestClass.ORDER)
+    step("desk.prompt.after")
     if reply.status != 200:
         _log.warning("order-prompt-unanswered order_id=%s status=%d", prompt.order_id, reply.status)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bt_ibkr.config import SessionSettings
+from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Tick
+from bt_ibkr.services.combo_quotes import ComboQuote, LegSink
 from bt_ibkr.session.websocket import Socket, Subscription, renewal_ns
 from bt_ibkr.wire import topics
 from bt_ibkr.wire.frames import QUOTE_FIELDS, QuoteFrame, QuoteMerger
@@ -69,6 +71,26 @@ class _Stream:
         return take
 
 
+class _Combo:
+    """The ticks of a combo, made of its legs', on their way to its sinks."""
+
+    __slots__ = ("legs", "quote", "seen", "sinks")
+
+    def __init__(self, contract: Contract, legs: Sequence[Contract]) -> None:
+        self.quote = ComboQuote(contract, legs)
+        self.legs = [LegSink(index, self._take) for index in range(len(legs))]
+        self.sinks: list[TickSink] = []
+        self.seen: Tick | None = None
+
+    def _take(self, index: int, leg: Tick) -> None:
+        tick = self.quote.take(index, leg)
+        if tick is None:
+            return
+        self.seen = tick
+        for sink in self.sinks:
+            sink.append(tick)
+
+
 class MarketDataService:
     """Market data of one session.
 
@@ -91,6 +113,7 @@ class MarketDataService:
         self._wake = wake
         self._now_ns = now_ns
         self._by_topic: dict[str, _Stream] = {}
+        self._combos: dict[int, _Combo] = {}
         #: The newest server time on any instrument's tick: the market's clock as the stream shows it.
         self.stream_ns = 0
 
@@ -118,8 +141,29 @@ class MarketDataService:
             self._wake()
         stream.sinks.append((sink, sink.push))
 
+    async def subscribe_combo(self, contract: Contract, legs: Sequence[Contract], sink: TickSink) -> None:
+        """Stream a combo into ``sink``, made of the streams of its legs (in the order of ``contract.legs``)."""
+        combo = self._combos.get(contract.conid)
+        if combo is not None:
+            if combo.seen is not None:
+                sink.append(combo.seen)
+                self._wake()
+            combo.sinks.append(sink)
+            return
+        combo = self._combos[contract.conid] = _Combo(contract, legs)
+        combo.sinks.append(sink)
+        for leg, taker in zip(legs, combo.legs, strict=True):
+            await self.subscribe(leg.conid, leg.exchange, taker)
+
     async def unsubscribe(self, sink: TickSink) -> None:
         """End the streams of ``sink``; a stream that nobody wants is ended at the server."""
+        for key, combo in list(self._combos.items()):
+            if any(existing is sink for existing in combo.sinks):
+                combo.sinks[:] = [one for one in combo.sinks if one is not sink]
+                if not combo.sinks:
+                    del self._combos[key]
+                    for leg in combo.legs:
+                        await self.unsubscribe(leg)
         for topic, stream in list(self._by_topic.items()):
             if any(existing is sink for existing, _ in stream.sinks):
                 # The same list: the stream's ``take`` holds it.
@@ -130,7 +174,10 @@ class MarketDataService:
                     await self._socket.unsubscribe(topic)
 
     def latest(self, conid: int) -> Tick | None:
-        """The last tick of a contract that streams, whichever its exchange."""
+        """The last tick of a contract that streams, whichever its exchange; of a combo by its key."""
+        if conid < 0:
+            combo = self._combos.get(conid)
+            return None if combo is None else combo.seen
         for topic, stream in self._by_topic.items():
             if stream.seen is not None and topic.removeprefix("smd+").partition("@")[0] == str(conid):
                 return stream.seen
@@ -140,3 +187,6 @@ class MarketDataService:
         """The WebSocket was lost: what traded meanwhile is not in the stream."""
         for stream in self._by_topic.values():
             stream.merger.resubscribed()
+        for combo in self._combos.values():
+            combo.quote.forget()
+            combo.seen = None

@@ -185,7 +185,7 @@ class OrderService:
         self, account: str, order_id: str, parameters: dict[str, str] | None = None
     ) -> None:
         """As ``cancel``, for an order of which only the id is known."""
-        self._step("before DELETE")
+        self._step("desk.delete.before")
         try:
             reply = await self._http.send(
                 "DELETE", f"/iserver/account/{account}/order/{order_id}", params=parameters or None
@@ -198,7 +198,7 @@ class OrderService:
             raise BrokenOffError(
                 f"Whether order {order_id} is being cancelled is not known: {problem}", stage=Stage.SENT
             ) from problem
-        self._step("after DELETE")
+        self._step("desk.delete.after")
         if reply.status >= 500 or reply.status in (401, 410):
             raise BrokenOffError(
                 f"The cancellation of order {order_id} was answered with HTTP {reply.status}.",
@@ -210,7 +210,7 @@ class OrderService:
 
     async def answer(self, prompt: wire.Prompt) -> None:
         """Answer a prompt that came by topic ``ntf``; raises as ``answer_prompt``."""
-        await answer_prompt(self._http, self._policy, prompt)
+        await answer_prompt(self._http, self._policy, prompt, self._step)
 
     async def status(self, order_id: str) -> OrderReport:
         """What IBKR says of one order.

@@ -16,6 +16,8 @@ from bt_ibkr.wire.session import Accounts
 
 _PAGE = 100
 _MOST_PAGES = 1000
+#: IBKR lists so many orders of a day, the newest: what such a list does not have may stand all the same.
+MOST_LISTED = 1000
 
 
 class PortfolioService:
@@ -35,6 +37,13 @@ class PortfolioService:
         self._readers = 0
         self._turn = asyncio.Lock()
         self._idle = asyncio.Event()
+
+    async def give_back(self, account: str) -> None:
+        """Select ``account`` again, if another was selected to read its lists: whoever shares the session relies on
+        the one that was."""
+        if self._selected not in (None, account):
+            await self._http.post("/iserver/account", {"acctId": account})
+            self._selected = account
 
     async def positions(self, account: str) -> tuple[Position, ...]:
         """All positions of ``account`` that are not flat.
@@ -88,6 +97,11 @@ class PortfolioService:
             "IBKR did not give a whole list of live orders in four attempts.",
             remedy="Nothing was concluded from it; it is read again.",
         )
+
+    async def force_orders(self) -> None:
+        """Let the server forget its list of live orders, and with it any filter that somebody asked it with: that
+        silences the stream of orders. The list is empty for a moment after it."""
+        await self._http.get("/iserver/account/orders", {"force": "true"})
 
     @asynccontextmanager
     async def _of(self, account: str) -> AsyncIterator[None]:

@@ -117,7 +117,7 @@ class LogOn:
             if "force compete" in said.lower():
                 # "Force compete capability must be used": asking again the same way is in vain.
                 raise CompetingError(
-                    f"IBKR refuses the brokerage session: {said}",
+                    f"IBKR refuses the brokerage session: {redact(said)}",
                     remedy=_TAKE_OVER,
                 )
             status = None

@@ -26,6 +26,8 @@ from bt_ibkr.emulator.services.session import bodies
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.login import NoLogin, TokenLogin
+from tests.auth.conftest import write_private
+from tests.session.conftest import Gateway, Seen
 
 Emulate = Callable[..., EmulatorThread]
 
@@ -233,6 +235,27 @@ async def test_answers_that_are_none(emulate: Emulate, action: str) -> None:
     assert told["authenticated"] is Status.FAIL
 
 
+@pytest.mark.parametrize("place", ["message", "error"])
+async def test_a_server_that_repeats_the_credential(tmp_path: Path, place: str) -> None:
+    """Its words are shown, the secret in them is not."""
+    token = write_private(tmp_path / "token", "sk-0123456789-very-secret")
+    gateway = Gateway()
+    await gateway.start()
+
+    def echo(seen: Seen) -> Any:
+        status = {"authenticated": False, "connected": False, "message": seen.headers["Authorization"]}
+        return {"error": status["message"]} if place == "error" else {"iserver": {"authStatus": status}}
+
+    gateway.answers = dict.fromkeys(("POST /tickle", "POST /iserver/auth/ssodh/init"), echo)
+    try:
+        found = await examine(gateway.url, login=TokenLogin(token=str(token)))
+    finally:
+        await gateway.stop()
+    assert rows(found)["authenticated"] is Status.FAIL
+    assert "***" in text(found, "authenticated")
+    assert "very-secret" not in str(found)
+
+
 @pytest.mark.parametrize(
     ("free", "status"), [(5_000_000_000, Status.OK), (500_000_000, Status.WARN), (5_000_000, Status.FAIL)]
 )
@@ -287,6 +310,23 @@ async def test_disk_that_takes_nothing(
     assert rows(found) == GOOD | {"disk": Status.FAIL}
     assert str(folder) in text(found, "disk")
     assert not left_in(tmp_path), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("home", "status", "says"),
+    [("not/there/yet", Status.OK, "GB free at"), ("a file", Status.FAIL, "nothing can be written"),
+     ("relative", Status.FAIL, "another place in every directory")],
+)  # fmt: skip
+async def test_disk_where_state_is_kept(
+    emulate: Emulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str, status: Status, says: str
+) -> None:
+    """The disk of the journals, which is not always that of the user's other files."""
+    write_private(tmp_path / "a file", "")
+    monkeypatch.setenv("BT_IBKR_HOME", home if home == "relative" else str(tmp_path / home))
+    found = await Doctor(SessionSettings(base_url=emulate().url, paced=False)).examine()
+    assert rows(found) == GOOD | {"disk": status}
+    assert says in text(found, "disk")
+    assert home == "relative" or str(tmp_path) in text(found, "disk")
 
 
 def left_in(folder: Path) -> list[Path]:

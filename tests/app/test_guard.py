@@ -143,6 +143,43 @@ def test_without_a_mode_a_live_account_shows_data_but_takes_no_broker(emulate: E
             store.getbroker().start()
 
 
+@pytest.mark.parametrize(
+    ("accounts", "arming", "says"),
+    [
+        (PAPER, {"mode": "paper"}, f"trading mode=paper account={PAPER[0]} kind=paper"),
+        (
+            LIVE,
+            {"mode": "live", "confirm_account": LIVE[1]},
+            f"trading mode=live account={LIVE[1]} kind=live",
+        ),
+    ],
+)
+def test_in_python_the_banner_is_in_the_log(
+    emulate: Emulate,
+    caplog: pytest.LogCaptureFixture,
+    accounts: tuple[str, ...],
+    arming: dict[str, Any],
+    says: str,
+) -> None:
+    """Account, mode, connection and data quality, before the broker is attached."""
+    emulator = emulate(accounts)
+    emulator.fault("quality", code="DPB")
+    with store_on(emulator, **arming) as store:
+        feed = store.getdata(dataname="AAPL", timeframe=bt.TimeFrame.Minutes)
+        store.register(feed)
+        store.start()
+        (told,) = [one for one in caplog.records if one.getMessage().startswith("trading ")]
+        assert told.levelname == "WARNING"
+        message = told.getMessage()
+        assert message.startswith(says)
+        assert f"connection={emulator.url} (gateway)" in message
+        assert "AAPL: delayed" in message
+        # Nothing of an order has been asked yet.
+        with contextlib.closing(ControlClient(emulator.control)) as control:
+            asked = [row["path"] for row in control.get("/requests")["requests"]]
+        assert not [path for path in asked if path.endswith("/orders")]
+
+
 def test_a_refused_cerebro_sends_no_order(emulate: Emulate) -> None:
     emulator = emulate(LIVE)
     store = store_on(emulator, mode="paper")

@@ -86,6 +86,7 @@ class Played:
         self.submissions: list[tuple[OrderIntent, ...]] = []
         self.cancels: list[str] = []
         self.changes: list[tuple[str, OrderTicket]] = []
+        self.expiries: list[tuple[str, int | None]] = []
         self.halts: list[tuple[TradingState, bool, bool]] = []
         self.asked: list[OrderTicket] = []
         #: What attaching an account finds, beside cash.
@@ -148,6 +149,9 @@ class Played:
     def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
         self.changes.append((key, ticket))
 
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        self.expiries.append((key, expires_ns))
+
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
         self.cancels.append(key)
 
@@ -191,16 +195,17 @@ class Played:
             self.events.append(event)
 
     def tick(self, second: float, price: float) -> None:
-        """A trade, so many seconds after the start."""
+        """A trade, so many seconds after the start; of a combo, which has none, two quotes."""
         time_ns = START_NS + int(second * NS_PER_S)
-        tick = Tick(
-            time_ns, self.contract.conid, price, price, 1.0, 1.0, price, 1.0, 1.0, 1.0,
-            DataQuality.REALTIME, False, time_ns,
-        )  # fmt: skip
         self.clock.set_ns(time_ns)
         self._stream_ns = time_ns
-        for sink in self.ticks:
-            sink.append(tick)
+        for one in (price - 0.25, price) if self.contract.legs else (price,):
+            tick = Tick(
+                time_ns, self.contract.conid, one, one, 1.0, 1.0, one, 1.0, 1.0, 1.0,
+                DataQuality.REALTIME, False, time_ns,
+            )  # fmt: skip
+            for sink in self.ticks:
+                sink.append(tick)
 
 
 class Stage:

@@ -12,6 +12,7 @@ import backtrader as bt
 import pytest
 
 from bt_ibkr.brokers.helpers import modify
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.interface import ModifyFailed, OrderModified
 from bt_ibkr.errors import OrderRefusedError, OutcomeUnknownError, UsageError
 from bt_ibkr.feeds.times import epoch_ns
@@ -277,6 +278,33 @@ def test_longer_validity_is_the_brokers_own(stage: Stages, says: Any) -> None:
     strategy = scene.play([trade, change, look, expired])
     assert scene.connection.changes == []
     assert strategy.orders[0].getstatusname() == "Expired"
+
+
+@pytest.mark.parametrize("outcome", ["taken", "refused", "unknown"])
+@pytest.mark.parametrize("seconds", [50, 400])
+def test_validity_that_goes_with_a_price_is_on_record(
+    stage: Stages, says: Any, outcome: str, seconds: int
+) -> None:
+    """While IBKR has not answered, and where it never does, the earlier moment is: no restart lets an order stand
+    longer than was wanted."""
+    scene, trade = placed(stage, says, valid=timedelta(seconds=100))
+    moments: dict[str, int | None] = {}
+    errors = {"refused": OrderRefusedError("no"), "unknown": OutcomeUnknownError("who knows")}
+
+    def change(strategy: Any) -> None:
+        (order,) = strategy.orders
+        moments["old"] = scene.connection.submissions[0][0].expires_ns
+        moments["new"] = scene.connection.clock.now_ns() + seconds * NS_PER_S
+        strategy.broker.modify(order, price=98.0, valid=timedelta(seconds=seconds))
+        answer = taken(scene) if outcome == "taken" else ModifyFailed(KEY, errors[outcome])
+        scene.connection.later([answer])
+
+    scene.play([trade, change, lambda strategy: None])
+    old, new = moments["old"], moments["new"]
+    assert old is not None
+    assert new is not None
+    then = {"taken": [new], "refused": [old], "unknown": []}[outcome]
+    assert scene.connection.expiries == [(KEY, moment) for moment in (min(old, new), *then)]
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,38 @@ def test_change_over_the_wire(bench: Bench, tape: type[Tape], path: Any, at_bar:
     assert run.strategy.statuses(order) == ["Submitted", "Accepted", "Accepted", "Accepted", "Completed 7"]
     assert (order.price, order.size, order.executed.size) == (101.0, 7, 7)
     run.agree()
+
+
+def test_changed_expiry_goes_on(bench: Bench, line: Any, again: Any, hooked: Any) -> None:
+    """``modify(valid=…)``: alone, and with a price that IBKR has to take; a restart keeps the later moment."""
+
+    def far(strategy: Any) -> list[Any]:
+        hour = timedelta(hours=1)
+        return [strategy.buy(size=size, exectype=Limit, price=50.0, valid=hour) for size in (10, 20)]
+
+    def sooner(strategy: Any) -> None:
+        first, second = strategy.orders
+        strategy.broker.modify(first, valid=timedelta(seconds=200))
+        strategy.broker.modify(second, valid=timedelta(seconds=200), price=51.0)
+
+    first = bench.run(line, stop_at_bar(2, far, sooner), strategy=hooked)
+    assert len(first.broker.get_orders_open()) == 2
+    second = bench.run(again(line), lambda s: None, strategy=hooked)
+    resumed = second.strategy.resumed.orders
+    assert [order.price for order in resumed] == [50.0, 51.0]
+    assert [second.strategy.statuses(order) for order in resumed] == [["Expired"], ["Expired"]]
+
+
+def test_expiry_that_was_lifted(bench: Bench, line: Any, again: Any, hooked: Any) -> None:
+    def far(strategy: Any) -> Any:
+        return strategy.buy(size=10, exectype=Limit, price=50.0, valid=timedelta(seconds=200))
+
+    def lift(strategy: Any) -> None:
+        strategy.broker.modify(strategy.orders[0], tif="GTC")
+
+    bench.run(line, stop_at_bar(2, far, lift), strategy=hooked)
+    second = bench.run(again(line), lambda s: None, strategy=hooked)
+    (order,) = second.strategy.resumed.orders
+    assert second.strategy.statuses(order) == []
+    assert second.broker.get_orders_open() == [order]
+    assert statuses(line) == {"BUY LMT": "Submitted"}

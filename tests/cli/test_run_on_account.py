@@ -192,6 +192,25 @@ def test_interrupt_at_the_question(emulate: Emulate, start: Any) -> None:
     assert orders(emulator) == []
 
 
+def test_who_is_waited_for_is_told_what_to_open(emulate: Emulate, start: Any, tmp_path: Path) -> None:
+    """Nobody is logged in: the address of the page is shown, and the run begins when somebody is."""
+    emulator = emulate("DU1111111", login="logged_out")
+    login = tmp_path / "login.toml"
+    login.write_text('provider = "gateway"\nwait_s = 50\npoll_s = 0.05\n')
+    login.chmod(0o600)
+    words = ("--mode", "paper", "--gateway", emulator.url, "--login", str(login), *SHORT)
+    running = start("run", "sma_cross", *words)
+    page = emulator.url.removesuffix("/v1/api")
+    told = ""
+    while f"open={page}" not in told:
+        told = running.process.stderr.readline()
+        assert told, "it ended without a word"
+    emulator.do("session", state="ready")
+    ended = running.end()
+    assert ended.code == 0, ended.err
+    assert orders(emulator)
+
+
 @pytest.mark.parametrize("policy", ["yield", "ask"])
 def test_the_session_of_another_login_is_left_alone(emulate: Emulate, here: Any, policy: str) -> None:
     emulator = emulate("DU1111111")

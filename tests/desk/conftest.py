@@ -20,7 +20,7 @@ from bt_ibkr.connection.interface import (
     OrderPlaced,
     Reconciled,
 )
-from bt_ibkr.desk import cancellations, changes
+from bt_ibkr.desk import changes
 from bt_ibkr.desk import desk as desk_module
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.emulator.settings import EmulatorSettings
@@ -269,7 +269,6 @@ Trade = Callable[..., Trader]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between looks as short as they can be without a busy loop."""
     monkeypatch.setattr(desk_module, "_LOOK_PAUSES_S", (0.02,) * 7)
-    monkeypatch.setattr(cancellations, "_PAUSES_S", (0.02,) * 3)
     monkeypatch.setattr(changes, "_PAUSES_S", (0.02,) * 4)
 
 

@@ -17,7 +17,8 @@ from bt_ibkr.connection.interface import (
     OrderModified,
     OrderPlaced,
 )
-from bt_ibkr.desk.changes import _shows
+from bt_ibkr.desk import changes
+from bt_ibkr.desk.changes import shows
 from bt_ibkr.errors import JournalError, OrderRefusedError, OutcomeUnknownError
 from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import OrderReport, OrderStatus, TimeInForce
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 ONE_QUESTION = [[{"id": "o163", "text": "The price is far from the market. Are you sure?"}]]
 UNKNOWN_QUESTION = [[{"id": "o99999", "text": "Unheard of. Are you sure?"}]]
+
+
+@pytest.fixture(autouse=True)
+def quick_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_PAUSES_S", (0.02,) * 4)
 
 
 # --- cancellation ------------------------------------------------------------------------------------
@@ -109,22 +115,6 @@ def test_a_cancellation_that_is_refused_is_told(trader: Trader) -> None:
     assert isinstance(error, OrderRefusedError)
     assert "cannot be cancelled" in error.message
     assert trader.record(key).state is OrderState.WORKING
-
-
-def test_a_cancellation_that_is_under_way_already(trader: Trader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IBKR refuses the second one; that is no failure."""
-    key = trader.stands()
-    order_id = trader.record(key).order_id or ""
-
-    async def status(_: str) -> OrderReport:
-        return OrderReport(order_id=order_id, status=OrderStatus.PENDING_CANCEL)
-
-    monkeypatch.setattr(trader.desk._service, "status", status)
-    trader.fault("http", action="error", text="It is being cancelled", method="DELETE", path=ONE_ORDER)
-    trader.cancel(key)
-    trader.until(lambda: trader.ended(key, OrderStatus.PENDING_CANCEL))
-    trader.settle()
-    assert trader.told(CancelFailed, key) == []
 
 
 def test_a_cancellation_that_crosses_the_fill(trader: Trader) -> None:
@@ -343,4 +333,4 @@ def test_figures_prove_only_what_they_tell(
         verdict = True
     elif useful and all(is_ == before for before, _, is_ in useful):
         verdict = False
-    assert _shows(told, old, new) is verdict
+    assert shows(told, old, new) is verdict

@@ -348,19 +348,15 @@ def test_half_of_a_bracket_ends_cancelled(trader: Trader, shape: str, child: int
     assert trader.record(bracket[1 + child].key).state is OrderState.REJECTED
 
 
-def test_an_entry_that_stands_although_its_bracket_was_refused_is_told(trader: Trader) -> None:
-    """Fault 15, an answer that is wrong: only the report knows better."""
+def test_an_entry_that_stands_although_its_bracket_was_refused_is_cancelled(trader: Trader) -> None:
+    """Fault 18, an answer that is wrong: the list of orders knows better."""
     trader.fault("bracket", shape="error", parent="live")
-    parent, stop, target = trader.bracket()
-    trader.send(parent, stop, target)
-    for one in (parent, stop, target):
-        assert isinstance(trader.failure(one.key), OrderRefusedError)
-    trader.until(lambda: trader.told(OrderPlaced, parent.key))
-    standing = trader.told(OrderPlaced, parent.key)[0].order_id
-    assert standing in [str(row["order_id"]) for row in trader.theirs(alive=True)]
-    # So it can be cancelled.
-    trader.cancel(parent.key)
+    bracket = trader.bracket()
+    trader.send(*bracket)
+    trader.until(lambda: [one for one in trader.notices() if one.kind == "bracket-incomplete"])
     trader.until(lambda: trader.theirs(alive=True) == [])
+    trader.until(lambda: not any(trader.record(one.key).is_open for one in bracket))
+    assert trader.record(bracket[0].key).state is OrderState.CANCELLED
 
 
 def test_a_bracket_of_which_nothing_was_transmitted_is_refused(trader: Trader) -> None:

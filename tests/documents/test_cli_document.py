@@ -19,25 +19,33 @@ def _section(heading: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "heading"),
+    ("commands", "heading"),
     [
-        ("run", "`bt-ibkr run STRATEGY`"),
-        ("doctor", "`bt-ibkr doctor`"),
-        ("emulator", "`bt-ibkr emulator`"),
+        (("run",), "`bt-ibkr run STRATEGY`"),
+        (("doctor",), "`bt-ibkr doctor`"),
+        (("orders", "positions", "trades", "whatif"), "Looking at an account"),
+        (("cancel", "halt", "flatten", "resume"), "Acting on an account"),
+        (("journal",), "`bt-ibkr journal`"),
+        (("emulator",), "`bt-ibkr emulator`"),
     ],
 )
-def test_options_are_told(command: str, heading: str) -> None:
+def test_options_are_told(commands: tuple[str, ...], heading: str) -> None:
     group = typer.main.get_command(app)
-    parameters = group.commands[command].params  # type: ignore[attr-defined]
     real = {
         name
-        for parameter in parameters
+        for command in commands
+        for parameter in group.commands[command].params  # type: ignore[attr-defined]
         for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("--")
     }
     rows = [line.split("|")[1] for line in _section(heading).splitlines() if line.startswith("|")]
     told = {name for row in rows for name in re.findall(r"--[a-z-]+[a-z]", row)}
     assert told == real - {"--help"}
+
+
+def test_every_command_is_told() -> None:
+    for command in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"`bt-ibkr {command}" in TEXT or f"| `{command}" in TEXT, command
 
 
 def test_exit_codes_are_told() -> None:

@@ -18,7 +18,10 @@ from bt_ibkr.strategies import SHIPPED, SmaCross
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/bt-ibkr run sma_cross --mode sim"
-TEST = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest"
+TEST = (
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && "
+    ".venv/bin/python -m pytest -n logical --dist loadfile"
+)
 
 
 def _blocks(name: str, language: str) -> list[str]:

@@ -225,7 +225,7 @@ def test_81_unknown_things(bed: MakeBed, caplog: pytest.LogCaptureFixture) -> No
             '{"args":[]}',
         ):
             made.emulator.call(partial(_say, text=text))
-    made.until(lambda: len(made.ticks) >= before + 2)
+    made.until(lambda: len(made.ticks) >= before + 2 and made.connection.metrics().unknown >= 7)
     made.clear()
     made.moves()
     assert "disconnected" not in made.states()

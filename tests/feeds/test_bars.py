@@ -101,8 +101,9 @@ def test_bars_equal_a_group_by(ticks: list[Tick], bar_ns: int, source: PriceSour
             PriceSource.BID: lambda f: f["bid"],
             PriceSource.ASK: lambda f: f["ask"],
             PriceSource.MIDPOINT: lambda f: (f["bid"] + f["ask"]) / 2,
+            PriceSource.LAST: lambda f: f["last"],
         }[source]
-        frame = frame.assign(price=column, size=0.0)
+        frame = frame.assign(price=column, size=0.0).dropna(subset=["price"])
         frame = frame[frame["price"] != frame["price"].shift()]
     wanted = [
         Bar(

@@ -52,6 +52,7 @@ def fill(books: Any, journal: Journal, orders: int = 60) -> None:
             assert order is not None
             ticket = books.intent(journal, number, name=f"s{number % 3}", limit_price=200.0).ticket
             journal.replace_ticket(key, ticket)
+            journal.set_expiry(key, number)
         if number % 10 == 0:
             journal.set_positions_baseline("DU1234567", {number: Decimal(5)}, number)
     # A text that does not fit on a page.

@@ -167,8 +167,12 @@ def test_states(books: Any, old: OrderState, new: OrderState) -> None:
 
 def test_the_table_of_states() -> None:
     assert OrderState.INTENDED not in {new for news in ALLOWED.values() for new in news}
-    assert {state for state in OrderState if not ALLOWED[state]} == ENDED - {OrderState.ABSENT}
+    assert {state for state in OrderState if not ALLOWED[state]} == ENDED - {
+        OrderState.ABSENT,
+        OrderState.REJECTED,
+    }
     assert ALLOWED[OrderState.ABSENT] == {OrderState.WORKING, OrderState.FILLED}
+    assert ALLOWED[OrderState.REJECTED] == {OrderState.WORKING}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,8 @@ def test_the_table_of_states() -> None:
         (OrderState.REJECTED, ["4"], OrderState.WORKING, True),
         (OrderState.REJECTED, ["4"], OrderState.CANCELLED, True),
         (OrderState.REJECTED, ["4"], OrderState.FILLED, True),
-        (OrderState.REJECTED, ["10"], OrderState.WORKING, False),
+        (OrderState.REJECTED, ["4"], OrderState.EXPIRED, True),
+        (OrderState.REJECTED, ["10"], OrderState.EXPIRED, False),
         (OrderState.REJECTED, ["4"], OrderState.INTENDED, False),
         (OrderState.ABSENT, ["4"], OrderState.CANCELLED, True),
         # Executions are on their way: that proves nothing.
@@ -261,6 +266,25 @@ def test_a_modified_order(books: Any) -> None:
     again = books.open().order(key)
     assert again is not None
     assert again.intent == msgspec.structs.replace(order.intent, ticket=ticket)
+
+
+def test_another_expiry(books: Any) -> None:
+    journal = books.open()
+    key = books.place(journal, 1)
+    order = journal.order(key)
+    assert order is not None
+    for expires_ns in (5, 5, None, 7):
+        journal.set_expiry(key, expires_ns)
+    # What is as it was is not written down again.
+    assert [e.payload for e in journal.events(key=key) if e.kind == "expiry"] == [
+        '{"expires_ns":5}', '{"expires_ns":null}', '{"expires_ns":7}',
+    ]  # fmt: skip
+    with pytest.raises(JournalError, match=r"no order 'sma\.aaaaa\.1'"):
+        journal.set_expiry("sma.aaaaa.1", 1)
+    journal.close()
+    again = books.open().order(key)
+    assert again is not None
+    assert again.intent == msgspec.structs.replace(order.intent, expires_ns=7)
 
 
 def test_halted_and_reducing(books: Any) -> None:

@@ -174,6 +174,20 @@ async def test_html_where_json_was_due(gateway: Gateway, make_session: MakeSessi
     assert watch.states == []
 
 
+@pytest.mark.parametrize("session_id", ["a\r\nX-Header: y", "a;b", "a b", "\N{SNOWMAN}"])
+async def test_a_session_id_that_is_none(
+    gateway: Gateway, make_session: MakeSession, session_id: str
+) -> None:
+    """What would become another header, or another cookie, is sent to nobody."""
+    status = {"authenticated": True, "established": True, "connected": True, "competing": False}
+    gateway.answers["POST /tickle"] = lambda _: {"session": session_id, "iserver": {"authStatus": status}}
+    session, watch = make_session(gateway.url)
+    with pytest.raises(WireError, match="no cookie can hold"):
+        await session.open()
+    assert not gateway.cookies
+    assert watch.states[-1] is SessionState.DISCONNECTED
+
+
 @pytest.mark.parametrize("line", ["POST /tickle", "GET /iserver/accounts", "GET /portfolio/accounts"])
 async def test_penalty_ends_the_start_at_once(gateway: Gateway, make_session: MakeSession, line: str) -> None:
     """Going on asking during a penalty would prolong it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -11,12 +12,15 @@ import aiohttp
 
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.config import SessionSettings
+from bt_ibkr.errors import WireError
 from bt_ibkr.session.classes import RequestClass
 from bt_ibkr.session.pacing import PacingGate
 from bt_ibkr.session.transfer import Reply, ssl_context, transfer
 
 #: Statuses by which a server refuses a credential that was good before.
 REFUSED: Final = frozenset({401, 410})
+#: What the value of a cookie may consist of (RFC 6265, 4.1.1).
+_COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
 #: Kinds that can obtain another credential without a person.
 RENEWABLE: Final = frozenset({"oauth1a", "oauth2", "token"})
 
@@ -211,7 +215,13 @@ class Reauthentication:
 
 
 def api_cookie(session_id: str) -> dict[str, str]:
-    """The cookie by which a WebSocket belongs to a session."""
+    """The cookie by which a WebSocket belongs to a session.
+
+    Raises:
+        WireError: The id is none that a cookie can hold.
+    """
+    if not _COOKIE_VALUE.fullmatch(session_id):
+        raise WireError("/tickle told a session id that no cookie can hold.")
     return {"Cookie": f"api={session_id}"} if session_id else {}
 
 

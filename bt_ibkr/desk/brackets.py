@@ -1,95 +1,87 @@
-"""Cancellations: of an order that is not wanted any more, and of what a submission has left half done."""
+"""Brackets of which only a part stands: cancelled as long as nothing has executed, and always told.
+
+IBKR takes the orders of a bracket one by one: the entry may stand although a child was refused, in the answer or a
+moment after it, and whatever the answer said of the whole.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from bt_ibkr.connection.interface import CancelFailed
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
 from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.intent import OrderState
-from bt_ibkr.model.order import OrderReport, OrderStatus
-from bt_ibkr.services.orders import OrderService, Outcome, is_done
+from bt_ibkr.model.order import OrderReport
+from bt_ibkr.services.orders import OrderService, Outcome
 
 _log = logging.getLogger(__name__)
 
-#: A cancellation whose answer was lost is asked for so often, with these pauses, seconds; asking twice does no harm.
+#: The cancellation of an entry is asked for so often; seconds until the next time.
 _PAUSES_S = (0.2, 0.5, 1.0)
-#: A cancellation was taken, and has not happened yet.
-_ENDING = frozenset({OrderStatus.PENDING_CANCEL, OrderStatus.PRE_CANCELLED})
 #: How long the end of a bracket's entry is waited for, seconds, before its other orders are seen to.
 _ENDS_S = 10.0
 
 
-class Cancellations:
-    """Asks for cancellations, and finds out whether they were taken; arguments as of ``OrderDesk``."""
+class Brackets:
+    """Sees to submissions that are not whole.
+
+    Args:
+        service, registry, router, journal: The desk's.
+        cancel: Cancels an order by its key.
+        ended: Asks for an order's status and hands it on; whether the order ended.
+        tell: Alarms, by kind and text.
+    """
 
     def __init__(
         self,
         *,
         service: OrderService,
-        journal: Journal,
         registry: Registry,
         router: ReportRouter,
+        journal: Journal,
+        cancel: Callable[[str, Sink | None], Coroutine[Any, Any, None]],
+        ended: Callable[[Tracked], Coroutine[Any, Any, bool]],
         tell: Callable[[str, str], None],
     ) -> None:
         self._service = service
-        self._journal = journal
         self._registry = registry
         self._router = router
+        self._journal = journal
+        self._cancel = cancel
+        self._ended = ended
         self._tell = tell
+        #: Keys of the entries that are seen to.
+        self._seen_to: set[str] = set()
 
-    async def cancel(self, key: str, sink: Sink | None) -> None:
-        """Ask IBKR to cancel; an order that has no id yet, as soon as it has one."""
-        tracked = self._registry.get(key)
-        if tracked is None:
-            if sink is not None:
-                sink.append(CancelFailed(key, OrderRefusedError(f"There is no order {key}.")))
+    async def child_ended(self, child: Tracked, report: OrderReport) -> None:
+        """A child has ended. If IBKR itself ended it, and not because of its entry or of the other child, the bracket
+        is not whole any more.
+        """
+        parent = self._registry.get(child.intent.parent_key or "")
+        refused = child.state is OrderState.REJECTED or bool(report.reason)
+        if parent is None or not refused or parent.key in self._seen_to:
             return
-        if tracked.order_id is None:
-            if tracked.open:
-                tracked.cancel_wanted = True
-            elif sink is not None:
-                sink.append(CancelFailed(key, OrderRefusedError(f"Order {key} does not stand at IBKR.")))
+        others = [one for one in self._registry if one.intent.parent_key == parent.key and one is not child]
+        family = [parent, *others]
+        if any(one.cancel_asked for one in (child, *family)):
             return
-        self._event(key, "cancel-asked", "")
-        for pause_s in _PAUSES_S:
-            try:
-                await self._service.cancel(tracked.ticket, tracked.order_id)
-                return
-            except OrderRefusedError as problem:
-                if tracked.open and not await self._ended(tracked):
-                    tracked.tell(CancelFailed(key, problem))
-                elif sink is not None and not tracked.open and tracked.state is not OrderState.CANCELLED:
-                    sink.append(CancelFailed(key, problem))
-                return
-            except BtIbkrError as problem:
-                _log.warning("cancel-unanswered key=%s problem=%s", key, problem)
-                last = problem
-                if await self._ended(tracked):
-                    return
-            await asyncio.sleep(pause_s)
-        tracked.tell(CancelFailed(key, last))
-
-    async def _ended(self, tracked: Tracked) -> bool:
-        """Ask for the order's status, hand it on, and tell whether it ended or is being cancelled."""
-        report = await self._status(tracked)
-        if report is None:
-            return not tracked.open
-        self._router.take_report(report)
-        return is_done(report) or report.status in _ENDING
-
-    async def _status(self, tracked: Tracked) -> OrderReport | None:
-        assert tracked.order_id is not None
-        try:
-            return await self._service.status(tracked.order_id)
-        except BtIbkrError as problem:
-            _log.info("order-status-unread key=%s problem=%s", tracked.key, problem)
-            return None
+        # What ended it may have ended the others as well, or executed one of them: reports come in any order.
+        for one in family:
+            if one.open and one.order_id is not None:
+                await self._ended(one)
+        executed = any(one.filled or one.state is OrderState.FILLED for one in others)
+        gone = not parent.open and not parent.filled and parent.state is not OrderState.FILLED
+        if executed or gone or parent.key in self._seen_to or any(one.cancel_asked for one in family):
+            return
+        why = OrderRefusedError(report.reason or "IBKR ended it")
+        await self.undo(
+            [parent, *(one for one in others if one.open)], [child], Outcome(placed=(), refusal=why)
+        )
 
     async def undo(self, standing: list[Tracked], missing: list[Tracked], outcome: Outcome) -> None:
         """A bracket of which only a part stands ends cancelled, and somebody is told.
@@ -104,6 +96,8 @@ class Cancellations:
             f"{', '.join(o.key for o in missing) or 'nothing'} does not: {outcome.refusal}"
         )
         _log.error("submission-incomplete %s", text)
+        if bracket and parent is not None:
+            self._seen_to.add(parent.key)
         protects = False
         if bracket and parent is not None:
             why = await self._withdraw(parent)
@@ -120,7 +114,7 @@ class Cancellations:
         if bracket and not protects:
             for one in standing:
                 if one is not parent and one.open:
-                    await self.cancel(one.key, one.sink)
+                    await self._cancel(one.key, one.sink)
         alarm = len(standing) + len(missing) > 1
         for order_id in outcome.strays:
             if protects:
@@ -140,15 +134,19 @@ class Cancellations:
     async def _withdraw(self, parent: Tracked) -> BtIbkrError | None:
         """Cancel the entry of a bracket, and wait a while for its end; why that is not possible."""
         assert parent.order_id is not None
-        self._event(parent.key, "cancel-asked", "its bracket is not whole")
+        parent.cancel_asked = True
+        try:
+            self._journal.note_event(parent.key, "cancel-asked", "its bracket is not whole")
+        except JournalError as problem:
+            self._tell("journal-failed", str(problem))
         last: BtIbkrError | None = None
         for pause_s in _PAUSES_S:
             try:
                 await self._service.cancel(parent.ticket, parent.order_id)
             except OrderRefusedError as problem:
                 # An attempt whose answer was lost may have done it.
-                if not await self._ended(parent) or parent.state is OrderState.FILLED:
-                    return problem
+                await self._ended(parent)
+                return None if parent.state is OrderState.CANCELLED else problem
             except BtIbkrError as problem:
                 last = problem
                 await asyncio.sleep(pause_s)
@@ -159,9 +157,3 @@ class Cancellations:
                 _log.warning("cancel-slow key=%s", parent.key)
             return None
         return last
-
-    def _event(self, key: str, kind: str, text: str) -> None:
-        try:
-            self._journal.note_event(key, kind, text)
-        except JournalError as problem:
-            self._tell("journal-failed", str(problem))
