@@ -100,7 +100,12 @@ def test_extras() -> None:
     assert OrderRefusedError("x", margin=True).margin
     assert not OrderRefusedError("x").margin
     refusal = RiskRefusedError("x", control="tick", value="1.001", limit="0.01", key="a.00000.1")
-    assert (refusal.control, refusal.value, refusal.limit, refusal.key) == ("tick", "1.001", "0.01", "a.00000.1")
+    assert (refusal.control, refusal.value, refusal.limit, refusal.key) == (
+        "tick",
+        "1.001",
+        "0.01",
+        "a.00000.1",
+    )
     assert isinstance(refusal, OrderRefusedError)
     assert JournalLockedError("x", pid=42).pid == 42
     assert JournalLockedError("x").pid is None

@@ -437,7 +437,7 @@ class TestMarketData:
     @pytest.mark.parametrize(("age_s", "passes"), [(0.0, True), (300.0, True), (300.001, False)])
     def test_age(self, judge: Judge, view: Played, order: Orders, age_s: float, passes: bool) -> None:
         view.quotes[AAPL] = quote(age_s=age_s)
-        assert judge.accepts(RiskLimits(), order()) is passes
+        assert judge.accepts(RiskLimits(max_quote_age_s=Decimal(300)), order()) is passes
         assert judge.accepts(RiskLimits(max_quote_age_s=None), order())
 
     @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ class TestMarketData:
     ) -> None:
         view.traded[AAPL] = stock("AAPL", open=hours[0], open_extended=hours[1])
         view.quotes[AAPL] = quote(age_s=40_000.0)
-        assert judge.accepts(RiskLimits(), order(**made)) is passes
+        assert judge.accepts(RiskLimits(max_quote_age_s=Decimal(300)), order(**made)) is passes
         view.quotes[AAPL] = quote(quality=DataQuality.FROZEN)
         assert judge.accepts(RiskLimits(), order(**made)) is passes
         # Delayed it is in any case.

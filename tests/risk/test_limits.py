@@ -70,7 +70,6 @@ def test_defaults_are_safe_and_do_not_hinder() -> None:
         "check_tick": True,
         "check_lot": True,
         "price_band_percent": 20,
-        "max_quote_age_s": 300,
         "orders_per_minute": 300,
     }
 
