@@ -127,8 +127,8 @@ def ours(control_url: str, port: int, orders: int, folder: Path) -> dict[str, in
         return {str(broker.client_order_id(order)): began for order, began in strategy.sent}
 
 
-async def floor(port: int, turn: int, orders: int, folder: Path) -> dict[str, int]:
-    """The same without anything of ours."""
+async def floor(port: int, turn: int, orders: int, folder: Path, pause_s: float) -> dict[str, int]:
+    """The same without anything of ours, with the same time between orders: a machine that has slept is slower."""
     database = sqlite3.connect(folder / "floor.sqlite", isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
@@ -151,6 +151,7 @@ async def floor(port: int, turn: int, orders: int, folder: Path) -> dict[str, in
                 url, data=body.encode(), headers={"Content-Type": "application/json"}
             ) as reply:
                 await reply.read()
+            await asyncio.sleep(pause_s)
     database.close()
     return began
 
@@ -197,7 +198,9 @@ def main() -> int:
             mine, bare = [], []
             for turn in range(asked.rounds):
                 mine.append(ours(told["control"], front, asked.orders, Path(name)))
-                bare.append(asyncio.run(floor(front, turn, asked.orders, Path(name))))
+                moments = sorted(mine[-1].values())
+                pause_s = (moments[-1] - moments[0]) / len(moments) / 1e9
+                bare.append(asyncio.run(floor(front, turn, asked.orders, Path(name), pause_s)))
             with socket.create_connection(("127.0.0.1", back)) as line:
                 arrived = json.loads(line.makefile("rb").read())
         finally:
