@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -68,8 +69,8 @@ def main(folder: Path) -> None:
             number += 1
             order = intent(journal, number)
             body = encode(order)
-            least.append(timed(lambda body=body: commit(body)))  # type: ignore[misc]
-            mine.append(timed(lambda order=order: journal.intend([order])))  # type: ignore[misc]
+            least.append(timed(partial(commit, body)))
+            mine.append(timed(partial(journal.intend, [order])))
         # The first round is for the caches.
         if turn:
             ours += mine
