@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Protocol
 
 from bt_ibkr.connection.interface import AccountEvent, GapReported, LedgerChanged, SessionNotice, StoreEvent
-from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
 from bt_ibkr.errors import WireError
@@ -22,6 +22,18 @@ _log = logging.getLogger(__name__)
 _MOST_ERRORS = 100
 
 
+class EventSink(Protocol):
+    """Who is told of an account: a mailbox, or a strategy at the far end of the hub."""
+
+    def append(self, item: AccountEvent) -> None: ...
+
+
+class StoreSink(Protocol):
+    """Who is told of the session: a store's mailbox, or the hub."""
+
+    def append(self, item: StoreEvent) -> None: ...
+
+
 class Reception:
     """Frames that are no quotes, refusals, gaps; and how many there were.
 
@@ -29,7 +41,7 @@ class Reception:
         unknown: Told of topics that nobody here knows; ``None`` for a frame without one.
 
     Attributes:
-        store: The store's mailbox, once there is one.
+        store: Who is told of the session, once there is somebody.
         desk, view: Once an account is attached.
         boxes: Who is told of an account's cash, by account.
         errors, unreadable, gaps, gap_ns: Counted: refusals, reports that could not be understood, interruptions and
@@ -38,10 +50,10 @@ class Reception:
 
     def __init__(self, unknown: Callable[[str | None], None]) -> None:
         self._unknown = unknown
-        self.store: Mailbox[StoreEvent] | None = None
+        self.store: StoreSink | None = None
         self.desk: TradingDesk | None = None
         self.view: SessionView | None = None
-        self.boxes: dict[str, list[Mailbox[AccountEvent]]] = defaultdict(list)
+        self.boxes: dict[str, list[EventSink]] = defaultdict(list)
         self.errors = 0
         self.unreadable = 0
         self.gaps = 0
@@ -61,7 +73,7 @@ class Reception:
         if self.store is not None:
             self.store.append(SessionNotice(kind, text))
 
-    def attach(self, account: str, box: Mailbox[AccountEvent]) -> None:
+    def attach(self, account: str, box: EventSink) -> None:
         """Tell ``box`` of the account's cash from now on."""
         if not any(one is box for one in self.boxes[account]):
             self.boxes[account].append(box)

@@ -284,7 +284,7 @@ def test_other_accounts_are_not_mine(start_emulator: StartEmulator, connect: Con
 def test_positions_that_do_not_stand_still(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions and executions of different moments would be added up wrongly."""
     client = connect()
-    portfolio = client.connection._portfolio
+    portfolio = client.connection._brokerage.portfolio
     readings = iter(range(1, 100))
 
     async def positions(account: str) -> tuple[Any, ...]:

@@ -357,7 +357,7 @@ def test_waits_are_seen_by_class(bed: MakeBed) -> None:
     assert first.budget <= 10
 
     async def read_twice() -> None:
-        portfolio = made.connection._portfolio
+        portfolio = made.connection._brokerage.portfolio
         await asyncio.gather(portfolio.trades(ACCOUNT), portfolio.trades(ACCOUNT))
 
     made.on_loop(read_twice)

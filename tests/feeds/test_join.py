@@ -155,7 +155,7 @@ def test_history_that_fails_is_told_and_the_feed_goes_on(bench: Bench, tape: typ
             raise HistoryError("no permission")
 
         line.store.start()
-        line.store.connection._history.bars = bars  # type: ignore[attr-defined]
+        line.store.connection._brokerage.history.bars = bars  # type: ignore[attr-defined]
 
     run = bench.run(line, feeds=[{"dataname": "AAPL", "backfill_start": True}], before=refuse)
     wanted = prices.bars(60)
