@@ -50,7 +50,7 @@ LAYERS = (
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
     # Beside the services: what keeps and judges orders knows no server.
     Layer("3b", ("journal", "risk"), ("0", "1"), ("msgspec",)),
-    Layer("4", ("connection", "desk"), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp")),
+    Layer("4", ("connection", "desk", "hub"), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp", "zmq")),
     Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "4"), ("msgspec", "backtrader")),
     Layer("6", ("strategies",), ("5",), ("backtrader",)),
     Layer(

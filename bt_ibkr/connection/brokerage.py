@@ -380,13 +380,22 @@ class Brokerage:
         desk.start()
         return desk
 
-    async def place(self, intents: tuple[OrderIntent, ...], events: EventSink) -> None:
-        """See ``Connection.place``; returns once the outcome was told, or is being looked up."""
+    async def place(
+        self,
+        intents: tuple[OrderIntent, ...],
+        events: EventSink,
+        recorded: Callable[[], None] | None = None,
+    ) -> None:
+        """See ``Connection.place``; returns once the outcome was told, or is being looked up.
+
+        Args:
+            recorded: Called once the orders are on record: from then on they are not forgotten, whatever happens.
+        """
         if self.desk is None:
             for intent in intents:
                 events.append(OrderFailed(intent.key, _no_account(intent.ticket.account)))
             return
-        await self.desk.submit(intents, events)
+        await self.desk.submit(intents, events, recorded)
 
     async def modify(self, key: str, ticket: OrderTicket, events: EventSink) -> None:
         """See ``Connection.modify``."""

@@ -121,8 +121,13 @@ class OrderDesk:
 
     # -- submission --------------------------------------------------------------------------------
 
-    async def submit(self, intents: Sequence[OrderIntent], sink: Sink) -> None:
-        """Check, write down, send; returns once the outcome was told, or is being looked up in the background."""
+    async def submit(
+        self, intents: Sequence[OrderIntent], sink: Sink, recorded: Callable[[], None] | None = None
+    ) -> None:
+        """Check, write down, send; returns once the outcome was told, or is being looked up in the background.
+
+        ``recorded`` is called once they are in the journal.
+        """
         try:
             for intent in intents:
                 if intent.ticket.algo is not None:
@@ -143,6 +148,8 @@ class OrderDesk:
             return
         intents = cleared
         steps.step("desk.intended")
+        if recorded is not None:
+            recorded()
         tracked = [self._registry.add(intent, sink) for intent in intents]
         for one in tracked:
             one.group = group_of(one.intent, intents[0].key)

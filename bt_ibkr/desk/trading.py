@@ -143,7 +143,9 @@ class TradingDesk:
         """
         return await self._reconciler.attach(account, sink)
 
-    async def submit(self, intents: Sequence[OrderIntent], sink: Sink) -> None:
+    async def submit(
+        self, intents: Sequence[OrderIntent], sink: Sink, recorded: Callable[[], None] | None = None
+    ) -> None:
         """See ``OrderDesk.submit``. While the session is down, or the account is not read again after it was,
         nothing is sent: what protects is refused at once, other orders after a while."""
         if not self._ready.is_set() and not (self._connected and all(i.ticket.protective for i in intents)):
@@ -161,7 +163,7 @@ class TradingDesk:
                     )
                     sink.append(OrderFailed(intent.key, problem))
                 return
-        await self._command(self._orders.submit(intents, sink), "submit")
+        await self._command(self._orders.submit(intents, sink, recorded), "submit")
 
     async def modify(self, key: str, ticket: OrderTicket, sink: Sink) -> None:
         await self._command(self._orders.modify(key, ticket, sink), "modify")

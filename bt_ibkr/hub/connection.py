@@ -1,0 +1,412 @@
+"""A ``Connection`` whose session lives in the hub's process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+from typing import Any, Final
+
+from bt_ibkr.clock import Clock, SystemClock
+from bt_ibkr.connection.interface import (
+    AccountEvent,
+    AccountSnapshot,
+    CancelFailed,
+    FeedEvent,
+    GapReported,
+    HistoryArrived,
+    ModifyFailed,
+    OrderFailed,
+    Progress,
+    SessionChanged,
+    SessionNotice,
+    StoreEvent,
+)
+from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.connection.metrics import Metrics
+from bt_ibkr.errors import (
+    BtIbkrError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    SessionError,
+    WireError,
+)
+from bt_ibkr.hub.following import Following
+from bt_ibkr.hub.link import HubLink, Keys
+from bt_ibkr.hub.names import check_name
+from bt_ibkr.hub.protocol import Told, Welcome, read
+from bt_ibkr.hub.requests import (
+    ACCOUNT_EVENTS,
+    STORE_EVENTS,
+    Attach,
+    CatchUp,
+    Halt,
+    Modify,
+    Place,
+    ProgressNow,
+    SetExpiry,
+    Subscribe,
+)
+from bt_ibkr.hub.streams import Stream, Streams
+from bt_ibkr.hub.ticks import decode_tick
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.order import OrderTicket
+from bt_ibkr.model.trading import TradingState
+from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.wire.order_answers import WhatIf
+
+_log = logging.getLogger(__name__)
+
+#: Longest wait of cerebro's thread for one answer, seconds.
+_CALL_S: Final = 70.0
+#: How long a hub is waited for at the start; longer than it takes one of the same name that died to be missed.
+_OPEN_S: Final = 15.0
+#: How long what the hub says it has sent is waited for.
+_ARRIVES_S: Final = 10.0
+
+
+class HubConnection:
+    """See ``Connection``.
+
+    Args:
+        endpoint: Of the hub.
+        name: The strategy's: owner of its orders and of its book.
+        wake: The store's flag.
+        clock: Market clock.
+        keys: CURVE keys, for an encrypted hub.
+        conflate_s: Above 0: take at most one tick of an instrument in so many seconds.
+        external: Hear of other programs' orders in the account.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        name: str,
+        wake: WakeUp,
+        *,
+        clock: Clock | None = None,
+        keys: Keys | None = None,
+        conflate_s: float = 0.0,
+        external: bool = True,
+    ) -> None:
+        self.name = check_name(name)
+        self._wake = wake
+        self._clock = clock or SystemClock()
+        self._conflate_s = conflate_s
+        self._external = external
+        self._link = HubLink(endpoint, self.name, self, keys=keys)
+        self._streams = Streams(self._link.ask, self._gap, wake.set)
+        self._events: Mailbox[StoreEvent] | None = None
+        self._boxes: dict[str, Mailbox[AccountEvent]] = {}
+        self._following = Following()
+        self._queries: dict[ContractQuery, Contract] = {}
+        self._lock = threading.Lock()
+        self._placing: dict[str, concurrent.futures.Future[Any]] = {}
+        self._histories = 0
+        #: Of the session, as the hub told last.
+        self._session = SessionChanged("disconnected", "")
+        self._broken_ns = 0
+        self._closed = False
+        self._last_metrics = Metrics()
+        #: What the last progress asked for said of the hub.
+        self._in_flight = 0
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def _welcome(self) -> Welcome:
+        welcome = self._link.welcome
+        if welcome is None or self._closed:
+            raise SessionError("The connection is closed.", remedy="Open a new store.")
+        return welcome
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def open(self, events: Mailbox[StoreEvent]) -> None:
+        """See ``Connection``.
+
+        Raises:
+            UnreachableError: No hub answers.
+            SessionError: Another process has this name, or the hub is of another version.
+            NotArmedError: The hub does not let it in.
+        """
+        if self._events is not None:
+            return
+        self._events = events
+        self._link.open(_OPEN_S)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        if self._link.welcome is not None and self._link.up:
+            try:
+                self._last_metrics = self._link.call("metrics", timeout_s=2.0)
+            except BtIbkrError as problem:
+                _log.debug("hub-metrics-failed problem=%s", problem)
+        self._closed = True
+        self._link.close()
+
+    # -- what the link tells (its thread) ----------------------------------------------------------
+
+    def told(self, message: Told) -> None:
+        """See ``LinkUser``."""
+        try:
+            if message.kind in ACCOUNT_EVENTS:
+                event: AccountEvent = read(message.body, ACCOUNT_EVENTS[message.kind])
+                self._following.take(event)
+                box = self._boxes.get(message.account)
+                if box is not None:
+                    box.append(event)
+            elif message.kind in STORE_EVENTS:
+                self._store_event(read(message.body, STORE_EVENTS[message.kind]))
+        except WireError as problem:
+            # A report that cannot be understood is never guessed at: it is told, loudly.
+            _log.error("hub-report-unreadable kind=%s problem=%s", message.kind, problem)
+            self._tell(SessionNotice("unreadable", f"{message.kind}: {problem}"))
+
+    def _store_event(self, event: StoreEvent) -> None:
+        if isinstance(event, SessionChanged):
+            self._session = event
+        self._tell(event)
+
+    def _tell(self, event: StoreEvent) -> None:
+        if self._events is not None:
+            self._events.append(event)
+
+    def tick(self, word: bytes, payload: bytes) -> None:
+        """See ``LinkUser``."""
+        self._streams.take(word, payload)
+
+    def heads(self, heads: dict[bytes, int]) -> None:
+        """See ``LinkUser``."""
+        self._streams.take_heads(heads)
+
+    def beat(self) -> tuple[dict[bytes, int], int, int, int]:
+        """See ``LinkUser``."""
+        streams = self._streams
+        return streams.behind(), streams.waiting(), streams.lost, streams.mended
+
+    def link_changed(self, up: bool, cause: str) -> None:
+        """See ``LinkUser``: to feeds and broker it is the session that broke or came back."""
+        now_ns = self._clock.now_ns()
+        if not up:
+            self._broken_ns = self._streams.stream_ns or now_ns
+            self._tell(SessionChanged("disconnected", cause, "the hub is waited for", False))
+            return
+        self._tell(self._session)
+        if self._session.connected and self._broken_ns:
+            topics = tuple(stream.contract.describe() for stream in self._streams)
+            self._tell(
+                GapReported(start_ns=self._broken_ns, end_ns=now_ns, topics=topics, cause="the hub was away")
+            )
+            self._broken_ns = 0
+
+    def new_hub(self) -> None:
+        """See ``LinkUser``: contracts, accounts and streams, in this order, are known to the new one again."""
+        if not self._broken_ns:
+            self.link_changed(False, "the hub was restarted")
+        for query in list(self._queries):
+            self._queries[query] = self._link.call("resolve", query, timeout_s=_CALL_S)
+        for account, box in self._boxes.items():
+            with self._lock:
+                unanswered = frozenset(self._placing)
+            keys = self._following.keys(account)
+            caught = self._link.call("catch-up", CatchUp(account=account, keys=keys), timeout_s=_CALL_S)
+            for event in self._following.news(account, caught, unanswered, self._clock.now_ns()):
+                box.append(event)
+        for stream in self._streams:
+            wanted = Subscribe(contract=stream.contract, conflate_s=stream.conflate_s)
+            told = self._link.call("subscribe", wanted, timeout_s=_CALL_S)
+            self._streams.renew(stream, told)
+            self._link.subscribe(told.topic)
+        self.link_changed(True, "the hub is back")
+
+    def _gap(self, stream: Stream, count: int) -> None:
+        """Ticks are gone for good: feeds begin anew, and take the bars from history."""
+        _log.warning("hub-ticks-gone contract=%s count=%d", stream.contract.describe(), count)
+        start_ns = 0 if stream.seen is None else stream.seen.time_ns
+        self._tell(
+            GapReported(
+                start_ns=start_ns,
+                end_ns=self._clock.now_ns(),
+                topics=(stream.contract.describe(),),
+                cause=f"this process was too slow: {count} ticks of the hub were missed",
+            )
+        )
+        for sink in stream.sinks:
+            lose = getattr(sink, "lose", None)
+            if lose is not None:
+                lose(stream.seen)
+
+    # -- calls (cerebro's thread) ------------------------------------------------------------------
+
+    def _call(self, kind: str, value: object = None) -> Any:
+        if self._closed or self._link.welcome is None:
+            raise SessionError("The connection is closed.", remedy="Open a new store.")
+        return self._link.call(kind, value, timeout_s=_CALL_S)
+
+    def take_over(self) -> None:
+        self._call("take-over")
+
+    def metrics(self) -> Metrics:
+        if self._closed or self._link.welcome is None:
+            return self._last_metrics
+        metrics: Metrics = self._call("metrics")
+        return metrics
+
+    def accounts(self) -> tuple[str, ...]:
+        return self._welcome.accounts
+
+    def is_paper(self) -> bool | None:
+        return self._welcome.paper
+
+    def availability(self, contract: Contract) -> str:
+        return str(self._call("availability", contract))
+
+    def resolve(self, query: ContractQuery) -> Contract:
+        known = self._queries.get(query)
+        if known is None:
+            known = self._queries[query] = self._call("resolve", query)
+        return known
+
+    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
+        stream = self._streams.find(contract)
+        if stream is not None:
+            self._streams.add(stream, sink, None)
+            return
+        told = self._call("subscribe", Subscribe(contract=contract, conflate_s=self._conflate_s))
+        last = None if told.last is None else decode_tick(told.last)[1]
+        self._streams.add(Stream(contract, self._conflate_s, told), sink, last)
+        self._link.subscribe(told.topic)
+
+    def unsubscribe_ticks(self, sink: TickSink) -> None:
+        for stream in self._streams.remove(sink):
+            if not self._closed and self._link.up:
+                self._link.unsubscribe(stream.word)
+                self._call("unsubscribe", stream.word)
+
+    def stream_ns(self) -> int:
+        return self._streams.stream_ns
+
+    def request_history(self, request: HistoryRequest, token: int, answers: Mailbox[FeedEvent]) -> None:
+        with self._lock:
+            self._histories += 1
+
+        def answered(future: concurrent.futures.Future[Any]) -> None:
+            with self._lock:
+                self._histories -= 1
+            problem = SessionError("The request was given up.") if future.cancelled() else future.exception()
+            if problem is None:
+                answers.append(HistoryArrived(token, future.result()))
+            elif isinstance(problem, BtIbkrError):
+                answers.append(HistoryArrived(token, (), problem))
+            else:
+                _log.error("hub-history-failed", exc_info=problem)
+                answers.append(HistoryArrived(token, (), SessionError(repr(problem))))
+
+        self._link.ask("history", request).add_done_callback(answered)
+
+    def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
+        # Before the answer: what the hub tells after it must find its box.
+        self._boxes[account] = events
+        snapshot: AccountSnapshot = self._call("attach", Attach(account=account, external=self._external))
+        self._following.attached(snapshot)
+        return snapshot
+
+    def what_if(self, ticket: OrderTicket) -> WhatIf:
+        answer: WhatIf = self._call("what-if", ticket)
+        return answer
+
+    def in_flight(self) -> int:
+        return self._link.unanswered() + self._in_flight
+
+    def progress(self) -> Progress:
+        """What the hub has read, once all that it made of it for this process was taken in here."""
+        now: ProgressNow = self._call("progress")
+        self._in_flight = now.in_flight
+        latest = time.monotonic() + _ARRIVES_S
+        while self._link.taken < now.told or self._missing(now.heads):
+            if time.monotonic() > latest:
+                raise SessionError(f"What the hub has sent did not arrive within {_ARRIVES_S:g} s.")
+            self._wake.wait(0.02)
+        self._streams.stream_ns = max(self._streams.stream_ns, now.stream_ns)
+        return Progress(now.port, now.frames)
+
+    def _missing(self, heads: dict[bytes, int]) -> bool:
+        return any(stream.received < heads.get(stream.word, 0) for stream in self._streams)
+
+    def renew_due(self) -> None:
+        self._call("renew-due")
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
+        self._following.placed(intents)
+        future = self._link.ask("place", Place(intents=intents))
+        with self._lock:
+            self._placing.update((intent.key, future) for intent in intents)
+
+        def answered(done: concurrent.futures.Future[Any]) -> None:
+            with self._lock:
+                for intent in intents:
+                    self._placing.pop(intent.key, None)
+            for intent in intents:
+                self._refused(done, events, OrderFailed, intent.key)
+
+        future.add_done_callback(answered)
+
+    def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
+        future = self._link.ask("modify", Modify(key=key, ticket=ticket))
+        future.add_done_callback(lambda done: self._refused(done, events, ModifyFailed, key))
+
+    def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
+        future = self._link.ask("cancel", key)
+        future.add_done_callback(lambda done: self._refused(done, events, CancelFailed, key))
+
+    def _refused(
+        self,
+        done: concurrent.futures.Future[Any],
+        events: Mailbox[AccountEvent],
+        kind: type[OrderFailed | ModifyFailed | CancelFailed],
+        key: str,
+    ) -> None:
+        """The hub's own refusals; IBKR's, and those of the risk limits, come as events."""
+        self._wake.set()
+        problem = None if done.cancelled() else done.exception()
+        if problem is None:
+            return
+        text = problem.message if isinstance(problem, BtIbkrError) else repr(problem)
+        remedy = problem.remedy if isinstance(problem, BtIbkrError) else ""
+        error: BtIbkrError = OrderRefusedError(text, remedy=remedy)
+        if self._closed:
+            # It may have arrived: nobody has said.
+            error = OutcomeUnknownError(text, remedy=remedy)
+        event = kind(key, error)
+        self._following.take(event)
+        events.append(event)
+
+    def set_expiry(self, key: str, expires_ns: int | None) -> None:
+        self._command("set-expiry", SetExpiry(key=key, expires_ns=expires_ns))
+
+    def reconcile(self, account: str) -> None:
+        self._command("reconcile", account)
+
+    def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
+        self._command("halt", Halt(state=state, cancel_open=cancel_open, flatten=flatten))
+
+    def _command(self, kind: str, value: object) -> None:
+        """Ask; what comes of it is told as an event, also a refusal."""
+
+        def answered(done: concurrent.futures.Future[Any]) -> None:
+            self._wake.set()
+            problem = None if done.cancelled() else done.exception()
+            if problem is not None:
+                _log.warning("hub-command-failed kind=%s problem=%s", kind, problem)
+
+        self._link.ask(kind, value).add_done_callback(answered)

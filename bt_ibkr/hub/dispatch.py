@@ -1,0 +1,351 @@
+"""Requests of strategies: checked, done, answered. Runs on the session's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from bt_ibkr.connection.interface import AccountSnapshot
+from bt_ibkr.connection.metrics import Metrics
+from bt_ibkr.errors import (
+    BtIbkrError,
+    NotArmedError,
+    OrderRefusedError,
+    SessionError,
+    UsageError,
+    WireError,
+)
+from bt_ibkr.hub.books import BookView, Transfer
+from bt_ibkr.hub.fair import FairQueue
+from bt_ibkr.hub.names import owner_of
+from bt_ibkr.hub.peers import Peer
+from bt_ibkr.hub.protocol import Request, problem_of, read
+from bt_ibkr.hub.requests import (
+    REQUESTS,
+    Attach,
+    CatchUp,
+    CaughtUp,
+    Halt,
+    Missed,
+    Modify,
+    Place,
+    ProgressNow,
+    Repeated,
+    SetExpiry,
+    Subscribe,
+    Subscribed,
+)
+from bt_ibkr.hub.status import HubStatus
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.market import Bar
+from bt_ibkr.model.order import OrderTicket
+from bt_ibkr.model.trading import Trading
+from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.wire.order_answers import WhatIf
+
+if TYPE_CHECKING:
+    from bt_ibkr.hub.server import HubServer
+
+_log = logging.getLogger(__name__)
+
+#: Requests for history that one strategy may have under way: all share the same limits.
+_HISTORIES: Final = 2
+#: Ticks repeated in one answer.
+_MOST_REPEATED: Final = 2000
+
+Handler = Callable[[Peer, Any], Coroutine[Any, Any, Any]]
+
+
+class Dispatch:
+    """Finds who does what.
+
+    Args:
+        server: Whose.
+    """
+
+    def __init__(self, server: HubServer) -> None:
+        self._server = server
+        self._brokerage = server.brokerage
+        self._desk = server.desk
+        self._queue = FairQueue()
+        self._histories: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_HISTORIES))
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Orders that wait for their turn, until they are on record.
+        self._placing: dict[str, asyncio.Future[None]] = {}
+        self._handlers: dict[str, Handler] = {
+            "resolve": self._resolve,
+            "availability": self._availability,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "missed": self._missed,
+            "history": self._history,
+            "attach": self._attach,
+            "catch-up": self._catch_up,
+            "place": self._place,
+            "modify": self._modify,
+            "set-expiry": self._set_expiry,
+            "cancel": self._cancel,
+            "reconcile": self._reconcile,
+            "what-if": self._what_if,
+            "halt": self._halt,
+            "take-over": self._take_over,
+            "metrics": self._metrics,
+            "progress": self._progress,
+            "renew-due": self._renew_due,
+            "status": self._status,
+            "books": self._books,
+            "transfer": self._transfer,
+        }
+
+    def take(self, peer: Peer, request: Request) -> None:
+        """One request; it is answered in any case."""
+        kind = REQUESTS.get(request.kind)
+        handler = self._handlers.get(request.kind)
+        if kind is None or handler is None:
+            self._server.harm.malformed += 1
+            problem = UsageError(f"A hub of this version knows no request {request.kind!r}.")
+            peer.reply(request.number, problem=problem_of(problem))
+            return
+        try:
+            if kind.trades:
+                peer.grant.check_trading(peer.name)
+            if peer.hello.role == "observer" and not kind.observers:
+                raise NotArmedError(f"An observer may not ask for {request.kind!r}.")
+            body = read(request.body, kind.body)
+        except BtIbkrError as problem:
+            if isinstance(problem, WireError):
+                self._server.harm.malformed += 1
+            else:
+                self._server.harm.unauthorised += 1
+            peer.refused += 1
+            peer.reply(request.number, problem=problem_of(problem))
+            return
+        if request.kind == "place":
+            body = (body, request.age_s)
+        task = asyncio.get_running_loop().create_task(self._do(peer, request, handler, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, peer: Peer, request: Request, handler: Handler, body: Any) -> None:
+        peer.in_flight += 1
+        try:
+            answer = await handler(peer, body)
+        except BtIbkrError as problem:
+            if isinstance(problem, NotArmedError):
+                self._server.harm.unauthorised += 1
+                peer.refused += 1
+            peer.reply(request.number, problem=problem_of(problem))
+        except Exception as problem:  # noqa: BLE001 - whoever asked must not wait for ever
+            _log.exception("hub-request-failed kind=%s name=%s", request.kind, peer.name)
+            failed = SessionError(f"The hub failed at {request.kind!r}: {problem!r}.", remedy="See its log.")
+            peer.reply(request.number, problem=problem_of(failed))
+        else:
+            peer.reply(request.number, answer)
+        finally:
+            peer.in_flight -= 1
+
+    async def close(self) -> None:
+        """Break off what is under way; it is on record."""
+        await self._queue.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- market data ---------------------------------------------------------------------------------
+
+    async def _resolve(self, peer: Peer, query: ContractQuery) -> Contract:
+        contract = await self._brokerage.resolve(query)
+        peer.grant.check_instrument(peer.name, contract)
+        self._desk.know(contract)
+        for leg in contract.legs:
+            known = self._brokerage.contracts.known(leg.conid)
+            if known is not None:
+                peer.grant.check_instrument(peer.name, known)
+                self._desk.know(known)
+        return contract
+
+    async def _availability(self, peer: Peer, contract: Contract) -> str:
+        return await self._brokerage.availability(contract)
+
+    async def _subscribe(self, peer: Peer, wanted: Subscribe) -> Subscribed:
+        peer.grant.check_instrument(peer.name, wanted.contract)
+        topic = await self._server.publisher.open(wanted.contract, max(0.0, wanted.conflate_s), peer.session)
+        peer.words.add(topic.word)
+        if peer.left:
+            # It went while this was under way.
+            await self._server.publisher.leave(topic.word, peer.session)
+        return Subscribed(topic=topic.word, head=topic.ring.head, last=topic.ring.last())
+
+    async def _unsubscribe(self, peer: Peer, word: bytes) -> None:
+        peer.words.discard(word)
+        await self._server.publisher.leave(word, peer.session)
+
+    async def _missed(self, peer: Peer, missed: Missed) -> Repeated:
+        topic = self._server.publisher.find(missed.topic)
+        if topic is None or missed.topic not in peer.words:
+            raise SessionError("The hub has no such stream for this strategy.", remedy="Subscribe anew.")
+        first, messages = topic.ring.range(missed.first, missed.last, _MOST_REPEATED)
+        return Repeated(topic=missed.topic, first=first, messages=messages)
+
+    async def _history(self, peer: Peer, request: HistoryRequest) -> tuple[Bar, ...]:
+        peer.grant.check_instrument(peer.name, request.contract)
+        async with self._histories[peer.session]:
+            return tuple(await self._brokerage.bars(request))
+
+    # -- trading -------------------------------------------------------------------------------------
+
+    async def _attach(self, peer: Peer, wanted: Attach) -> AccountSnapshot:
+        peer.grant.check_account(peer.name, wanted.account)
+        peer.accounts[wanted.account] = wanted.external
+        return self._desk.snapshot(peer, wanted.account)
+
+    async def _catch_up(self, peer: Peer, wanted: CatchUp) -> CaughtUp:
+        peer.grant.check_account(peer.name, wanted.account)
+        peer.accounts.setdefault(wanted.account, True)
+        return self._desk.caught_up(peer, wanted.account, wanted.keys)
+
+    async def _place(self, peer: Peer, asked: tuple[Place, float]) -> None:
+        """Answered once the orders are on record, or were refused; what becomes of them is told."""
+        place, age_s = asked
+        intents = place.intents
+        known = [one for one in intents if self._desk.knows(one.key)]
+        if known:
+            # Asked again, because the answer was lost: it is on record, and whoever asks hears where it stands.
+            for one in known:
+                self._check_owner(peer, one.key)
+                self._desk.tell_again(one.key)
+            return
+        self._check_place(peer, intents)
+        if age_s > self._server.settings.stale_s:
+            raise OrderRefusedError(
+                f"The order reached the hub {age_s:.1f} s after it was placed, and was not sent.",
+                remedy="Decide anew; stale_s of the hub's configuration sets the time.",
+            )
+        peer.count_orders(len(intents))
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle() -> None:
+            if not settled.done():
+                settled.set_result(None)
+
+        async def send() -> None:
+            peer.in_flight += 1
+            try:
+                await self._desk.place(intents, settle)
+            finally:
+                peer.in_flight -= 1
+                for intent in intents:
+                    self._placing.pop(intent.key, None)
+                settle()
+
+        self._placing.update((intent.key, settled) for intent in intents)
+        self._queue.put(peer.name, send)
+        await settled
+
+    def _check_place(self, peer: Peer, intents: tuple[OrderIntent, ...]) -> None:
+        if not intents:
+            raise UsageError("A submission without orders.")
+        for intent in intents:
+            self._check_owner(peer, intent.key)
+            account = intent.ticket.account
+            peer.grant.check_account(peer.name, account)
+            if account not in peer.accounts:
+                raise NotArmedError(f"Strategy {peer.name} has not attached account {account}.")
+            self._check_ticket(peer, intent.ticket)
+        if len({intent.ticket.account for intent in intents}) > 1:
+            raise UsageError("The orders of one submission are of several accounts.")
+
+    def _check_owner(self, peer: Peer, key: str) -> None:
+        if owner_of(key) != peer.name:
+            raise NotArmedError(
+                f"The order {key} is not of strategy {peer.name}.",
+                remedy="Orders of a strategy carry the name under which it joined the hub.",
+            )
+
+    def _check_ticket(self, peer: Peer, ticket: OrderTicket) -> None:
+        if not peer.grant.instruments:
+            return
+        for conid in [leg.conid for leg in ticket.legs] or [ticket.contract_id]:
+            contract = self._brokerage.contracts.known(conid)
+            if contract is None:
+                raise NotArmedError(f"Strategy {peer.name} has not looked up the contract {conid}.")
+            peer.grant.check_instrument(peer.name, contract)
+
+    async def _modify(self, peer: Peer, wanted: Modify) -> None:
+        self._check_owner(peer, wanted.key)
+        self._check_ticket(peer, wanted.ticket)
+        if wanted.ticket.account not in peer.accounts:
+            raise NotArmedError(f"Strategy {peer.name} has not attached account {wanted.ticket.account}.")
+        await self._recorded(wanted.key)
+        await self._desk.modify(wanted.key, wanted.ticket)
+
+    async def _set_expiry(self, peer: Peer, wanted: SetExpiry) -> None:
+        self._check_owner(peer, wanted.key)
+        await self._brokerage.set_expiry(wanted.key, wanted.expires_ns)
+
+    async def _cancel(self, peer: Peer, key: str) -> None:
+        """Cancellations wait for nobody but the order that they cancel."""
+        self._check_owner(peer, key)
+        await self._recorded(key)
+        await self._desk.cancel(key)
+
+    async def _recorded(self, key: str) -> None:
+        """An order that waits for its turn is on record first."""
+        waiting = self._placing.get(key)
+        if waiting is not None:
+            await asyncio.wait((waiting,))
+
+    async def _reconcile(self, peer: Peer, account: str) -> None:
+        peer.grant.check_account(peer.name, account)
+        await self._brokerage.reconcile(account)
+
+    async def _what_if(self, peer: Peer, ticket: OrderTicket) -> WhatIf:
+        self._check_ticket(peer, ticket)
+        return await self._brokerage.what_if(ticket)
+
+    async def _halt(self, peer: Peer, wanted: Halt) -> None:
+        """Everybody may halt; only an administrator lets orders leave again, or closes what is others'."""
+        if wanted.state.mode is Trading.ACTIVE or wanted.flatten:
+            peer.grant.check_admin(peer.name, "resume trading or close all positions")
+        await self._brokerage.halt(wanted.state, cancel_open=wanted.cancel_open, flatten=wanted.flatten)
+
+    async def _take_over(self, peer: Peer, body: None) -> None:
+        peer.grant.check_admin(peer.name, "take the session over")
+        if self._brokerage.session is not None:
+            self._brokerage.session.take_over()
+
+    # -- figures -------------------------------------------------------------------------------------
+
+    async def _metrics(self, peer: Peer, body: None) -> Metrics:
+        return await self._brokerage.count()
+
+    async def _progress(self, peer: Peer, body: None) -> ProgressNow:
+        progress = self._brokerage.progress()
+        return ProgressNow(
+            port=progress.port,
+            frames=progress.frames,
+            told=peer.told,
+            heads=self._server.publisher.heads(peer.words),
+            # This request is one of them.
+            in_flight=peer.in_flight - 1 + self._brokerage.pending,
+            stream_ns=self._brokerage.stream_ns(),
+        )
+
+    async def _renew_due(self, peer: Peer, body: None) -> None:
+        await self._brokerage.renew_due()
+
+    async def _status(self, peer: Peer, body: None) -> HubStatus:
+        return await self._server.status()
+
+    async def _books(self, peer: Peer, body: None) -> tuple[BookView, ...]:
+        return self._desk.books()
+
+    async def _transfer(self, peer: Peer, wanted: Transfer) -> None:
+        peer.grant.check_admin(peer.name, "move positions between books")
+        self._desk.transfer(wanted)

@@ -1,0 +1,261 @@
+"""Ticks of the hub on their way to feeds: in order, once each, and what is missing asked for again.
+
+Runs on the link's thread, but for ``add`` and ``remove``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from bt_ibkr.errors import BtIbkrError, WireError
+from bt_ibkr.hub.requests import Missed, Repeated, Subscribed
+from bt_ibkr.hub.ticks import decode_tick
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.market import Tick
+from bt_ibkr.services.marketdata import TickSink
+
+_log = logging.getLogger(__name__)
+
+#: Beats in which a tick is not received that the hub says it has published, before it is asked for.
+_BEATS_BEFORE_ASKING: Final = 2
+
+
+class LossySink(TickSink, Protocol):
+    """A sink that can be told that ticks are missing for good."""
+
+    def lose(self, tick: Tick | None) -> None: ...
+
+
+class Stream:
+    """One topic.
+
+    Attributes:
+        word: Of the topic; another one with each hub.
+        received: Number of the last tick handed on.
+        asking: Missing ticks were asked for; what comes meanwhile is kept.
+    """
+
+    __slots__ = (
+        "asking",
+        "conflate_s",
+        "contract",
+        "kept",
+        "late_beats",
+        "received",
+        "seen",
+        "sinks",
+        "word",
+    )
+
+    def __init__(self, contract: Contract, conflate_s: float, told: Subscribed) -> None:
+        self.contract = contract
+        self.conflate_s = conflate_s
+        self.sinks: list[TickSink] = []
+        self.seen: Tick | None = None
+        self.word = b""
+        self.received = 0
+        self.asking = False
+        self.kept: dict[int, Tick] = {}
+        self.late_beats = 0
+        self.begin(told)
+
+    def begin(self, told: Subscribed) -> None:
+        """From now on ticks come by this topic."""
+        self.word = told.topic
+        self.received = told.head
+        self.asking = False
+        self.kept.clear()
+        self.late_beats = 0
+
+
+class Streams:
+    """All topics of one strategy process.
+
+    Args:
+        ask: Asks the hub.
+        gap: Told of ticks that are gone for good: the stream and how many.
+        wake: Called after ticks were handed on.
+
+    Attributes:
+        lost, mended: Ticks found missing so far, and those of them that were had again.
+        stream_ns: The newest server time seen on any tick.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str, object], concurrent.futures.Future[Repeated]],
+        gap: Callable[[Stream, int], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._ask = ask
+        self._gap = gap
+        self._wake = wake
+        self._by_word: dict[bytes, Stream] = {}
+        self._lock = threading.Lock()
+        self.lost = 0
+        self.mended = 0
+        self.stream_ns = 0
+        self._heads: dict[bytes, int] = {}
+
+    def __iter__(self) -> Iterator[Stream]:
+        with self._lock:
+            return iter(list(self._by_word.values()))
+
+    # -- who wants them (any thread) -----------------------------------------------------------------
+
+    def find(self, contract: Contract) -> Stream | None:
+        """The stream of a contract, if it is subscribed."""
+        with self._lock:
+            for stream in self._by_word.values():
+                same = stream.contract.conid == contract.conid
+                if same and stream.contract.exchange == contract.exchange:
+                    return stream
+        return None
+
+    def add(self, stream: Stream, sink: TickSink, last: Tick | None) -> None:
+        """Hand its ticks to ``sink``, beginning with the newest one so far."""
+        with self._lock:
+            self._by_word[stream.word] = stream
+            if stream.seen is None:
+                stream.seen = last
+            if stream.seen is not None:
+                sink.append(stream.seen)
+            stream.sinks.append(sink)
+        self._wake()
+
+    def remove(self, sink: TickSink) -> list[Stream]:
+        """Hand nothing to ``sink`` any more; the streams that nobody wants now."""
+        unwanted = []
+        with self._lock:
+            for stream in list(self._by_word.values()):
+                # A sink is a deque: equal ones are not the same.
+                if any(one is sink for one in stream.sinks):
+                    stream.sinks = [one for one in stream.sinks if one is not sink]
+                    if not stream.sinks:
+                        del self._by_word[stream.word]
+                        unwanted.append(stream)
+        return unwanted
+
+    def renew(self, stream: Stream, told: Subscribed) -> None:
+        """A new hub streams it: by another topic, from another number on."""
+        with self._lock:
+            self._by_word.pop(stream.word, None)
+            stream.begin(told)
+            self._by_word[stream.word] = stream
+
+    # -- what comes (the link's thread) --------------------------------------------------------------
+
+    def take(self, word: bytes, payload: bytes) -> None:
+        """One message."""
+        stream = self._by_word.get(word)
+        if stream is None:
+            return
+        try:
+            number, tick = decode_tick(payload)
+        except WireError as problem:
+            _log.warning("hub-tick-unreadable problem=%s", problem)
+            return
+        if number == stream.received + 1 and not stream.asking:
+            self._hand_on(stream, number, tick)
+            self._wake()
+        elif number > stream.received:
+            stream.kept[number] = tick
+            if not stream.asking:
+                self._ask_for(stream, number - 1)
+
+    def _hand_on(self, stream: Stream, number: int, tick: Tick) -> None:
+        stream.received = number
+        stream.seen = tick
+        stream.late_beats = 0
+        for sink in stream.sinks:
+            if len(sink) < sink.room:
+                sink.push(tick)
+            else:
+                sink.hold(tick)
+        # After the sinks: who reads this time first and the sinks second misses no tick up to it.
+        if tick.time_ns > self.stream_ns:
+            self.stream_ns = tick.time_ns
+
+    def _ask_for(self, stream: Stream, last: int) -> None:
+        first = stream.received + 1
+        stream.asking = True
+        self.lost += last - first + 1
+        _log.warning(
+            "hub-ticks-missing contract=%s first=%d last=%d", stream.contract.describe(), first, last
+        )
+        self._ask_range(stream, first, last)
+
+    def _ask_range(self, stream: Stream, first: int, last: int) -> None:
+        word = stream.word
+        future = self._ask("missed", Missed(topic=word, first=first, last=last))
+        # The answer comes on the link's thread, as everything here.
+        future.add_done_callback(lambda done: self._repeated(stream, word, last, done))
+
+    def _repeated(
+        self, stream: Stream, word: bytes, last: int, future: concurrent.futures.Future[Repeated]
+    ) -> None:
+        if stream.word != word or not stream.asking:
+            return
+        messages: tuple[bytes, ...] = ()
+        first = last + 1
+        if not future.cancelled():
+            problem = future.exception()
+            if problem is None:
+                messages, first = future.result().messages, future.result().first
+            elif not isinstance(problem, BtIbkrError):
+                raise problem
+        gone = (first if messages else last + 1) - (stream.received + 1)
+        if gone > 0:
+            # They are in no ring any more: bars come from history.
+            self._gap(stream, gone)
+            stream.received += gone
+        for payload in messages:
+            number, tick = decode_tick(payload)
+            if number == stream.received + 1:
+                self.mended += 1
+                self._hand_on(stream, number, tick)
+        if stream.received < last and messages:
+            self._ask_range(stream, stream.received + 1, last)
+            return
+        stream.asking = False
+        self._hand_on_kept(stream)
+        self._wake()
+
+    def _hand_on_kept(self, stream: Stream) -> None:
+        for number in sorted(stream.kept):
+            tick = stream.kept.pop(number)
+            if number == stream.received + 1:
+                self._hand_on(stream, number, tick)
+            elif number > stream.received:
+                stream.kept[number] = tick
+                self._ask_for(stream, number - 1)
+                return
+
+    def take_heads(self, heads: dict[bytes, int]) -> None:
+        """What the hub has published: a loss that no later tick shows is found by it."""
+        for word, head in heads.items():
+            stream = self._by_word.get(word)
+            if stream is None or stream.asking or head <= stream.received:
+                continue
+            stream.late_beats += 1
+            if stream.late_beats >= _BEATS_BEFORE_ASKING:
+                stream.late_beats = 0
+                self._ask_for(stream, head)
+        self._heads = heads
+
+    def behind(self) -> dict[bytes, int]:
+        """Ticks published and not received yet, by topic, as of the last beat."""
+        found = {}
+        for word, head in self._heads.items():
+            stream = self._by_word.get(word)
+            if stream is not None and head > stream.received:
+                found[word] = head - stream.received
+        return found
+
+    def waiting(self) -> int:
+        """Ticks that the slowest reader has not taken in."""
+        return max((len(sink) for stream in list(self._by_word.values()) for sink in stream.sinks), default=0)

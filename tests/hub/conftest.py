@@ -1,0 +1,204 @@
+"""An emulator, a hub that owns the session on it, and strategy processes' connections to the hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.connection.brokerage import JournalInMemory
+from bt_ibkr.connection.interface import (
+    AccountEvent,
+    AccountSnapshot,
+    OrderPlaced,
+    SessionChanged,
+    StoreEvent,
+)
+from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.testing import EmulatorThread
+from bt_ibkr.hub.config import HubSettings
+from bt_ibkr.hub.connection import HubConnection
+from bt_ibkr.hub.thread import HubThread
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.intent import OrderIntent, make_key
+from bt_ibkr.model.market import Tick
+from bt_ibkr.model.order import OrderTicket, OrderType, Side
+from bt_ibkr.risk import RiskLimits
+from bt_ibkr.services.datanames import parse_dataname
+
+ACCOUNT = "DU1234567"
+APPLE = 265598
+PATIENCE_S = 15.0
+PLAIN: dict[str, Any] = {
+    "speed": "lockstep",
+    "conflation_ms": 0,
+    "questions": "none",
+    "synthetic_instruments": ("AAPL", "MSFT"),
+    "history_days": 1,
+}
+FAST: dict[str, Any] = {"paced": False, "reconnect_first_s": 0.01, "reconnect_longest_s": 0.02}
+LOOSE = RiskLimits(allow_no_data=True, duplicate_window_s=None)
+
+
+class Ticks:
+    """A sink that keeps everything."""
+
+    room = 1 << 30
+
+    def __init__(self) -> None:
+        self.all: list[Tick] = []
+        self.push = self.all.append
+        self.losses = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def append(self, item: Tick, /) -> None:
+        self.all.append(item)
+
+    def hold(self, tick: Tick, /) -> None:
+        self.all.append(tick)
+
+    def lose(self, tick: Tick | None) -> None:
+        self.losses += 1
+
+
+class Strategy:
+    """A strategy's end, without backtrader: a connection, its flag, and everything it was told."""
+
+    def __init__(self, endpoint: str, name: str, **options: Any) -> None:
+        self.name = name
+        self.wake = WakeUp()
+        self.connection = HubConnection(endpoint, name, self.wake, **options)
+        self.mailbox: Mailbox[AccountEvent] = Mailbox(self.wake)
+        self.store_box: Mailbox[StoreEvent] = Mailbox(self.wake)
+        self.events: list[AccountEvent] = []
+        self.store: list[StoreEvent] = []
+        self.epoch = ""
+        self._number = 0
+
+    def open(self) -> Strategy:
+        self.connection.open(self.store_box)
+        return self
+
+    def attach(self, account: str = ACCOUNT) -> AccountSnapshot:
+        snapshot = self.connection.attach_account(account, self.mailbox)
+        self.epoch = snapshot.epoch
+        self._number = snapshot.sequences.get(self.name, 1) - 1
+        return snapshot
+
+    def contract(self, name: str = "AAPL") -> Contract:
+        return self.connection.resolve(parse_dataname(name))
+
+    def intent(self, side: Side = Side.BUY, quantity: int = 10, **changes: Any) -> OrderIntent:
+        self._number += 1
+        key = make_key(self.name, self.epoch, self._number)
+        plain: dict[str, Any] = {
+            "account": ACCOUNT,
+            "contract_id": APPLE,
+            "side": side,
+            "order_type": OrderType.MARKET,
+            "quantity": Decimal(quantity),
+            "client_order_id": key,
+        }
+        return OrderIntent(key=key, strategy=self.name, ticket=OrderTicket(**(plain | changes)))
+
+    def place(self, side: Side = Side.BUY, quantity: int = 10, **changes: Any) -> str:
+        """Place an order; its key."""
+        intent = self.intent(side, quantity, **changes)
+        self.connection.place((intent,), self.mailbox)
+        return intent.key
+
+    def look(self) -> None:
+        while (event := self.mailbox.take()) is not None:
+            self.events.append(event)
+        while (told := self.store_box.take()) is not None:
+            self.store.append(told)
+
+    def until(self, wanted: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+        """Wait for the flag until ``wanted()`` is true of what was told."""
+        latest = time.monotonic() + patience_s
+        while True:
+            self.look()
+            if wanted():
+                return
+            assert time.monotonic() < latest, (self.name, self.events, self.store)
+            self.wake.wait(0.2)
+
+    def of(self, kind: type[Any], key: str | None = None) -> list[Any]:
+        self.look()
+        return [
+            one
+            for one in self.events
+            if isinstance(one, kind) and (key is None or getattr(one, "key", "") == key)
+        ]
+
+    def placed(self, key: str) -> bool:
+        return bool(self.of(OrderPlaced, key))
+
+    def states(self) -> list[bool]:
+        """Whether the session was told to stream, change by change."""
+        self.look()
+        return [one.connected for one in self.store if isinstance(one, SessionChanged)]
+
+
+StartHub = Callable[..., HubThread]
+Join = Callable[..., Strategy]
+
+
+@pytest.fixture
+def emulator() -> Iterator[EmulatorThread]:
+    with EmulatorThread(EmulatorSettings(**PLAIN)) as one:
+        yield one
+
+
+@pytest.fixture
+def start_hub(emulator: EmulatorThread, tmp_path: Path) -> Iterator[StartHub]:
+    """Start hubs; by default on a socket in the test's folder, with a journal in memory."""
+    hubs: list[HubThread] = []
+
+    def start(journal: Path | JournalInMemory | None = None, **settings: Any) -> HubThread:
+        chosen = {"endpoint": f"ipc://{tmp_path}/hub", "beat_s": 0.1, "dead_s": 1.0} | settings
+        hub = HubThread(
+            SessionSettings(base_url=emulator.url, **FAST),
+            HubSettings(**chosen),
+            journal=JournalInMemory("tests") if journal is None else journal,
+            risk=LOOSE,
+        )
+        hubs.append(hub)
+        return hub
+
+    yield start
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(start_hub: StartHub) -> HubThread:
+    return start_hub()
+
+
+@pytest.fixture
+def join(hub: HubThread) -> Iterator[Join]:
+    """Strategies at the hub."""
+    joined: list[Strategy] = []
+
+    def one(name: str = "alpha", **options: Any) -> Strategy:
+        strategy = Strategy(hub.endpoint, name, **options)
+        joined.append(strategy)
+        return strategy.open()
+
+    yield one
+    for strategy in joined:
+        strategy.connection.close()
+
+
+def move(emulator: EmulatorThread, events: int = 20) -> None:
+    """Move the market."""
+    emulator.call(lambda s: s.drive.step(until_ns=None, max_events=events, received={}))
