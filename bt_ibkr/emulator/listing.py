@@ -5,7 +5,7 @@ from __future__ import annotations
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.market.derived import Derivation
 from bt_ibkr.emulator.market.history import BarStore
-from bt_ibkr.emulator.market.sessions import next_close_ns, next_midnight_ns
+from bt_ibkr.emulator.market.sessions import next_close_ns, next_turn_ns
 from bt_ibkr.emulator.types import EmulatedExecution, EmulatedOrder, Instrument, MarketEvent, QuoteState
 
 
@@ -32,14 +32,14 @@ class Listing:
         derivation: Makes the quote from those of others; ``None`` for an instrument with a market of its own.
     """
 
-    __slots__ = ("bars", "book", "close_ns", "derivation", "instrument", "midnight_ns", "quote")
+    __slots__ = ("bars", "book", "close_ns", "derivation", "instrument", "quote", "turn_ns")
 
     def __init__(self, instrument: Instrument, now_ns: int) -> None:
         self.instrument = instrument
         self.quote = QuoteState(instrument.contract.conid)
         self.book = Book(instrument, self.quote)
         self.bars = BarStore(instrument)
-        self.midnight_ns = next_midnight_ns(instrument, now_ns)
+        self.turn_ns = next_turn_ns(instrument, now_ns)
         self.close_ns = next_close_ns(instrument, now_ns)
         self.derivation: Derivation | None = None
 
@@ -50,12 +50,12 @@ class Listing:
         if time_ns >= self.close_ns:
             quote.close = price
             self.close_ns = next_close_ns(self.instrument, time_ns)
-        if time_ns >= self.midnight_ns:
+        if time_ns >= self.turn_ns:
             if price is not None:
                 quote.prior_close = quote.close if quote.close is not None else price
             quote.open = quote.high = quote.low = quote.close = None
             quote.volume = 0.0
-            self.midnight_ns = next_midnight_ns(self.instrument, time_ns)
+            self.turn_ns = next_turn_ns(self.instrument, time_ns)
 
 
 def update_quote(quote: QuoteState, event: MarketEvent, *, quote_only: bool) -> None:

@@ -29,8 +29,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         annual_volatility: Of a synthetic market, as a fraction (0.25).
         average_daily_volume: Of a synthetic market, in units.
         quote_only: Trades are never printed (forex): bars and the fill model ``last`` use the bid.
-        session_open, session_close: Regular trading hours ``HH:MM`` in ``time_zone``.
-        underlying_conid: Of an option: what it is on.
+        session_open, session_close: Regular trading hours ``HH:MM`` in ``time_zone``; a session that opens later
+            than it closes begins on the evening before.
+        extended_open, extended_close: With the hours around them; empty for New York's of a US stock, else for none.
+        calendar: Holidays and short days, of ``market.holidays.CALENDARS``; empty for that of its exchange.
+        underlying_conid: Of an option, a warrant, a CFD or an event contract: what it is on.
     """
 
     contract: Contract
@@ -44,6 +47,9 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     session_open: str = "09:30"
     session_close: str = "16:00"
     time_zone: str = "America/New_York"
+    extended_open: str = ""
+    extended_close: str = ""
+    calendar: str = ""
     underlying_conid: int = 0
 
 

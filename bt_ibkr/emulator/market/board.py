@@ -166,7 +166,7 @@ class Board:
 
     def _happen(self, listing: Listing, event: MarketEvent) -> None:
         time_ns = event.time_ns
-        if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
+        if time_ns >= listing.close_ns or time_ns >= listing.turn_ns:
             listing.roll(time_ns)
         quote = listing.quote
         if listing.instrument.quote_only and event.bid is not None and event.bid == quote.bid:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import Protocol
 
@@ -49,10 +49,7 @@ class Derivation(Protocol):
 def expiry_ns(instrument: Instrument) -> int:
     """When an option's or future's last session ends."""
     day = date.fromisoformat(instrument.contract.last_trade_date or "99991230")
-    _, closed = session_of_day(instrument, day)
-    if instrument.session_close <= instrument.session_open:
-        closed = session_of_day(instrument, day - timedelta(days=1))[1]
-    return closed
+    return session_of_day(instrument, day)[1]
 
 
 class OptionQuote:
