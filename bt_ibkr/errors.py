@@ -20,6 +20,9 @@
     │   ├── RequestTimeoutError    the answer did not come: the outcome is unknown
     │   ├── PacingPenaltyError     429: too many requests
     │   └── ResponseError          an answer that is an error, with status and body
+    ├── MarketDataError            market data could not be had                         exit 6
+    │   ├── LinesError             all market-data lines are in use
+    │   └── DepthError             the account's ladder shows another instrument
     ├── HistoryError               historical bars could not be had                     exit 6
     ├── OrderError
     │   ├── OrderRefusedError      refused before anything was sent, or by IBKR         exit 9
@@ -157,6 +160,20 @@ class ResponseError(SessionError):
         super().__init__(message, remedy=remedy)
         self.status = status
         self.body = body
+
+
+class MarketDataError(BtIbkrError):
+    """Market data could not be had."""
+
+    exit_code = 6
+
+
+class LinesError(MarketDataError):
+    """All market-data lines are in use; the message names what uses them."""
+
+
+class DepthError(MarketDataError):
+    """The account's one ladder shows another instrument."""
 
 
 class HistoryError(BtIbkrError):
