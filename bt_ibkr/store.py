@@ -21,6 +21,7 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
+from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
@@ -36,6 +37,7 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.risk import RiskLimits
+from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.wire.values import quality
 
@@ -76,12 +78,21 @@ class StoreFeed(Protocol):
     def has_news(self) -> bool:
         """A notification or the feed's end is waiting to be seen by cerebro."""
 
-    def holds(self) -> bool:
+    @property
+    def holding(self) -> bool:
         """Its first history is on the way: what others have ready may be later than what it will bring."""
 
     @property
     def over(self) -> bool:
         """Cerebro has seen the feed's end."""
+
+    @property
+    def query(self) -> ContractQuery | None:
+        """The contract it follows; ``None`` if it follows none."""
+
+    @property
+    def backlog(self) -> TickBacklog:
+        """The ticks that wait for it."""
 
     def session_changed(self, change: SessionChanged) -> None:
         """The session broke or came back."""
@@ -242,7 +253,7 @@ class IBKRStore:
         self._grace_ns = int(bar_grace_s * NS_PER_S)
         self._tick_backlog = settings.tick_backlog
         self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
-        self._feeds: list[IBKRData] = []
+        self._feeds: list[StoreFeed] = []
         self._broker: IBKRBroker | None = None
         self._notifications: deque[tuple[Any, tuple[Any, ...], dict[str, Any]]] = deque()
         self._opened = False
@@ -353,7 +364,7 @@ class IBKRStore:
             raise SessionError("The store has not been started: its account is not known yet.")
         return self._account
 
-    def register(self, feed: IBKRData) -> None:
+    def register(self, feed: StoreFeed) -> None:
         """Take a feed in; called by the feed when cerebro adds it."""
         # backtrader gives feeds an `==` that builds an indicator: compare by identity.
         if not any(known is feed for known in self._feeds):
@@ -400,14 +411,16 @@ class IBKRStore:
     def _announce(self, standing: Standing) -> None:
         """The banner, where nobody else shows one: before the first order can leave, in the log."""
         told = []
-        for feed in self._feeds:
+        for query in (feed.query for feed in self._feeds):
+            if query is None:
+                continue
             try:
-                code = self.connection.availability(self.connection.resolve(feed.query))
+                code = self.connection.availability(self.connection.resolve(query))
             except BtIbkrError as problem:
                 # The feed itself will say what is wrong with it.
-                told.append(f"{feed.query.text}: {problem.message}")
+                told.append(f"{query.text}: {problem.message}")
             else:
-                told.append(f"{feed.query.text}: {quality(code).name.lower().replace('_', ' ')}")
+                told.append(f"{query.text}: {quality(code).name.lower().replace('_', ' ')}")
         _log.warning(
             "trading mode=%s account=%s kind=%s connection=%s data=%s",
             self._guard.mode,
@@ -518,17 +531,23 @@ class IBKRStore:
         self._looked_ns = 0
         cutoff: int | None = None
         finishing = self._finishing
+        holding = False
         for feed in self._feeds:
             if finishing:
                 feed.finish()
             head = feed.prepare()
             if head is not None and (cutoff is None or head < cutoff):
                 cutoff = head
-        if any(feed.holds() for feed in self._feeds):
+            if feed.holding:
+                holding = True
+        if holding:
             cutoff = None
         self.cutoff_ns = cutoff
-        if cutoff is not None or self._notifications or any(feed.has_news() for feed in self._feeds):
+        if cutoff is not None or self._notifications:
             return True
+        for feed in self._feeds:
+            if feed.has_news():
+                return True
         return self._broker is not None and self._broker.pending()
 
     def market_ns(self) -> int:

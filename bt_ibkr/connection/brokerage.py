@@ -225,7 +225,7 @@ class Brokerage:
             self._spawn(self._read_again(since_ns))
         if self.reception.store is not None:
             self.reception.store.append(
-                SessionChanged(event.state.value, event.cause, event.next_step, connected)
+                SessionChanged(event.state.value, event.cause, event.next_step, connected, event.since_ns)
             )
         if connected and self._broken is not None and self.session is not None:
             self.reception.report_gap(self._broken, event.time_ns, self.session.socket.subscribed)
