@@ -24,6 +24,7 @@
     │   ├── LinesError             all market-data lines are in use
     │   └── DepthError             the account's ladder shows another instrument
     ├── HistoryError               historical bars could not be had                     exit 6
+    ├── ArchiveError               stored bars cannot be read or written                exit 12
     ├── OrderError
     │   ├── OrderRefusedError      refused before anything was sent, or by IBKR         exit 9
     │   │   ├── TradingHaltedError trading is halted, or only positions may be reduced  exit 9
@@ -180,6 +181,12 @@ class HistoryError(BtIbkrError):
     """Historical bars could not be had."""
 
     exit_code = 6
+
+
+class ArchiveError(BtIbkrError):
+    """Stored historical bars cannot be read or written, or are not whole."""
+
+    exit_code = 12
 
 
 class OrderError(BtIbkrError):

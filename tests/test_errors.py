@@ -10,6 +10,7 @@ import pytest
 from bt_ibkr import errors
 from bt_ibkr.errors import (
     AmbiguousContractError,
+    ArchiveError,
     AuthenticationError,
     BtIbkrError,
     CompetingError,
@@ -46,6 +47,7 @@ EXIT_CODES = {
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
     HistoryError: 6,
+    ArchiveError: 12,
     MarketDataError: 6,
     LinesError: 6,
     DepthError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,

@@ -50,8 +50,8 @@ LAYERS = (
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
     # Beside the services: what keeps and judges orders knows no server.
     Layer("3b", ("journal", "risk"), ("0", "1"), ("msgspec",)),
-    # Recordings of ticks are files, whoever made the ticks.
-    Layer("3c", ("recorder",), ("0", "1"), ("msgspec", "numpy", "pyarrow")),
+    # Recordings of ticks and archives of bars are files, whoever made them.
+    Layer("3c", ("recorder", "archive"), ("0", "1"), ("msgspec", "numpy", "pandas", "pyarrow")),
     Layer("4", ("connection", "desk"), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp")),
     Layer(
         "5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "3c", "4"), ("msgspec", "backtrader")
