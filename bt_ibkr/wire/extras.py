@@ -16,13 +16,12 @@ _log = logging.getLogger(__name__)
 
 #: Names that no field tells: what they follow from does.
 COMPUTED: Final = frozenset({"vwap"})
-_Value = str | float | bool | None
 
 
 @lru_cache(maxsize=256)
 def _decoder(wanted: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     """Decodes only the fields ``wanted``; an attribute ``_TAG`` is UNSET where the frame leaves it out."""
-    fields = [(f"_{tag}", _Value | msgspec.UnsetType, msgspec.UNSET) for tag in wanted]
+    fields = [(f"_{tag}", Any, msgspec.UNSET) for tag in wanted]
     frame = msgspec.defstruct("ExtraFields", fields, rename={f"_{tag}": tag for tag in wanted}, gc=False)
     return msgspec.json.Decoder(frame)
 
@@ -86,7 +85,7 @@ class Extras:
             if value is msgspec.UNSET or value is None:
                 continue
             if name in tags.TEXT_FIELDS:
-                text = str(value).strip()
+                text = value.strip() if isinstance(value, str) else ""
                 if text in values.NOT_AVAILABLE:
                     lost.add(name)
                 else:
