@@ -44,6 +44,7 @@ from bt_ibkr.wire.values import quality
 if TYPE_CHECKING:
     from bt_ibkr.brokers.ibkr_broker import IBKRBroker
     from bt_ibkr.feeds.ibkr_data import IBKRData
+    from bt_ibkr.recorder import TickRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ class IBKRStore:
         journal: File of the order journal; by default one of the account's own in the state directory (mode
             ``sim``: none). ``":memory:"`` for a run that nobody has to remember.
         risk: What may leave; by default ``RiskLimits()``.
+        record: Folder that every tick of the live feeds is recorded into, see ``bt_ibkr.recorder``.
         ibstore: Other parameters of backtrader's ``IBStore`` (``clientId``, ``notifyall``, ``reconnect`` …)
             are taken and have no effect: the Web API has no such things.
 
@@ -217,6 +219,7 @@ class IBKRStore:
         connection: Connection | None = None,
         journal: str | Path | JournalInMemory | None = None,
         risk: RiskLimits | None = None,
+        record: str | Path | None = None,
         **ibstore: Any,
     ) -> None:
         _check_ibstore(ibstore)
@@ -239,6 +242,9 @@ class IBKRStore:
                 remedy="Put them into the guard.",
             )
         self._guard = guard
+        self._record = record
+        #: Writes the recording, where one is wanted and the store is open.
+        self.recorder: TickRecorder | None = None
         #: Of the server, and the way to log on; no secret.
         self._address = f"{settings.base_url} ({type(settings.login).__struct_config__.tag})"
         self._wake = WakeUp()
@@ -307,7 +313,12 @@ class IBKRStore:
             if self._broker is not None and not at_once:
                 self._broker.drain(_LAST_ANSWERS_S)
         finally:
-            self.connection.close()
+            try:
+                # First: the end of the session is no break of its stream.
+                if self.recorder is not None:
+                    self.recorder.close(time_ns=self.connection.clock.now_ns(), over=self._finishing)
+            finally:
+                self.connection.close()
 
     # -- life (called by cerebro, feeds and broker) --------------------------------------------------
 
@@ -352,6 +363,10 @@ class IBKRStore:
         """A feed's reader fell behind, or caught up; from any thread."""
         self._events.append(report)
 
+    def _tell_recording(self, text: str) -> None:
+        """Something befell the recording; from any thread."""
+        self._events.append(SessionNotice("recording", text))
+
     @property
     def guard(self) -> AccountGuard:
         """Which accounts may be traded."""
@@ -383,6 +398,16 @@ class IBKRStore:
             self._guard.check_orders(self._standing())
         if data is not None and self._broker is not None:
             self._broker.data_started(data)
+        if data is not None and self.recorder is not None:
+            self._record_of(data)
+
+    def _record_of(self, data: Any) -> None:
+        """Record what a live feed is about to subscribe to, from the first tick on."""
+        assert self.recorder is not None
+        live = hasattr(data.p, "historical") and not data.p.historical
+        if live and data.contract is not None and not self.recorder.records(data.contract):
+            sink = self.recorder.sink(data.contract, data.query.text)
+            self.connection.subscribe_ticks(data.contract, sink)
 
     def _open(self) -> None:
         if self._opened:
@@ -391,6 +416,11 @@ class IBKRStore:
             raise SessionError("This store was closed.", remedy="Make a new store for another run.")
         self.connection.open(self._events)
         try:
+            if self._record is not None:
+                # Parquet takes long to load.
+                from bt_ibkr.recorder import TickRecorder
+
+                self.recorder = TickRecorder(self._record, told=self._tell_recording)
             accounts = self.connection.accounts()
             if not accounts:
                 raise SessionError("This login has no account.")

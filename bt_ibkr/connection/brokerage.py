@@ -214,7 +214,7 @@ class Brokerage:
         connected, was_connected = event.streams, self._streams
         self._streams = connected
         if was_connected and not connected and self.opened:
-            self.market_data.broken()
+            self.market_data.broken(event.cause, event.since_ns)
             self.depth.broken()
             self._broken = event
             if self.desk is not None:

@@ -52,7 +52,8 @@ class SessionNotice(msgspec.Struct, frozen=True):
     Attributes:
         kind: ``notice`` (IBKR's, for people), ``error`` (the stream refused something), ``unreadable`` (a report of
             orders or executions that cannot be understood), ``mute`` (executions that the stream did not tell of),
-            ``unread`` (after a break orders and executions could not be read yet) or ``reread`` (now they were).
+            ``unread`` (after a break orders and executions could not be read yet), ``reread`` (now they were) or
+            ``recording`` (what befell a recording of ticks).
         text: In words.
     """
 

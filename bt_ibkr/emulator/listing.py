@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from bt_ibkr.emulator.exchange.book import Book
 from bt_ibkr.emulator.market.derived import Derivation
 from bt_ibkr.emulator.market.history import BarStore
@@ -58,6 +60,16 @@ class Listing:
             self.turn_ns = next_turn_ns(self.instrument, time_ns)
 
 
+def print_of_recording(event: MarketEvent) -> MarketEvent:
+    """An event of a recording as orders and bars see it: what is shown as the last trade may be no print, and a print
+    may be more than the size shown."""
+    if not event.traded:
+        return msgspec.structs.replace(event, last=None, last_size=None)
+    return (
+        event if event.traded == event.last_size else msgspec.structs.replace(event, last_size=event.traded)
+    )
+
+
 def update_quote(quote: QuoteState, event: MarketEvent, *, quote_only: bool) -> None:
     """Let an event change a quote; ``quote_only`` takes the bid for the day's open, high and low."""
     quote.time_ns = event.time_ns
@@ -76,8 +88,13 @@ def update_quote(quote: QuoteState, event: MarketEvent, *, quote_only: bool) -> 
         quote.trades += 1
     if event.last_size is not None:
         quote.last_size = event.last_size
-        if event.last is not None:
+        if event.last is not None and event.traded is None:
             quote.volume += event.last_size
+    if event.traded is not None:
+        quote.volume = quote.volume + event.traded if event.volume is None else event.volume
+        if not event.traded:
+            quote.trades -= event.last is not None
+            price = event.bid if quote_only else None
     if price is not None:
         if quote.open is None:
             quote.open = quote.high = quote.low = price

@@ -69,12 +69,12 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 class MarketEvent(msgspec.Struct, frozen=True, gc=False):
     """One line of the tape; ``None`` leaves a value as it was (an smd frame does the same).
 
-    Where nothing else is said, ``last`` is a print of ``last_size``. The last three are of recordings, which know more.
+    Where nothing else is said, ``last`` is a print of ``last_size``. The last three come from recordings only.
 
     Attributes:
         traded: What the prints that the event stands for add up to; 0 for a ``last`` that is none.
         volume: The day's volume after it; counted from the prints where it is not told.
-        halted: Whether the instrument is halted from now on.
+        halted: Whether the instrument is halted from now on, as 1 or 0.
     """
 
     time_ns: int
@@ -87,7 +87,7 @@ class MarketEvent(msgspec.Struct, frozen=True, gc=False):
     last_size: float | None = None
     traded: float | None = None
     volume: float | None = None
-    halted: bool | None = None
+    halted: float | None = None
 
 
 class QuoteState:

@@ -57,9 +57,10 @@ class RowKind(StrEnum):
     """What a row stands for.
 
     ``tick`` is a change of the quote. ``picture`` is the first quote after the subscription began, or began again:
-    what traded before it is not known from it. ``gap`` says that the stream broke after ``ts``, ``dropped`` that the
-    recorder could not keep up, both in ``note``. ``end`` says that the recording was ended at ``ts``, ``over`` that
-    the market itself was over. The quote of rows other than ticks and pictures is what stood before.
+    what traded before it is not known from it. ``gap`` says that the stream broke and was whole until ``ts``,
+    ``dropped`` that the recorder could not keep up, both with a ``note``. ``end`` says that the recording was ended
+    at ``ts``, ``over`` that the market itself was over. The quote of rows other than ticks and pictures is what stood
+    before.
     """
 
     TICK = "tick"

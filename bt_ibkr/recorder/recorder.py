@@ -160,11 +160,16 @@ class RecordingSink:
     def __len__(self) -> int:
         return len(self._buffer)
 
-    def interrupted(self, cause: str) -> None:
-        """The stream broke; the next tick is a picture. The session's thread."""
+    def interrupted(self, cause: str, since_ns: int = 0) -> None:
+        """The stream broke; the next tick is a picture. The session's thread.
+
+        Args:
+            cause: In words.
+            since_ns: Up to this market time the stream is known to have been whole; 0 for the last tick's.
+        """
         if self._begun:
             self._begun = False
-            self._buffer.append((self, RowKind.GAP, 0, cause))
+            self._buffer.append((self, RowKind.GAP, since_ns, cause))
 
     def end(self, time_ns: int, *, over: bool) -> None:
         """Nothing more comes."""

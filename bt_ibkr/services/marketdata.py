@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.errors import BtIbkrError
@@ -48,6 +48,14 @@ class TickSink(Protocol):
         """``push`` or ``hold``."""
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class BreakSink(Protocol):
+    """A sink of ticks that wants to know between which of them the stream broke."""
+
+    def interrupted(self, cause: str, since_ns: int) -> None:
+        """The stream broke; it was known to be whole until then, market time. Called in the loop's thread."""
 
 
 class _Combo:
@@ -318,13 +326,22 @@ class MarketDataService:
         self._lines.snapshot(target, contract.describe())
         return await availability(self._http, contract.conid)
 
-    def broken(self) -> None:
-        """The WebSocket was lost: what traded meanwhile is not in the stream."""
+    def broken(self, cause: str = "", since_ns: int = 0) -> None:
+        """The WebSocket was lost: what traded meanwhile is not in the stream, which was whole until ``since_ns``."""
         for stream in self._by_topic.values():
             stream.merger.resubscribed()
+            for sink, _ in stream.sinks:
+                _tell_break(sink, cause, since_ns)
         for combo in self._combos.values():
             combo.quote.forget()
             combo.seen = None
+            for sink in combo.sinks:
+                _tell_break(sink, cause, since_ns)
+
+
+def _tell_break(sink: TickSink, cause: str, since_ns: int) -> None:
+    if isinstance(sink, BreakSink):
+        sink.interrupted(cause, since_ns)
 
 
 def _target(contract: Contract) -> str:
