@@ -102,12 +102,12 @@ class ContractCache:
     """Answers of one scope.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file, made if it is not there; ``None`` for one in memory.
         scope: See ``cache_scope``.
         now_ns: The time of day that ages are counted by: that of IBKR's data, not of an emulator's market.
     """
 
-    def __init__(self, path: Path, scope: str, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, path: Path | None, scope: str, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._path = path
         self._scope = scope
         self._now_ns = now_ns
@@ -159,6 +159,12 @@ class ContractCache:
     def _open(self) -> None:
         for attempt in (1, 2):
             try:
+                if self._path is None:
+                    self._connection = sqlite3.connect(
+                        ":memory:", isolation_level=None, check_same_thread=False
+                    )
+                    self._connection.execute(_SCHEMA)
+                    return
                 self._connection = _patiently(self._path)
                 self._inode = self._path.stat().st_ino
                 self._sweep()
@@ -197,6 +203,8 @@ class ContractCache:
 
     def _set_aside(self) -> None:
         """Move a damaged file away, unless another process has done so already."""
+        if self._path is None:
+            return
         with contextlib.suppress(OSError):
             if self._inode and self._path.stat().st_ino != self._inode:
                 return
@@ -277,16 +285,22 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     """Tables of this version; those of another are emptied."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    if version == SCHEMA_VERSION and owner == _APPLICATION_ID:
+    if _is_ours(connection):
         return
     with _exclusive(connection):
-        if version != SCHEMA_VERSION:
-            connection.execute("DROP TABLE IF EXISTS answers")
+        # Another process may have been here since.
+        if _is_ours(connection):
+            return
+        connection.execute("DROP TABLE IF EXISTS answers")
         connection.execute(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    return bool(version == SCHEMA_VERSION and owner == _APPLICATION_ID)
 
 
 @contextlib.contextmanager

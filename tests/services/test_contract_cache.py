@@ -221,7 +221,9 @@ def test_several_processes(path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert not list(path.parent.glob("*.damaged-*"))
     cache = ContractCache(path, "a")
     kept = cache.keys("details")
-    assert len(kept) > 300
+    # None of them emptied what another had written.
+    assert {key.partition("-")[0] for key in kept} == {"0", "1", "2"}
+    assert len(kept) > 400
     assert all(cache.get("details", key) == key.encode() for key in kept)
 
 
