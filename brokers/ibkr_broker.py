@@ -92,7 +92,8 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         self._store: IBKRStore = self.p.store
         connection = self._store.connection
         scheme = self.getcommissioninfo
-        self._names = Names(self.p.name)
+        # At a hub orders go by the name under which the process joined it.
+        self._names = Names(self.p.name or self._store.name)
         self._events: Mailbox[AccountEvent] = Mailbox(self._store.wake)
         self._records = Records(connection.clock, self._store.put_notification)
         self._records.broker = self

@@ -70,6 +70,12 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         tick_backlog: So many ticks of a feed wait one by one for a slow reader; beyond, they are conflated, up to as
             many again. 0 for no limit. Where the market waits for its reader (lockstep, or as fast as it can) there
             is none.
+        market_data_lines: So many instruments may stream at one time: IBKR gives a user 100 unless more were bought.
+        lines_overflow: What becomes of a feed beyond them: ``refuse`` it, or read it by ``snapshots``, every few
+            seconds and a few instruments at a time.
+        clear_lines: Whether the lines of all programs of this user are given back at the start and at the end
+            (those of programs that died stay open otherwise): ``always``, ``never``, or ``auto``: where no other
+            process of this product uses the login on this machine.
         suppress: Ids of order questions that IBKR shall not ask in this session; told anew after each log-on.
         paced: Keep to IBKR's request limits. Off only for servers that have none, such as an emulator
             without pacing.
@@ -93,6 +99,9 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     region: str = "america"
     penalty_s: float = PENALTY_S
     tick_backlog: int = 10_000
+    market_data_lines: int = 100
+    lines_overflow: Literal["refuse", "snapshots"] = "refuse"
+    clear_lines: Literal["auto", "always", "never"] = "auto"
     suppress: tuple[str, ...] = ()
     paced: bool = True
     pacing_speed: float = 1.0
@@ -113,6 +122,20 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 f"SessionSettings: tick_backlog must be at least 10, or 0 for no limit, not {self.tick_backlog!r}.",
                 remedy="Leave it out for 10,000 ticks a feed.",
             )
+        if self.market_data_lines < 1:
+            raise UsageError(
+                f"SessionSettings: market_data_lines must be 1 or more, not {self.market_data_lines!r}.",
+                remedy="Leave it out for 100.",
+            )
+        for name, words in (
+            ("lines_overflow", ("refuse", "snapshots")),
+            ("clear_lines", ("auto", "always", "never")),
+        ):
+            if getattr(self, name) not in words:
+                raise UsageError(
+                    f"SessionSettings: {name} {getattr(self, name)!r} is no policy.",
+                    remedy=f"Policies: {', '.join(words)}.",
+                )
         if self.competing not in get_args(Competing):
             raise UsageError(
                 f"SessionSettings: competing {self.competing!r} is no policy.",

@@ -20,7 +20,11 @@
     │   ├── RequestTimeoutError    the answer did not come: the outcome is unknown
     │   ├── PacingPenaltyError     429: too many requests
     │   └── ResponseError          an answer that is an error, with status and body
+    ├── MarketDataError            market data could not be had                         exit 6
+    │   ├── LinesError             all market-data lines are in use
+    │   └── DepthError             the account's ladder shows another instrument
     ├── HistoryError               historical bars could not be had                     exit 6
+    ├── ArchiveError               stored bars cannot be read or written                exit 12
     ├── OrderError
     │   ├── OrderRefusedError      refused before anything was sent, or by IBKR         exit 9
     │   │   ├── TradingHaltedError trading is halted, or only positions may be reduced  exit 9
@@ -159,10 +163,30 @@ class ResponseError(SessionError):
         self.body = body
 
 
+class MarketDataError(BtIbkrError):
+    """Market data could not be had."""
+
+    exit_code = 6
+
+
+class LinesError(MarketDataError):
+    """All market-data lines are in use; the message names what uses them."""
+
+
+class DepthError(MarketDataError):
+    """The account's one ladder shows another instrument."""
+
+
 class HistoryError(BtIbkrError):
     """Historical bars could not be had."""
 
     exit_code = 6
+
+
+class ArchiveError(BtIbkrError):
+    """Stored historical bars cannot be read or written, or are not whole."""
+
+    exit_code = 12
 
 
 class OrderError(BtIbkrError):

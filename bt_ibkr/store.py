@@ -21,6 +21,7 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
+from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
@@ -35,13 +36,16 @@ from bt_ibkr.connection.interface import (
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
+from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.risk import RiskLimits
+from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.wire.values import quality
 
 if TYPE_CHECKING:
     from bt_ibkr.brokers.ibkr_broker import IBKRBroker
     from bt_ibkr.feeds.ibkr_data import IBKRData
+    from bt_ibkr.recorder import TickRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -76,12 +80,21 @@ class StoreFeed(Protocol):
     def has_news(self) -> bool:
         """A notification or the feed's end is waiting to be seen by cerebro."""
 
-    def holds(self) -> bool:
+    @property
+    def holding(self) -> bool:
         """Its first history is on the way: what others have ready may be later than what it will bring."""
 
     @property
     def over(self) -> bool:
         """Cerebro has seen the feed's end."""
+
+    @property
+    def query(self) -> ContractQuery | None:
+        """The contract it follows; ``None`` if it follows none."""
+
+    @property
+    def backlog(self) -> TickBacklog:
+        """The ticks that wait for it."""
 
     def session_changed(self, change: SessionChanged) -> None:
         """The session broke or came back."""
@@ -151,6 +164,23 @@ def _journal_place(
     return None if journal is None else Path(journal)
 
 
+def _hub_address(hub: str | HubAddress, name: str | None, theirs: set[str]) -> HubAddress:
+    """Raises ``UsageError`` for what is the hub's own, and where there is no name."""
+    if theirs:
+        raise UsageError(
+            f"IBKRStore: {', '.join(sorted(theirs))} was given beside `hub`.",
+            remedy="These belong to the hub: see its configuration.",
+        )
+    if isinstance(hub, HubAddress):
+        return hub
+    if name is None:
+        raise UsageError(
+            "IBKRStore: a hub wants to know the strategy's name.",
+            remedy="Give name='sma_cross', the same one in every run: orders and positions are kept under it.",
+        )
+    return HubAddress(endpoint=hub, name=name)
+
+
 class IBKRStore:
     """Session, feeds and broker of one IBKR login.
 
@@ -175,6 +205,10 @@ class IBKRStore:
         journal: File of the order journal; by default one of the account's own in the state directory (mode
             ``sim``: none). ``":memory:"`` for a run that nobody has to remember.
         risk: What may leave; by default ``RiskLimits()``.
+        record: Folder that every tick of the live feeds is recorded into, see ``bt_ibkr.recorder``.
+        hub: Endpoint of a hub that owns the session, instead of one of this process: ``gateway``, ``settings``,
+            ``journal``, ``risk`` and ``questions`` are the hub's then.
+        name: The strategy's name at the hub, owner of its orders and its book.
         ibstore: Other parameters of backtrader's ``IBStore`` (``clientId``, ``notifyall``, ``reconnect`` …)
             are taken and have no effect: the Web API has no such things.
 
@@ -206,6 +240,9 @@ class IBKRStore:
         connection: Connection | None = None,
         journal: str | Path | JournalInMemory | None = None,
         risk: RiskLimits | None = None,
+        record: str | Path | None = None,
+        hub: str | HubAddress | None = None,
+        name: str | None = None,
         **ibstore: Any,
     ) -> None:
         _check_ibstore(ibstore)
@@ -228,9 +265,24 @@ class IBKRStore:
                 remedy="Put them into the guard.",
             )
         self._guard = guard
+        self._record = record
+        #: Writes the recording, where one is wanted and the store is open.
+        self.recorder: TickRecorder | None = None
         #: Of the server, and the way to log on; no secret.
         self._address = f"{settings.base_url} ({type(settings.login).__struct_config__.tag})"
         self._wake = WakeUp()
+        #: The strategy's name at a hub.
+        self.name: str | None = None
+        if hub is not None:
+            theirs = {
+                "gateway": gateway != DEFAULT_GATEWAY,
+                "journal": journal,
+                "risk": risk,
+                "questions": questions,
+            }
+            address = _hub_address(hub, name, {word for word, given in theirs.items() if given})
+            self.name, self._address = address.name, f"the hub at {address.endpoint}"
+            connection = connection or address.connect(self._wake, clock)
         self.connection: Connection = connection or DirectConnection(
             settings,
             self._wake,
@@ -242,7 +294,7 @@ class IBKRStore:
         self._grace_ns = int(bar_grace_s * NS_PER_S)
         self._tick_backlog = settings.tick_backlog
         self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
-        self._feeds: list[IBKRData] = []
+        self._feeds: list[StoreFeed] = []
         self._broker: IBKRBroker | None = None
         self._notifications: deque[tuple[Any, tuple[Any, ...], dict[str, Any]]] = deque()
         self._opened = False
@@ -296,7 +348,12 @@ class IBKRStore:
             if self._broker is not None and not at_once:
                 self._broker.drain(_LAST_ANSWERS_S)
         finally:
-            self.connection.close()
+            try:
+                # First: the end of the session is no break of its stream.
+                if self.recorder is not None:
+                    self.recorder.close(time_ns=self.connection.clock.now_ns(), over=self._finishing)
+            finally:
+                self.connection.close()
 
     # -- life (called by cerebro, feeds and broker) --------------------------------------------------
 
@@ -341,6 +398,10 @@ class IBKRStore:
         """A feed's reader fell behind, or caught up; from any thread."""
         self._events.append(report)
 
+    def _tell_recording(self, text: str) -> None:
+        """Something befell the recording; from any thread."""
+        self._events.append(SessionNotice("recording", text))
+
     @property
     def guard(self) -> AccountGuard:
         """Which accounts may be traded."""
@@ -353,7 +414,7 @@ class IBKRStore:
             raise SessionError("The store has not been started: its account is not known yet.")
         return self._account
 
-    def register(self, feed: IBKRData) -> None:
+    def register(self, feed: StoreFeed) -> None:
         """Take a feed in; called by the feed when cerebro adds it."""
         # backtrader gives feeds an `==` that builds an indicator: compare by identity.
         if not any(known is feed for known in self._feeds):
@@ -372,6 +433,16 @@ class IBKRStore:
             self._guard.check_orders(self._standing())
         if data is not None and self._broker is not None:
             self._broker.data_started(data)
+        if data is not None and self.recorder is not None:
+            self._record_of(data)
+
+    def _record_of(self, data: Any) -> None:
+        """Record what a live feed is about to subscribe to, from the first tick on."""
+        assert self.recorder is not None
+        live = hasattr(data.p, "historical") and not data.p.historical
+        if live and data.contract is not None and not self.recorder.records(data.contract):
+            sink = self.recorder.sink(data.contract, data.query.text)
+            self.connection.subscribe_ticks(data.contract, sink)
 
     def _open(self) -> None:
         if self._opened:
@@ -380,6 +451,11 @@ class IBKRStore:
             raise SessionError("This store was closed.", remedy="Make a new store for another run.")
         self.connection.open(self._events)
         try:
+            if self._record is not None:
+                # Parquet takes long to load.
+                from bt_ibkr.recorder import TickRecorder
+
+                self.recorder = TickRecorder(self._record, told=self._tell_recording)
             accounts = self.connection.accounts()
             if not accounts:
                 raise SessionError("This login has no account.")
@@ -400,14 +476,16 @@ class IBKRStore:
     def _announce(self, standing: Standing) -> None:
         """The banner, where nobody else shows one: before the first order can leave, in the log."""
         told = []
-        for feed in self._feeds:
+        for query in (feed.query for feed in self._feeds):
+            if query is None:
+                continue
             try:
-                code = self.connection.availability(self.connection.resolve(feed.query))
+                code = self.connection.availability(self.connection.resolve(query))
             except BtIbkrError as problem:
                 # The feed itself will say what is wrong with it.
-                told.append(f"{feed.query.text}: {problem.message}")
+                told.append(f"{query.text}: {problem.message}")
             else:
-                told.append(f"{feed.query.text}: {quality(code).name.lower().replace('_', ' ')}")
+                told.append(f"{query.text}: {quality(code).name.lower().replace('_', ' ')}")
         _log.warning(
             "trading mode=%s account=%s kind=%s connection=%s data=%s",
             self._guard.mode,
@@ -518,17 +596,23 @@ class IBKRStore:
         self._looked_ns = 0
         cutoff: int | None = None
         finishing = self._finishing
+        holding = False
         for feed in self._feeds:
             if finishing:
                 feed.finish()
             head = feed.prepare()
             if head is not None and (cutoff is None or head < cutoff):
                 cutoff = head
-        if any(feed.holds() for feed in self._feeds):
+            if feed.holding:
+                holding = True
+        if holding:
             cutoff = None
         self.cutoff_ns = cutoff
-        if cutoff is not None or self._notifications or any(feed.has_news() for feed in self._feeds):
+        if cutoff is not None or self._notifications:
             return True
+        for feed in self._feeds:
+            if feed.has_news():
+                return True
         return self._broker is not None and self._broker.pending()
 
     def market_ns(self) -> int:

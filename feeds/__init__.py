@@ -1,5 +1,20 @@
 """backtrader data feeds over an IBKR session."""
 
-from bt_ibkr.feeds.ibkr_data import FeedState, IBKRData, contract_of, is_current
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["FeedState", "IBKRData", "contract_of", "is_current"]
+from bt_ibkr.feeds.base import StoreData, contract_of, is_back_filled, is_current
+from bt_ibkr.feeds.ibkr_data import FeedState, IBKRData
+
+if TYPE_CHECKING:
+    from bt_ibkr.feeds.replay import IBKRReplay
+
+__all__ = ["FeedState", "IBKRData", "IBKRReplay", "StoreData", "contract_of", "is_back_filled", "is_current"]
+
+
+def __getattr__(name: str) -> Any:
+    # A live run has no need of what reads Parquet.
+    if name == "IBKRReplay":
+        from bt_ibkr.feeds.replay import IBKRReplay
+
+        return IBKRReplay
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,14 +10,18 @@ import pytest
 from bt_ibkr import errors
 from bt_ibkr.errors import (
     AmbiguousContractError,
+    ArchiveError,
     AuthenticationError,
     BtIbkrError,
     CompetingError,
     ContractError,
     ContractNotFoundError,
+    DepthError,
     HistoryError,
     JournalError,
     JournalLockedError,
+    LinesError,
+    MarketDataError,
     MarketFileError,
     NotArmedError,
     OrderError,
@@ -42,7 +46,11 @@ EXIT_CODES = {
     RunFailedError: 1, UsageError: 2, NotArmedError: 2, StrategyError: 3, ContractError: 4,
     ContractNotFoundError: 4, AmbiguousContractError: 4, MarketFileError: 5, WireError: 6, SessionError: 6,
     UnreachableError: 6, PortInUseError: 6, RequestTimeoutError: 6, PacingPenaltyError: 6, ResponseError: 6,
-    HistoryError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,
+    HistoryError: 6,
+    ArchiveError: 12,
+    MarketDataError: 6,
+    LinesError: 6,
+    DepthError: 6, TrustError: 7, AuthenticationError: 8, CompetingError: 8, OrderError: 9, OrderRefusedError: 9,
     OutcomeUnknownError: 9, TradingHaltedError: 9, RiskRefusedError: 9, JournalError: 11, JournalLockedError: 11,
 }  # fmt: skip
 ALL = [

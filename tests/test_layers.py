@@ -50,19 +50,23 @@ LAYERS = (
     Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
     # Beside the services: what keeps and judges orders knows no server.
     Layer("3b", ("journal", "risk"), ("0", "1"), ("msgspec",)),
+    # Recordings of ticks and archives of bars are files, whoever made them.
+    Layer("3c", ("recorder", "archive"), ("0", "1"), ("msgspec", "numpy", "pandas", "pyarrow")),
     Layer("4", ("connection", "desk", "hub"), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp", "zmq")),
-    Layer("5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "4"), ("msgspec", "backtrader")),
+    Layer(
+        "5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "3c", "4"), ("msgspec", "backtrader")
+    ),
     Layer("6", ("strategies",), ("5",), ("backtrader",)),
     Layer(
         "7",
         ("app",),
-        ("0", "1", "2", "3", "3b", "4", "5", "6", "‖"),
+        ("0", "1", "2", "3", "3b", "3c", "4", "5", "6", "‖"),
         ("msgspec", "backtrader", "aiohttp", "uvloop", "numpy", "pandas", "pyarrow"),
     ),
     Layer(
         "8",
         ("cli",),
-        ("0", "1", "2", "3", "3b", "4", "5", "6", "7", "‖"),
+        ("0", "1", "2", "3", "3b", "3c", "4", "5", "6", "7", "‖"),
         ("msgspec", "backtrader", "rich", "typer"),
     ),
     # Tapes are Parquet files read into arrays; cryptography makes the certificate of --tls, and it checks
@@ -180,6 +184,8 @@ def test_table_of_the_document_is_the_one_checked() -> None:
         ("bt_ibkr.journal.journal", "bt_ibkr.session.http", False),
         ("bt_ibkr.risk.gate", "bt_ibkr.model.intent", True),
         ("bt_ibkr.risk.gate", "bt_ibkr.services.orders", False),
+        ("bt_ibkr.recorder.recorder", "pyarrow", True),
+        ("bt_ibkr.recorder.recorder", "bt_ibkr.services.marketdata", False),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.feeds", True),
         ("bt_ibkr.strategies.pairs", "bt_ibkr.session.http", False),
         ("bt_ibkr.emulator.server", "bt_ibkr.wire.values", True),

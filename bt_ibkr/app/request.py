@@ -58,6 +58,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         read_only: Modes ``paper`` and ``live``: no order leaves, whatever ``risk`` says.
         journal: Modes ``paper`` and ``live``: file of the journal; empty for the account's own.
         on_resume: Modes ``paper`` and ``live``: what is done with open orders of earlier runs.
+        record: Folder that the ticks of the run are recorded into; empty for none. Not of mode ``backtest``.
         name: Modes ``paper`` and ``live``: the strategy's name in the journal; empty for one made from its class.
     """
 
@@ -86,6 +87,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     journal: str = ""
     on_resume: str = "default"
+    record: str = ""
     name: str = ""
 
 

@@ -153,6 +153,7 @@ def _run_against(
         guard=AccountGuard("sim"),
         # In an emulator of its own a run numbers its orders the same way every time.
         journal=JournalInMemory(f"{request.seed % 100_000:05d}" if target.own else None),
+        record=request.record or None,
     )
     with store:
         for dataname, name in target.names:

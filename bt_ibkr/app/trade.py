@@ -239,6 +239,7 @@ class _Trade:
             guard=guard,
             bar_grace_s=grace,
             journal=request.journal or None,
+            record=request.record or None,
             risk=_read_only(request.risk) if request.read_only else request.risk,
         )
 

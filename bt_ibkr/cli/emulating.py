@@ -154,6 +154,18 @@ def emulator(
     smd_lifetime_s: Annotated[
         float, _FRAMES(help="Market seconds after which a stream ends unless renewed; 0 never.")
     ] = _D.smd_lifetime_s,
+    market_data_lines: Annotated[
+        int, _LIMITS(help="Instruments a user has data of at one time; 0 for no limit.")
+    ] = _D.market_data_lines,
+    qualities: Annotated[
+        list[str] | None,
+        text_option(
+            "--quality",
+            metavar="[CONID:]CODE",
+            help="Field 6509 of an instrument or of all: DPB, ZB, N …; may be repeated.",
+            rich_help_panel="Market",
+        ),
+    ] = None,
     heartbeat_s: Annotated[float, _FRAMES(help="Between heartbeats of a WebSocket.")] = _D.heartbeat_s,
     connect_delay_s: Annotated[
         float, _FRAMES(help="From the upgrade of a WebSocket to its first frame.")
@@ -198,7 +210,7 @@ def settings_of(given: Mapping[str, Any]) -> EmulatorSettings:
         for field in EmulatorSettings.__struct_fields__
         if field not in ("authentication", "limits")
     }
-    for field in ("accounts", "fa_groups", "permissions", "synthetic_instruments", "market"):
+    for field in ("accounts", "fa_groups", "permissions", "synthetic_instruments", "market", "qualities"):
         # Left out, it is the setting's own default.
         values[field] = tuple(values[field] or getattr(_D, field))
     values["speed"] = _speed(values["speed"])

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
-from bt_ibkr.config import SessionSettings
+from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.interface import (
     AccountSnapshot,
     CancelFailed,
@@ -33,22 +33,26 @@ from bt_ibkr.errors import OrderRefusedError, SessionError, UsageError
 from bt_ibkr.journal import Journal, journal_path
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
-from bt_ibkr.model.market import Bar
+from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.risk import RiskLimits
-from bt_ibkr.services.availability import availability
 from bt_ibkr.services.combo_history import join_bars
 from bt_ibkr.services.combo_quotes import badness, leg_points
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.depth import DepthService, DepthSink
 from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.marketdata import MarketDataService, TickSink
 from bt_ibkr.services.portfolio import PortfolioService
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.services.scanner import ScannerService
 from bt_ibkr.services.schedules import ScheduleService
+from bt_ibkr.services.streams import known_extras
 from bt_ibkr.services.whatif import WhatIfService
+from bt_ibkr.session.alone import Presence
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
@@ -87,7 +91,7 @@ class Brokerage:
     Attributes:
         session: The session; ``None`` before ``open``.
         reception: Where frames that are no quotes go.
-        contracts, history, market_data, portfolio, schedules: Its services, once it is open.
+        contracts, history, market_data, depth, scanner, portfolio, schedules: Its services, once it is open.
         opened: Whether it was open at least once, and the services exist.
         pending: What goes on in the background and is not done yet.
     """
@@ -114,6 +118,7 @@ class Brokerage:
         self._closing = False
         #: The event that ended the stream, while it is interrupted.
         self._broken: SessionEvent | None = None
+        self._presence: Presence | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.session: Session | None = None
         self.opened = False
@@ -121,6 +126,8 @@ class Brokerage:
         self.contracts: ContractService
         self.history: HistoryService
         self.market_data: MarketDataService
+        self.depth: DepthService
+        self.scanner: ScannerService
         self.portfolio: PortfolioService
         self.schedules: ScheduleService
 
@@ -145,9 +152,20 @@ class Brokerage:
         self.contracts = ContractService(http)
         self.history = HistoryService(http)
         self.portfolio = PortfolioService(http, lambda: session.accounts)
-        self.market_data = MarketDataService(session.socket, self._settings, self._wake)
+        self.market_data = MarketDataService(session.socket, http, self._settings, self._wake)
+        self.depth = DepthService(session.socket, self._settings)
+        self.scanner = ScannerService(http, self.clock.now_ns)
         self.schedules = ScheduleService(http, self.clock)
+        self._presence = Presence(state_directory() / "logins", (self._settings.base_url, *self.accounts()))
+        if self._may_clear():
+            await self.market_data.clear_lines()
         self.opened = True
+
+    def _may_clear(self) -> bool:
+        """Whether the lines at the server are this process's to give back."""
+        alone = self._presence is not None and self._presence.alone()
+        wanted = self._settings.clear_lines
+        return alone if wanted == "auto" else wanted == "always"
 
     async def close(self) -> None:
         """End the desk, then the session."""
@@ -157,8 +175,12 @@ class Brokerage:
         try:
             if self.desk is not None:
                 await self.desk.close()
+            if self.opened and self._streams:
+                await self.market_data.close(everything=self._may_clear())
             await self.session.close()
         finally:
+            if self._presence is not None:
+                self._presence.leave()
             for task in list(self._tasks):
                 task.cancel()
 
@@ -192,7 +214,8 @@ class Brokerage:
         connected, was_connected = event.streams, self._streams
         self._streams = connected
         if was_connected and not connected and self.opened:
-            self.market_data.broken()
+            self.market_data.broken(event.cause, event.since_ns)
+            self.depth.broken()
             self._broken = event
             if self.desk is not None:
                 self.desk.disconnected()
@@ -202,7 +225,7 @@ class Brokerage:
             self._spawn(self._read_again(since_ns))
         if self.reception.store is not None:
             self.reception.store.append(
-                SessionChanged(event.state.value, event.cause, event.next_step, connected)
+                SessionChanged(event.state.value, event.cause, event.next_step, connected, event.since_ns)
             )
         if connected and self._broken is not None and self.session is not None:
             self.reception.report_gap(self._broken, event.time_ns, self.session.socket.subscribed)
@@ -242,6 +265,7 @@ class Brokerage:
         gate = session.pacing()
         socket, desk, counts = session.socket, self.desk, self.reception
         return Metrics(
+            lines=self.market_data.used(),
             state=session.state.value,
             transitions=dict(session.transitions),
             reconnects=session.reconnects,
@@ -280,26 +304,48 @@ class Brokerage:
 
     async def availability(self, contract: Contract) -> str:
         """Field 6509; of a combo, that of the leg with the worst data."""
-        assert self.session is not None
-        conids = [leg.conid for leg in contract.legs] or [contract.conid]
-        codes = [await availability(self.session.http, conid) for conid in conids]
+        parts = self.contracts.legs_of(contract) if contract.legs else (contract,)
+        codes = [await self.market_data.availability(one) for one in parts]
         return max(codes, key=lambda code: badness(quality(code)))
 
     async def resolve(self, query: ContractQuery) -> Contract:
         """The contract a dataname means."""
         return await self.contracts.resolve(query)
 
-    async def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
-        """Stream ticks into ``sink``."""
+    async def subscribe_ticks(
+        self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
+    ) -> None:
+        """See ``Connection.subscribe_ticks``."""
         if contract.legs:
+            known_extras(contract, extras)
             legs = self.contracts.legs_of(contract)
             await self.market_data.subscribe_combo(contract, legs, sink)
         else:
-            await self.market_data.subscribe(contract.conid, contract.exchange, sink)
+            await self.market_data.subscribe(contract, sink, extras)
 
     async def unsubscribe_ticks(self, sink: TickSink) -> None:
         """End what ``sink`` subscribed."""
         await self.market_data.unsubscribe(sink)
+
+    async def quote(self, contract: Contract) -> Quote | None:
+        """See ``Connection.quote``."""
+        return self.market_data.quote(contract)
+
+    async def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
+        """See ``Connection.subscribe_depth``."""
+        await self.depth.subscribe(contract, account, sink)
+
+    async def unsubscribe_depth(self, sink: DepthSink) -> None:
+        """End what ``sink`` subscribed."""
+        await self.depth.unsubscribe(sink)
+
+    async def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
+        """See ``Connection.scan``."""
+        return await self.scanner.scan(request)
+
+    async def scanner_parameters(self) -> ScannerParameters:
+        """See ``Connection.scanner_parameters``."""
+        return await self.scanner.parameters()
 
     def stream_ns(self) -> int:
         """The newest server time seen on any tick; 0 before the first."""

@@ -27,11 +27,14 @@ from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.market import Quote
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.services.questions import QuestionPolicy
@@ -214,12 +217,30 @@ class DirectConnection:
     def resolve(self, query: ContractQuery) -> Contract:
         return self._call(lambda: self._brokerage.resolve(query))
 
-    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
-        self._call(lambda: self._brokerage.subscribe_ticks(contract, sink))
+    def subscribe_ticks(
+        self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
+    ) -> None:
+        self._call(lambda: self._brokerage.subscribe_ticks(contract, sink, extras))
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         if self._loop is not None:
             self._call(lambda: self._brokerage.unsubscribe_ticks(sink))
+
+    def quote(self, contract: Contract) -> Quote | None:
+        return self._call(lambda: self._brokerage.quote(contract))
+
+    def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
+        self._call(lambda: self._brokerage.subscribe_depth(contract, account, sink))
+
+    def unsubscribe_depth(self, sink: DepthSink) -> None:
+        if self._loop is not None:
+            self._call(lambda: self._brokerage.unsubscribe_depth(sink))
+
+    def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
+        return self._call(lambda: self._brokerage.scan(request))
+
+    def scanner_parameters(self) -> ScannerParameters:
+        return self._call(self._brokerage.scanner_parameters)
 
     def stream_ns(self) -> int:
         return self._brokerage.stream_ns()

@@ -16,11 +16,13 @@ from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
-from bt_ibkr.model.market import Bar
+from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.wire.order_answers import WhatIf
@@ -34,12 +36,14 @@ class SessionChanged(msgspec.Struct, frozen=True):
         cause: Why, in words.
         next_step: What happens next, or what somebody has to do.
         connected: Whether market data and reports stream now.
+        since_ns: Where the stream was lost: market time up to which it is known to have been whole; else 0.
     """
 
     state: str
     cause: str
     next_step: str = ""
     connected: bool = False
+    since_ns: int = 0
 
 
 class SessionNotice(msgspec.Struct, frozen=True):
@@ -48,7 +52,8 @@ class SessionNotice(msgspec.Struct, frozen=True):
     Attributes:
         kind: ``notice`` (IBKR's, for people), ``error`` (the stream refused something), ``unreadable`` (a report of
             orders or executions that cannot be understood), ``mute`` (executions that the stream did not tell of),
-            ``unread`` (after a break orders and executions could not be read yet) or ``reread`` (now they were).
+            ``unread`` (after a break orders and executions could not be read yet), ``reread`` (now they were) or
+            ``recording`` (what befell a recording of ticks).
         text: In words.
     """
 
@@ -312,11 +317,41 @@ class Connection(Protocol):
     def resolve(self, query: ContractQuery) -> Contract:
         """The contract a dataname means."""
 
-    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
-        """Stream ticks into ``sink``."""
+    def subscribe_ticks(
+        self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
+    ) -> None:
+        """Stream ticks into ``sink``, with ``extras`` beside the quote.
+
+        Args:
+            extras: Names of ``wire.tags.EXTRA_LINES`` and ``TEXT_FIELDS``. All who stream a contract share one
+                stream, with whatever any of them asked for.
+
+        Raises:
+            LinesError: All market-data lines are in use.
+            UsageError: ``extras`` has a name that there is not, or the contract is a combo, which has none.
+        """
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         """End what ``sink`` subscribed."""
+
+    def quote(self, contract: Contract) -> Quote | None:
+        """The whole quote of a contract that streams, and why fields of it are missing; else ``None``."""
+
+    def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
+        """Stream the contract's book into ``sink``; an account has one ladder at a time.
+
+        Raises:
+            DepthError: The account's ladder shows another contract.
+        """
+
+    def unsubscribe_depth(self, sink: DepthSink) -> None:
+        """End what ``sink`` subscribed."""
+
+    def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
+        """The instruments that a scan finds, best first."""
+
+    def scanner_parameters(self) -> ScannerParameters:
+        """Codes of scans, kinds of instrument, places and filters; IBKR tells them once in 15 minutes."""
 
     def stream_ns(self) -> int:
         """The newest server time seen on any tick; 0 before the first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bt_ibkr.services.lines import LinesUsed
 from bt_ibkr.session.pacing import ClassWaits
 
 
@@ -30,6 +31,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
         queued: Requests that wait, by class name.
         waited_s, longest_wait_s: How long requests have waited for their turn, in sum and at most.
         waits: The same by class name, with how many requests were let through and how many refused in a penalty.
+        lines: Market-data lines, and what uses them.
         penalty_s: Seconds left of a penalty.
         penalties: How often there was one.
     """
@@ -54,5 +56,6 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float = 0.0
     longest_wait_s: float = 0.0
     waits: dict[str, ClassWaits] = {}
+    lines: LinesUsed = LinesUsed()
     penalty_s: float = 0.0
     penalties: int = 0

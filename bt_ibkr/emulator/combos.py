@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from bt_ibkr.emulator.market.sessions import calendar_of
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.errors import UsageError
 from bt_ibkr.model.contract import Contract, Leg, SecurityType, combo_key, combo_multiplier
@@ -104,5 +105,8 @@ def combo(legs: tuple[Leg, ...], by_conid: Callable[[int], Instrument | None]) -
         quote_only=True,
         session_open=first.session_open,
         session_close=first.session_close,
+        extended_open=first.extended_open,
+        extended_close=first.extended_close,
+        calendar=calendar_of(first),
         time_zone=first.time_zone,
     )

@@ -83,8 +83,8 @@ class Engine:
 
     Attributes:
         tape_events: How many events of the tape have happened.
-        now_ns: Market time. It starts at the whole minute of the tape's first event, so that a client that
-            subscribes before the first step sees whole bars from the first one on.
+        now_ns: Market time. It starts where the tape opens: at the whole minute of the first event, so that a client
+            that subscribes before the first step sees whole bars from the first one on.
 
     Raises:
         UsageError: A setting is not known, or an instrument of the tape is not in the universe.
@@ -122,7 +122,7 @@ class Engine:
             )
 
     def _start(self) -> None:
-        self.now_ns = self.tape.start_ns // MINUTE_NS * MINUTE_NS
+        self.now_ns = self.tape.opens_ns
         self.tape_events = 0
         self._timers = Timers()
         self._order_events = 0
@@ -131,6 +131,8 @@ class Engine:
             self._board.listing(conid)
         for conid, bars in self.tape.prior_bars().items():
             self.preload(conid, bars)
+        for picture in self.tape.pictures():
+            self._board.show(picture)
         self._valuation = Valuation(self.universe, self._board.quotes)
         self._accounts = {
             account.account_id: Account(account, self._valuation) for account in self.config.accounts

@@ -34,6 +34,7 @@ from bt_ibkr.emulator.services.marketdata.routes import ROUTES as MARKETDATA
 from bt_ibkr.emulator.services.oauth.door import Door
 from bt_ibkr.emulator.services.orders.routes import ROUTES as ORDERS
 from bt_ibkr.emulator.services.portfolio.routes import ROUTES as PORTFOLIO
+from bt_ibkr.emulator.services.scanner.routes import ROUTES as SCANNER
 from bt_ibkr.emulator.services.session.routes import ROUTES as SESSION
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.stream.connection import Connection
@@ -42,7 +43,7 @@ from bt_ibkr.errors import PortInUseError, UnreachableError
 
 _LOGGER = logging.getLogger(__name__)
 PREFIX = "/v1/api"
-ALL_ROUTES: tuple[Route, ...] = (*SESSION, *CONTRACTS, *MARKETDATA, *HISTORY, *ORDERS, *PORTFOLIO)
+ALL_ROUTES: tuple[Route, ...] = (*SESSION, *CONTRACTS, *MARKETDATA, *HISTORY, *SCANNER, *ORDERS, *PORTFOLIO)
 #: Wall seconds open requests may take once the server stops.
 _STOP_S = 0.5
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]

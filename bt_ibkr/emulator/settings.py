@@ -67,6 +67,9 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             frame for each change.
         frames: Kind of WebSocket frame the server sends.
         smd_lifetime_s: Market seconds after which a top-of-book stream ends unless renewed; 0 never.
+        market_data_lines: So many instruments a user has data of at one time, streams and snapshots together: beyond
+            them a stream is mute and a snapshot stays empty; 0 for no limit.
+        qualities: Field 6509 of instruments, each ``CONID:CODE`` or, for all others, ``CODE``; else real time.
         order_status_delay_s: Wall seconds before an unknown order's status is refused; negative for 5 s as
             recorded, and none with ``max`` and ``lockstep``.
         volume_factor: Of US stocks: history's ``v`` is shares divided by it.
@@ -116,6 +119,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     conflation_ms: int = 500
     frames: Literal["text", "binary"] = "text"
     smd_lifetime_s: float = 900.0
+    market_data_lines: int = 100
+    qualities: tuple[str, ...] = ()
     order_status_delay_s: float = -1.0
     volume_factor: int = 40
     questions: Literal["default", "none", "all"] = "default"
@@ -170,6 +175,9 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         )
         names = self.synthetic_instruments
         self._check(len(set(names)) == len(names), "synthetic_instruments", names, "each symbol once")
+        for entry in self.qualities:
+            fine = re.fullmatch("(?:[0-9]{1,12}:)?[A-Za-z]{1,4}", entry) is not None
+            self._check(fine, "qualities", entry, "CODE or CONID:CODE, as DPB or 265598:ZB")
         self._check(bool(self.accounts), "accounts", self.accounts, "at least one account id")
         self._check(len(set(self.accounts)) == len(self.accounts), "accounts", self.accounts, "all different")
         self._check(
@@ -198,6 +206,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             "connect_delay_s",
             "parent_pid",
             "smd_lifetime_s",
+            "market_data_lines",
             "conflation_ms",
             "history_days",
             "idle_s",

@@ -29,8 +29,17 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         annual_volatility: Of a synthetic market, as a fraction (0.25).
         average_daily_volume: Of a synthetic market, in units.
         quote_only: Trades are never printed (forex): bars and the fill model ``last`` use the bid.
-        session_open, session_close: Regular trading hours ``HH:MM`` in ``time_zone``.
-        underlying_conid: Of an option: what it is on.
+        session_open, session_close: Regular trading hours ``HH:MM`` in ``time_zone``; a session that opens later
+            than it closes begins on the evening before.
+        extended_open, extended_close: With the hours around them; empty for New York's of a US stock, else for none.
+        calendar: Holidays and short days, of ``market.holidays.CALENDARS``; empty for that of its exchange.
+        price_decimals: Digits behind the point of its prices, where they are more than those of the tick.
+        underlying_conid: Of an option, a warrant, a CFD or an event contract: what it is on.
+        trading_class, local_symbol, contract_month: As IBKR tells them (month as ``YYYYMM``); empty for what follows
+            from the contract.
+        coupon: Of a bond, in percent of its face value.
+        issuer: Of a bond: IBKR's id of who issued it, as ``e1234567``.
+        digital: An event contract: it pays 1 if the event happens, and is never sold; see ``universe_events``.
     """
 
     contract: Contract
@@ -44,11 +53,29 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     session_open: str = "09:30"
     session_close: str = "16:00"
     time_zone: str = "America/New_York"
+    extended_open: str = ""
+    extended_close: str = ""
+    calendar: str = ""
+    price_decimals: int = 0
     underlying_conid: int = 0
+    trading_class: str = ""
+    local_symbol: str = ""
+    contract_month: str = ""
+    coupon: float | None = None
+    issuer: str = ""
+    digital: bool = False
 
 
 class MarketEvent(msgspec.Struct, frozen=True, gc=False):
-    """One line of the tape; ``None`` leaves a value as it was (an smd frame does the same)."""
+    """One line of the tape; ``None`` leaves a value as it was (an smd frame does the same).
+
+    Where nothing else is said, ``last`` is a print of ``last_size``. The last three come from recordings only.
+
+    Attributes:
+        traded: What the prints that the event stands for add up to; 0 for a ``last`` that is none.
+        volume: The day's volume after it; counted from the prints where it is not told.
+        halted: Whether the instrument is halted from now on, as 1 or 0.
+    """
 
     time_ns: int
     conid: int
@@ -58,6 +85,9 @@ class MarketEvent(msgspec.Struct, frozen=True, gc=False):
     ask_size: float | None = None
     last: float | None = None
     last_size: float | None = None
+    traded: float | None = None
+    volume: float | None = None
+    halted: float | None = None
 
 
 class QuoteState:

@@ -27,6 +27,7 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import (
     BtIbkrError,
+    DepthError,
     OrderRefusedError,
     OutcomeUnknownError,
     SessionError,
@@ -52,9 +53,12 @@ from bt_ibkr.hub.streams import Stream, Streams
 from bt_ibkr.hub.ticks import decode_tick
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.market import Quote
 from bt_ibkr.model.order import OrderTicket
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.wire.order_answers import WhatIf
@@ -221,8 +225,7 @@ class HubConnection:
             for event in self._following.news(account, caught, unanswered, self._clock.now_ns()):
                 box.append(event)
         for stream in self._streams:
-            wanted = Subscribe(contract=stream.contract, conflate_s=stream.conflate_s)
-            told = self._link.call("subscribe", wanted, timeout_s=_CALL_S)
+            told = self._link.call("subscribe", stream.wanted, timeout_s=_CALL_S)
             self._streams.renew(stream, told)
             self._link.subscribe(told.topic)
         self.link_changed(True, "the hub is back")
@@ -275,15 +278,39 @@ class HubConnection:
             known = self._queries[query] = self._call("resolve", query)
         return known
 
-    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
-        stream = self._streams.find(contract)
+    def subscribe_ticks(
+        self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
+    ) -> None:
+        wanted = Subscribe(contract=contract, conflate_s=self._conflate_s, extras=extras)
+        stream = self._streams.find(wanted)
         if stream is not None:
             self._streams.add(stream, sink, None)
             return
-        told = self._call("subscribe", Subscribe(contract=contract, conflate_s=self._conflate_s))
+        told = self._call("subscribe", wanted)
         last = None if told.last is None else decode_tick(told.last)[1]
-        self._streams.add(Stream(contract, self._conflate_s, told), sink, last)
+        self._streams.add(Stream(wanted, told), sink, last)
         self._link.subscribe(told.topic)
+
+    def quote(self, contract: Contract) -> Quote | None:
+        quote: Quote | None = self._call("quote", contract)
+        return quote
+
+    def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
+        raise DepthError(
+            f"The book of {contract.describe()} is not served by a hub.",
+            remedy="Follow it in a process with a session of its own.",
+        )
+
+    def unsubscribe_depth(self, sink: DepthSink) -> None:
+        """There is none."""
+
+    def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
+        rows: tuple[ScanRow, ...] = self._call("scan", request)
+        return rows
+
+    def scanner_parameters(self) -> ScannerParameters:
+        parameters: ScannerParameters = self._call("scanner-parameters")
+        return parameters
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         for stream in self._streams.remove(sink):

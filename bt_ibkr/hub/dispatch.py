@@ -41,8 +41,9 @@ from bt_ibkr.hub.requests import (
 from bt_ibkr.hub.status import HubStatus
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
-from bt_ibkr.model.market import Bar
+from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import OrderTicket
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import Trading
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
@@ -82,6 +83,9 @@ class Dispatch:
             "availability": self._availability,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
+            "quote": self._quote,
+            "scan": self._scan,
+            "scanner-parameters": self._scanner_parameters,
             "missed": self._missed,
             "history": self._history,
             "attach": self._attach,
@@ -175,7 +179,8 @@ class Dispatch:
 
     async def _subscribe(self, peer: Peer, wanted: Subscribe) -> Subscribed:
         peer.grant.check_instrument(peer.name, wanted.contract)
-        topic = await self._server.publisher.open(wanted.contract, max(0.0, wanted.conflate_s), peer.session)
+        conflate_s = max(0.0, wanted.conflate_s)
+        topic = await self._server.publisher.open(wanted.contract, conflate_s, wanted.extras, peer.session)
         peer.words.add(topic.word)
         if peer.left:
             # It went while this was under way.
@@ -185,6 +190,16 @@ class Dispatch:
     async def _unsubscribe(self, peer: Peer, word: bytes) -> None:
         peer.words.discard(word)
         await self._server.publisher.leave(word, peer.session)
+
+    async def _quote(self, peer: Peer, contract: Contract) -> Quote | None:
+        peer.grant.check_instrument(peer.name, contract)
+        return await self._brokerage.quote(contract)
+
+    async def _scan(self, peer: Peer, request: ScanRequest) -> tuple[ScanRow, ...]:
+        return await self._brokerage.scan(request)
+
+    async def _scanner_parameters(self, peer: Peer, body: None) -> ScannerParameters:
+        return await self._brokerage.scanner_parameters()
 
     async def _missed(self, peer: Peer, missed: Missed) -> Repeated:
         topic = self._server.publisher.find(missed.topic)

@@ -32,7 +32,9 @@ _log = logging.getLogger(__name__)
 #: Seconds over which rates are told.
 _RATE_S: Final = 10.0
 
-Subscriber = Callable[[Contract, TickSink], Coroutine[Any, Any, None]]
+#: Conid, exchange, stretch of conflation, further fields.
+_Key = tuple[int, str, float, frozenset[str]]
+Subscriber = Callable[[Contract, TickSink, frozenset[str]], Coroutine[Any, Any, None]]
 Unsubscriber = Callable[[TickSink], Coroutine[Any, Any, None]]
 
 
@@ -41,7 +43,7 @@ class Topic:
 
     Args:
         contract: Whose ticks.
-        conflate_s: See ``requests.Subscribe``.
+        conflate_s, extras: See ``requests.Subscribe``.
         ring: How many messages are kept.
         send: The tick channel's.
     """
@@ -49,11 +51,17 @@ class Topic:
     room = sys.maxsize
 
     def __init__(
-        self, contract: Contract, conflate_s: float, ring: int, send: Callable[[tuple[bytes, bytes]], bool]
+        self,
+        contract: Contract,
+        conflate_s: float,
+        extras: frozenset[str],
+        ring: int,
+        send: Callable[[tuple[bytes, bytes]], bool],
     ) -> None:
         self.word = secrets.token_bytes(TOPIC_LENGTH)
         self.contract = contract
         self.conflate_s = conflate_s
+        self.extras = extras
         self.ring = Ring(ring)
         self.subscribers: set[str] = set()
         #: The session streams into it.
@@ -131,7 +139,7 @@ class Publisher:
         self._unsubscribe = unsubscribe
         self._ring = ring
         self._by_word: dict[bytes, Topic] = {}
-        self._by_stream: dict[tuple[int, str, float], Topic] = {}
+        self._by_stream: dict[_Key, Topic] = {}
         #: Subscriptions of words that were never given away.
         self.refused = 0
 
@@ -149,20 +157,22 @@ class Publisher:
         """Number of the newest message, by topic."""
         return {word: topic.ring.head for word in words if (topic := self._by_word.get(word)) is not None}
 
-    async def open(self, contract: Contract, conflate_s: float, subscriber: str) -> Topic:
+    async def open(
+        self, contract: Contract, conflate_s: float, extras: frozenset[str], subscriber: str
+    ) -> Topic:
         """The topic of a stream, with one subscriber more; the session's stream begins with the first.
 
         Raises:
             BtIbkrError: The session cannot stream it.
         """
-        key = (contract.conid, contract.exchange, conflate_s)
+        key = (contract.conid, contract.exchange, conflate_s, extras)
         topic = self._by_stream.get(key)
         if topic is None:
-            topic = self._by_stream[key] = Topic(contract, conflate_s, self._ring, self._socket.send)
+            topic = self._by_stream[key] = Topic(contract, conflate_s, extras, self._ring, self._socket.send)
             self._by_word[topic.word] = topic
             topic.subscribers.add(subscriber)
             try:
-                await self._subscribe(contract, topic)
+                await self._subscribe(contract, topic, extras)
             except BaseException:
                 self._forget(topic)
                 topic.streams.set()
@@ -173,7 +183,7 @@ class Publisher:
         await topic.streams.wait()
         if topic.word not in self._by_word:
             # The first one could not open it; whoever comes next tries, and is told why not.
-            return await self.open(contract, conflate_s, subscriber)
+            return await self.open(contract, conflate_s, extras, subscriber)
         return topic
 
     async def leave(self, word: bytes, subscriber: str) -> None:
@@ -189,7 +199,7 @@ class Publisher:
 
     def _forget(self, topic: Topic) -> None:
         self._by_word.pop(topic.word, None)
-        key = (topic.contract.conid, topic.contract.exchange, topic.conflate_s)
+        key = (topic.contract.conid, topic.contract.exchange, topic.conflate_s, topic.extras)
         if self._by_stream.get(key) is topic:
             del self._by_stream[key]
 

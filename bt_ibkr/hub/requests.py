@@ -12,9 +12,10 @@ from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.status import HubStatus
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, OrderState
-from bt_ibkr.model.market import Bar
+from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import Execution, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
@@ -26,10 +27,12 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         conflate_s: Above 0: of each such stretch of time one tick, the newest, with all that was traded in it.
+        extras: See ``Connection.subscribe_ticks``.
     """
 
     contract: Contract
     conflate_s: float = 0.0
+    extras: frozenset[str] = frozenset()
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +172,9 @@ REQUESTS: Final[dict[str, Kind]] = {
     "availability": Kind(Contract, str),
     "subscribe": Kind(Subscribe, Subscribed),
     "unsubscribe": Kind(bytes, None),
+    "quote": Kind(Contract, Quote | None),
+    "scan": Kind(ScanRequest, tuple[ScanRow, ...]),
+    "scanner-parameters": Kind(None, ScannerParameters),
     "missed": Kind(Missed, Repeated),
     "history": Kind(HistoryRequest, tuple[Bar, ...]),
     "attach": Kind(Attach, events.AccountSnapshot),

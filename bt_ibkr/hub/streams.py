@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from bt_ibkr.errors import BtIbkrError, WireError
-from bt_ibkr.hub.requests import Missed, Repeated, Subscribed
+from bt_ibkr.hub.requests import Missed, Repeated, Subscribe, Subscribed
 from bt_ibkr.hub.ticks import decode_tick
-from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Tick
 from bt_ibkr.services.marketdata import TickSink
 
@@ -43,6 +42,7 @@ class Stream:
         "asking",
         "conflate_s",
         "contract",
+        "extras",
         "kept",
         "late_beats",
         "received",
@@ -51,9 +51,10 @@ class Stream:
         "word",
     )
 
-    def __init__(self, contract: Contract, conflate_s: float, told: Subscribed) -> None:
-        self.contract = contract
-        self.conflate_s = conflate_s
+    def __init__(self, wanted: Subscribe, told: Subscribed) -> None:
+        self.contract = wanted.contract
+        self.conflate_s = wanted.conflate_s
+        self.extras = wanted.extras
         self.sinks: list[TickSink] = []
         self.seen: Tick | None = None
         self.word = b""
@@ -62,6 +63,11 @@ class Stream:
         self.kept: dict[int, Tick] = {}
         self.late_beats = 0
         self.begin(told)
+
+    @property
+    def wanted(self) -> Subscribe:
+        """As it was asked for."""
+        return Subscribe(contract=self.contract, conflate_s=self.conflate_s, extras=self.extras)
 
     def begin(self, told: Subscribed) -> None:
         """From now on ticks come by this topic."""
@@ -107,12 +113,16 @@ class Streams:
 
     # -- who wants them (any thread) -----------------------------------------------------------------
 
-    def find(self, contract: Contract) -> Stream | None:
-        """The stream of a contract, if it is subscribed."""
+    def find(self, wanted: Subscribe) -> Stream | None:
+        """The stream that has all that is wanted, if there is one."""
         with self._lock:
             for stream in self._by_word.values():
-                same = stream.contract.conid == contract.conid
-                if same and stream.contract.exchange == contract.exchange:
+                same = stream.contract.conid == wanted.contract.conid
+                if (
+                    same
+                    and stream.contract.exchange == wanted.contract.exchange
+                    and stream.extras >= wanted.extras
+                ):
                     return stream
         return None
 

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
+from typing import Final
 
 import msgspec
+
+#: Where IBKR trades event contracts of its own.
+FORECASTEX: Final = "FORECASTX"
 
 
 class SecurityType(StrEnum):
@@ -62,9 +66,16 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         currency: Currency of prices.
         multiplier: Units of currency per point of price and unit of quantity.
         tick_size: Smallest price step.
+        tick_steps: Price steps that depend on the price, as (from this price, step), lowest first; empty where one
+            step holds for all.
         size_increment: Smallest quantity step.
         last_trade_date: ``YYYYMMDD`` for derivatives.
-        right: ``C`` or ``P`` for options.
+        right: ``C`` or ``P`` for options; of an event contract ``C`` is yes, ``P`` is no.
+        trading_class: Exchange's name of the product, where IBKR tells it: ``SPXW`` of ``SPX``.
+        underlying_conid: Of a derivative; 0 if IBKR does not tell.
+        valid_exchanges: Where orders may be routed, as far as IBKR tells.
+        continuous: The name of the continuous future that this single one stands for; else empty.
+        roll_date: ``YYYYMMDD``: the day from which ``continuous`` means the next future, where its rule goes by days.
         legs: Of a combo; prices and quantities are those of the combo as a whole.
         spread_id: IBKR's conid for spreads in the combo's currency.
         time_zone: IANA name of the exchange's zone, if known.
@@ -79,19 +90,40 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     company_name: str = ""
     multiplier: float = 1.0
     tick_size: float = 0.01
+    tick_steps: tuple[tuple[float, float], ...] = ()
     size_increment: float = 1.0
     last_trade_date: str | None = None
     strike: float | None = None
     right: str | None = None
+    trading_class: str = ""
+    underlying_conid: int = 0
+    valid_exchanges: tuple[str, ...] = ()
+    continuous: str = ""
+    roll_date: str | None = None
     legs: tuple[Leg, ...] = ()
     spread_id: int = 0
     time_zone: str = ""
 
+    @property
+    def only_bought(self) -> bool:
+        """ForecastEx takes no orders to sell: a position is closed by buying the opposite contract."""
+        return FORECASTEX in (self.exchange, self.listing_exchange)
+
+    def tick_at(self, price: float) -> float:
+        """The price step at ``price``; of a negative price that of its size."""
+        found = self.tick_size
+        for edge, step in self.tick_steps:
+            if abs(price) >= edge:
+                found = step
+        return found
+
     def describe(self) -> str:
-        """How a person would name it: ``AAPL-STK-SMART-USD``."""
+        """How a person would name it: ``AAPL-STK-SMART-USD``, ``AAPL-OPT-SMART-USD-20261218-250-C``."""
         parts = [self.symbol, str(self.security_type.value), self.exchange, self.currency]
         if self.last_trade_date:
             parts.append(self.last_trade_date)
+        if self.strike is not None and self.right:
+            parts += [f"{self.strike:.9f}".rstrip("0").rstrip("."), self.right]
         return "-".join(parts)
 
 

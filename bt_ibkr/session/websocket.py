@@ -126,6 +126,8 @@ class Socket:
         #: Who takes the frames of a topic at once, instead of ``events.on_frame``: for market data, which
         #: outnumber everything else. A handler does not raise.
         self.routes: dict[str | None, Callable[[QuoteFrame], None]] = {}
+        #: The same of topics whose frames hold more than a quote: their handlers get the bytes, too.
+        self.whole_routes: dict[str | None, Callable[[QuoteFrame, bytes], None]] = {}
         #: Frames received on the present connection, and on those before it.
         self.received = 0
         self.received_before = 0
@@ -236,7 +238,7 @@ class Socket:
         ws = self._ws
         keeper = asyncio.create_task(self._keep_alive(ws), name="websocket-keep-alive")
         on_frame, on_progress = self._events.on_frame, self._events.on_progress
-        route = self.routes.get
+        route, whole_route = self.routes.get, self.whole_routes.get
         decode, decode_quote = frames.decode, frames.decode_quote
         heard = self._mute.heard.add
         fresh = self._fresh
@@ -259,7 +261,7 @@ class Socket:
                     topic = quote.topic
                     take = route(topic)
                     heard(topic)
-                    if take is None:
+                    if take is None and (take_whole := whole_route(topic)) is None:
                         # Rare enough to be decoded twice: all but market data.
                         frame = decode(message.data)
                 except WireError as problem:
@@ -274,6 +276,11 @@ class Socket:
                         fresh.discard(topic)
                         self._unknowns.fields(message.data)
                     take(quote)
+                elif take_whole is not None:
+                    if topic in fresh:
+                        fresh.discard(topic)
+                        self._unknowns.fields(message.data)
+                    take_whole(quote, message.data)
                 else:
                     on_frame(frame)
                 # Only now: who sees this count may rely on the frame's ticks and reports being there.

@@ -15,6 +15,8 @@ from bt_ibkr.wire.contract_rules import ContractRules, increment_steps, rules_in
 from bt_ibkr.wire.json import parsed
 
 _DATE_DIGITS = 8
+#: Stands where a hit of bonds has no contract.
+_NO_CONID = 2**31 - 1
 
 
 class StockListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,24 +37,40 @@ class SearchSection(msgspec.Struct, frozen=True, kw_only=True):
     conid: int | None = None
 
 
+class Issuer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who issued bonds: ``secdef/info`` takes the id for theirs."""
+
+    id: str
+    name: str
+
+
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer of ``secdef/search``. ``description`` is the exchange; the order of hits means nothing."""
+    """One answer of ``secdef/search``. ``description`` is the exchange; the order of hits means nothing.
+
+    The hit of bonds has issuers, and no conid: 0.
+    """
 
     conid: int
     symbol: str
     company_name: str
     description: str
     sections: tuple[SearchSection, ...]
+    issuers: tuple[Issuer, ...] = ()
 
 
 class FutureListing(msgspec.Struct, frozen=True, kw_only=True):
-    """One expiry of a future; dates as ``YYYYMMDD``."""
+    """One expiry of a future; dates as ``YYYYMMDD``.
+
+    Attributes:
+        cut_off: The first of the days by which IBKR wants positions closed, where the answer has them.
+    """
 
     symbol: str
     conid: int
     underlying_conid: int | None
     expiration_date: str
     last_trade_date: str | None
+    cut_off: str | None = None
 
 
 class CurrencyPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +84,8 @@ class CurrencyPair(msgspec.Struct, frozen=True, kw_only=True):
 class Strikes(msgspec.Struct, frozen=True, kw_only=True):
     """Strikes of one option month."""
 
-    call: tuple[float, ...]
-    put: tuple[float, ...]
+    call: tuple[float, ...] = ()
+    put: tuple[float, ...] = ()
 
 
 class _StockListing(msgspec.Struct, rename="camel"):
@@ -113,10 +131,11 @@ class _SearchHit(msgspec.Struct, rename="camel"):
     company_name: object = None
     description: object = None  # the exchange
     sections: object = None
+    issuers: object = None
 
 
 def search(body: object) -> tuple[SearchHit, ...]:
-    """``/iserver/secdef/search``; hits without a conid (issuers of bonds) are left out.
+    """``/iserver/secdef/search``; hits without a conid are left out, unless they name issuers of bonds.
 
     Raises:
         WireError: Not an array of objects, or an error.
@@ -127,16 +146,24 @@ def search(body: object) -> tuple[SearchHit, ...]:
 def _search_hit(item: object) -> SearchHit | None:
     row = fields.payload(item, _SearchHit, "secdef/search")
     conid = fields.conid(row.conid)
-    if conid is None:
+    issuers = _issuers(row.issuers)
+    if conid in (None, _NO_CONID) and not issuers:
         return None
     sections = [entry for entry in fields.rows(row.sections) if isinstance(entry, dict)]
     return SearchHit(
-        conid=conid,
+        conid=0 if conid is None or conid == _NO_CONID else conid,
         symbol=fields.text(row.symbol) or "",
         company_name=fields.text(row.company_name) or "",
         description=fields.text(row.description) or "",
-        sections=tuple(_section(entry) for entry in sections),
+        sections=tuple(map(_section, sections)),
+        issuers=issuers,
     )
+
+
+def _issuers(value: object) -> tuple[Issuer, ...]:
+    rows = [entry for entry in fields.rows(value) if isinstance(entry, dict)]
+    found = [(fields.text(row.get("id")), fields.text(row.get("name"))) for row in rows]
+    return tuple(Issuer(id=key, name=name or "") for key, name in found if key)
 
 
 def _section(entry: dict[str, object]) -> SearchSection:
@@ -165,6 +192,9 @@ class _Info(msgspec.Struct):
     maturity_date: object = None  # YYYYMMDD or null
     strike: object = None
     right: object = None
+    trading_class: object = None
+    underlying_con_id: object = None
+    valid_exchanges: object = None  # separated by commas
     rules: object = None  # info-and-rules only
 
 
@@ -195,6 +225,10 @@ def contract_info(body: object) -> Contract:
         right=row.right,
         tick_size=rules.tick_size,
         size_increment=rules.size_increment,
+        tick_steps=rules.increment_steps,
+        trading_class=row.trading_class,
+        underlying=row.underlying_con_id,
+        valid_exchanges=row.valid_exchanges,
     )
 
 
@@ -217,6 +251,10 @@ class _SecDef(msgspec.Struct, rename="camel"):
     put_or_call: object = None
     right: object = None  # secdef/info; "?" if it does not apply
     increment_rules: object = None
+    trading_class: object = None  # secdef/info
+    valid_exchanges: object = None  # secdef/info
+    all_exchanges: object = None
+    und_conid: object = None
 
 
 def secdef(body: object) -> tuple[Contract, ...]:
@@ -261,12 +299,12 @@ def _definition(item: object) -> Contract:
         right=_first(row.put_or_call, row.right),
         tick_size=steps[0][1] if steps else None,
         size_increment=None,
+        tick_steps=steps,
+        trading_class=row.trading_class,
+        underlying=row.und_conid,
+        valid_exchanges=_first(row.valid_exchanges, row.all_exchanges),
     )
     return msgspec.structs.replace(contract, listing_exchange=listing)
-
-
-def _first(*candidates: object) -> object:
-    return next((candidate for candidate in candidates if fields.text(candidate) is not None), None)
 
 
 def _contract(
@@ -284,6 +322,10 @@ def _contract(
     right: object,
     tick_size: float | None,
     size_increment: float | None,
+    tick_steps: tuple[tuple[float, float], ...],
+    trading_class: object,
+    underlying: object,
+    valid_exchanges: object,
 ) -> Contract:
     """A contract out of what its several descriptions have in common."""
     currency = currency or "USD"
@@ -300,6 +342,10 @@ def _contract(
         company_name=company_name,
         multiplier=_multiplier(multiplier),
         tick_size=tick_size or 0.01,
+        tick_steps=tick_steps if len(tick_steps) > 1 else (),
+        trading_class=fields.text(trading_class) or "",
+        underlying_conid=fields.lenient(fields.conid, underlying, "underlying conid") or 0,
+        valid_exchanges=_split(valid_exchanges, ","),
         size_increment=size_increment if size_increment is not None and 0 < size_increment < 1 else 1.0,
         last_trade_date=_date(last_trade_date),
         strike=strike_price if derivative and strike_price else None,
@@ -319,6 +365,10 @@ def _multiplier(value: object) -> float:
     return number or 1.0
 
 
+def _first(*candidates: object) -> object:
+    return next((one for one in candidates if fields.text(one) is not None), None)
+
+
 def _date(value: object) -> str | None:
     digits = fields.text(value)
     return digits if digits and len(digits) == _DATE_DIGITS and digits.isdigit() else None
@@ -335,6 +385,8 @@ class _FutureListing(msgspec.Struct, rename="camel"):
     underlying_conid: object = None
     expiration_date: object = None  # YYYYMMDD, a number
     ltd: object = None  # last trading day, YYYYMMDD, a number
+    short_futures_cut_off: object = None  # YYYYMMDD, a number; of physical delivery well before the last day
+    long_futures_cut_off: object = None
 
 
 def futures(body: object) -> dict[str, tuple[FutureListing, ...]]:
@@ -357,6 +409,9 @@ def _future(item: object) -> FutureListing:
         underlying_conid=fields.lenient(fields.conid, row.underlying_conid, "underlyingConid"),
         expiration_date=fields.required(_date(row.expiration_date), "trsrv/futures: expirationDate"),
         last_trade_date=_date(row.ltd),
+        cut_off=min(
+            filter(None, map(_date, (row.short_futures_cut_off, row.long_futures_cut_off))), default=None
+        ),
     )
 
 

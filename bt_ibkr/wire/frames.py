@@ -17,7 +17,7 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.errors import WireError
-from bt_ibkr.model.market import DataQuality, Tick
+from bt_ibkr.model.market import DataQuality, Missing, Tick
 from bt_ibkr.wire import values
 
 #: A frame above this many characters is refused unread (the largest recorded one is below 20 kB).
@@ -170,6 +170,8 @@ def _decode_slowly(data: str | bytes) -> AnnotatedFrame:
             value, mark = values.price(_decode_value(text), _TAGS[name])
             if name == "last":
                 prefix = mark
+            elif mark == values.PriceText.PREVIOUS_CLOSE:
+                value = None  # of another day: nobody bids or asks it
             if value is None:
                 gone.add(name)
             elif abs(value) > 1e15:
@@ -194,18 +196,26 @@ class QuoteMerger:
 
     Args:
         conid: Whose quote.
+
+    Attributes:
+        availability: Field 6509 as it was told last.
+        prior_close: The previous day's close, where it was told in place of a last price.
+        gone: Names of fields that the server called not available; a value may have come since.
     """
 
     __slots__ = (
         "_first",
         "ask",
         "ask_size",
+        "availability",
         "bid",
         "bid_size",
         "conid",
+        "gone",
         "halted",
         "last",
         "last_size",
+        "prior_close",
         "quality",
         "time_ns",
         "volume",
@@ -221,6 +231,9 @@ class QuoteMerger:
         self.last_size: float | None = None
         self.volume: float | None = None
         self.quality = DataQuality.UNKNOWN
+        self.availability = ""
+        self.prior_close: float | None = None
+        self.gone: set[str] = set()
         self.halted = False
         self.time_ns = 0
         self._first = True
@@ -285,6 +298,7 @@ class QuoteMerger:
             self.ask_size = value
             changed = True
         if frame.availability is not None:
+            self.availability = frame.availability
             quality = values.quality(frame.availability)
             if quality is not self.quality:
                 self.quality = quality
@@ -314,16 +328,50 @@ class QuoteMerger:
             received_ns,
         )
 
+    def tick(self, received_ns: int) -> Tick:
+        """The quote as it stands, as a tick by which nothing traded."""
+        # `apply` does the same by itself: it is the hot path.
+        return Tick(
+            self.time_ns,
+            self.conid,
+            self.bid,
+            self.ask,
+            self.bid_size,
+            self.ask_size,
+            self.last,
+            self.last_size,
+            0.0,
+            self.volume,
+            self.quality,
+            self.halted,
+            received_ns,
+        )
+
+    def missing(self, name: str) -> Missing:
+        """Why the field ``name`` of a tick has no value."""
+        if self.quality is DataQuality.NOT_SUBSCRIBED:
+            return Missing.NOT_SUBSCRIBED
+        if name in ("last", "last_size") and self.last is None and self.prior_close is not None:
+            return Missing.NO_TRADE
+        if name not in self.gone:
+            return Missing.NOT_SENT
+        others = (self.bid, self.ask, self.last)
+        if name in ("bid", "ask", "bid_size", "ask_size") and self.quality.live and any(others):
+            return Missing.NO_MARKET
+        return Missing.NOT_AVAILABLE
+
     def _annotate(self, frame: AnnotatedFrame) -> bool:
         """Take in what the text around the numbers said; true if the quote changed by it."""
         changed = False
         if frame.last is not None:
-            if frame.last_prefix == "C":
+            if frame.last_prefix == values.PriceText.PREVIOUS_CLOSE:
                 # A previous close is no trade of today and never shown as one.
+                self.prior_close = frame.last
                 frame.last = None
             elif self.halted != (frame.last_prefix == "H"):
                 self.halted = not self.halted
                 changed = True
+        self.gone |= frame.gone
         for name in frame.gone:
             if getattr(self, name) is not None:
                 setattr(self, name, None)

@@ -27,12 +27,13 @@ _YEAR: Final = 365 * _DAY
 #: Most bars in one answer.
 MAX_POINTS: Final = 1000
 
-#: IBKR's word for a bar's length, by nanoseconds. Months exist ("1m") but have no fixed length.
+#: IBKR's word for a bar's length, by nanoseconds. A month has no fixed length and counts as 30 days here.
 BAR_WORDS: Final[dict[int, str]] = {
     **{n * _MINUTE: f"{n}min" for n in (1, 2, 3, 5, 10, 15, 30)},
     **{n * _HOUR: f"{n}h" for n in (1, 2, 3, 4, 8)},
     _DAY: "1d",
     _WEEK: "1w",
+    _MONTH: "1m",
 }
 
 #: Which bars go with which period: (period's length, shortest bar, longest bar). A period between two rows is

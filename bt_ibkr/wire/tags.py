@@ -174,3 +174,91 @@ UNDOCUMENTED: Final = frozenset({"7286", "7287", "7288", "7289", "7290", "7291",
 #: Most fields in one snapshot request, and most conids.
 MAX_FIELDS: Final = 50
 MAX_CONIDS: Final = 100
+
+#: Lines of a tick itself: every stream asks for their fields.
+TICK_LINES: Final[dict[str, str]] = {
+    "last": LAST,
+    "bid": BID,
+    "ask": ASK,
+    "bid_size": BID_SIZE,
+    "ask_size": ASK_SIZE,
+    "last_size": LAST_SIZE,
+    "volume": VOLUME,
+}
+
+#: Lines of numbers that a feed can have beside price and volume, and their fields. Those of ``TICK_LINES`` are
+#: attributes of a tick, the others are in its ``extras``. Percentages are per cent: 24.5 is 24.5 %.
+EXTRA_LINES: Final[dict[str, str]] = {
+    "bid": BID,
+    "ask": ASK,
+    "bid_size": BID_SIZE,
+    "ask_size": ASK_SIZE,
+    "last_size": LAST_SIZE,
+    # No field: counted from what trades since the stream or the day began (its price and the growth of the volume).
+    "vwap": VOLUME,
+    "mark": MARK,
+    "day_open": OPEN,
+    "day_high": HIGH,
+    "day_low": LOW,
+    "day_close": CLOSE,
+    "prior_close": PRIOR_CLOSE,
+    "change": CHANGE,
+    "change_percent": CHANGE_PERCENT,
+    "average_volume": "7282",
+    "high_52w": "7293",
+    "low_52w": "7294",
+    "open_interest": "7638",
+    "option_volume": "7089",
+    "put_call_interest": "7085",
+    "put_call_volume": "7086",
+    "implied_vol": IMPLIED_VOLATILITY,
+    "hist_vol": "7087",
+    "hist_vol_close": "7088",
+    "implied_hist_vol": "7084",
+    "delta": DELTA,
+    "gamma": GAMMA,
+    "theta": THETA,
+    "vega": VEGA,
+    "shortable_shares": SHORTABLE_SHARES,
+    "fee_rate": "7637",
+    "rebate_rate": "7943",
+    "position": "76",
+    "average_price": "74",
+    "market_value": "73",
+    "daily_pnl": "7920",
+    "unrealized_pnl": "75",
+    "unrealized_pnl_percent": "80",
+    "realized_pnl": "79",
+    "dividends": "7671",
+    "dividends_ttm": "7672",
+    "last_yield": "7698",
+    "bid_yield": "7699",
+    "ask_yield": "7720",
+}
+
+#: Fields of text that ``Quote.texts`` can have.
+TEXT_FIELDS: Final[dict[str, str]] = {
+    "shortable": SHORTABLE,
+    "last_exchange": LAST_EXCHANGE,
+    "bid_exchanges": BID_EXCHANGES,
+    "ask_exchanges": ASK_EXCHANGES,
+}
+
+#: Lines whose field goes by the type of the contract.
+_BY_TYPE: Final[dict[tuple[str, str], str]] = {
+    ("open_interest", "FUT"): FUTURES_OPEN_INTEREST,
+    ("implied_vol", "STK"): "7283",
+    ("implied_vol", "IND"): "7283",
+    ("implied_vol", "FUND"): "7283",
+    ("implied_vol", "FUT"): "7283",
+}
+
+
+def field_of(line: str, security_type: str = "") -> str:
+    """The field that tells ``line`` of a contract of ``security_type`` (``STK``, ``OPT`` …).
+
+    Raises:
+        KeyError: There is no such line or text.
+    """
+    found = _BY_TYPE.get((line, security_type)) or EXTRA_LINES.get(line)
+    return found or TEXT_FIELDS[line]

@@ -21,6 +21,16 @@ def unsubscribe_market_data(conid_ex: str) -> str:
     return f"umd+{conid_ex}+{{}}"
 
 
+def subscribe_depth(account: str, conid: int, exchange: str = "") -> str:
+    """``sbd``: BookTrader's ladder of one instrument; an account has one at a time."""
+    return f"sbd+{account}+{conid}" + (f"+{exchange}" if exchange else "")
+
+
+def unsubscribe_depth(account: str) -> str:
+    """``ubd``: the account's ladder; the server does not answer it."""
+    return f"ubd+{account}"
+
+
 def subscribe_orders() -> str:
     """``sor``; never with filters, which silence it hours later."""
     return "sor+{}"

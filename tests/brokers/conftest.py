@@ -29,11 +29,13 @@ from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.intent import OrderIntent
-from bt_ibkr.model.market import DataQuality, Tick
+from bt_ibkr.model.market import DataQuality, Quote, Tick
 from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket, Side
 from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.store import IBKRStore
@@ -119,11 +121,28 @@ class Played:
     def resolve(self, query: ContractQuery) -> Contract:
         return self.contracts.get(query.conid, self.contract)
 
-    def subscribe_ticks(self, contract: Contract, sink: TickSink) -> None:
+    def subscribe_ticks(
+        self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
+    ) -> None:
         self.ticks.append(sink)
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         pass
+
+    def quote(self, contract: Contract) -> Quote | None:
+        return None
+
+    def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
+        raise AssertionError("no book is asked for")
+
+    def unsubscribe_depth(self, sink: DepthSink) -> None:
+        pass
+
+    def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
+        raise AssertionError("nothing is scanned")
+
+    def scanner_parameters(self) -> ScannerParameters:
+        raise AssertionError("nothing is scanned")
 
     def stream_ns(self) -> int:
         if self.batches:

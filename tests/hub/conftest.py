@@ -96,6 +96,13 @@ class Strategy:
     def contract(self, name: str = "AAPL") -> Contract:
         return self.connection.resolve(parse_dataname(name))
 
+    def follow(self, name: str = "AAPL") -> Ticks:
+        """Ticks of an instrument, from the first frame on."""
+        ticks = Ticks()
+        self.connection.subscribe_ticks(self.contract(name), ticks)
+        self.until(lambda: ticks.all)
+        return ticks
+
     def intent(self, side: Side = Side.BUY, quantity: int = 10, **changes: Any) -> OrderIntent:
         self._number += 1
         key = make_key(self.name, self.epoch, self._number)
@@ -164,7 +171,11 @@ def start_hub(emulator: EmulatorThread, tmp_path: Path) -> Iterator[StartHub]:
     hubs: list[HubThread] = []
 
     def start(journal: Path | JournalInMemory | None = None, **settings: Any) -> HubThread:
-        chosen = {"endpoint": f"ipc://{tmp_path}/hub", "beat_s": 0.1, "dead_s": 1.0} | settings
+        chosen: dict[str, Any] = {
+            "endpoint": f"ipc://{tmp_path}/hub",
+            "beat_s": 0.1,
+            "dead_s": 1.0,
+        } | settings
         hub = HubThread(
             SessionSettings(base_url=emulator.url, **FAST),
             HubSettings(**chosen),

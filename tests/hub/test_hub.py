@@ -6,18 +6,15 @@ from decimal import Decimal
 
 from bt_ibkr.connection.interface import ExecutionReported, OrderFailed
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.hub.books import UNALLOCATED
+from bt_ibkr.hub.books import UNALLOCATED, BookView
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.order import Side
-
-from .conftest import ACCOUNT, APPLE, Join, Ticks, move
+from tests.hub.conftest import ACCOUNT, APPLE, Join, Ticks, move
 
 
 def test_ticks_reach_everybody_in_order(emulator: EmulatorThread, join: Join) -> None:
     first, second = join("alpha"), join("beta")
-    one, two = Ticks(), Ticks()
-    first.connection.subscribe_ticks(first.contract(), one)
-    second.connection.subscribe_ticks(second.contract(), two)
+    one, two = first.follow(), second.follow()
     move(emulator, 200)
     first.until(lambda: len(one.all) > 50)
     second.until(lambda: len(two.all) >= len(one.all))
@@ -28,8 +25,7 @@ def test_ticks_reach_everybody_in_order(emulator: EmulatorThread, join: Join) ->
 
 def test_a_late_joiner_has_the_last_value_at_once(emulator: EmulatorThread, join: Join) -> None:
     first, late = join("alpha"), join("beta")
-    one, two = Ticks(), Ticks()
-    first.connection.subscribe_ticks(first.contract(), one)
+    one, two = first.follow(), Ticks()
     move(emulator, 100)
     first.until(lambda: len(one.all) > 10)
     late.connection.subscribe_ticks(late.contract(), two)
@@ -40,7 +36,7 @@ def test_orders_belong_to_their_strategy(hub: HubThread, emulator: EmulatorThrea
     first, second = join("alpha"), join("beta")
     for one in (first, second):
         one.attach()
-        one.connection.subscribe_ticks(one.contract(), Ticks())
+        one.follow()
     move(emulator, 50)
     bought = first.place(Side.BUY, 10)
     sold = second.place(Side.SELL, 4)
@@ -70,5 +66,5 @@ def test_an_order_of_anothers_name_is_refused(join: Join) -> None:
     assert "not of strategy alpha" in str(first.of(OrderFailed, key)[0].error)
 
 
-async def _books(hub: HubThread) -> tuple[object, ...]:
+async def _books(hub: HubThread) -> tuple[BookView, ...]:
     return hub.server.desk.books()

@@ -68,13 +68,14 @@ async def test_the_one_that_is_meant(
 
 
 async def test_details(emulator: Emulator) -> None:
-    """Price step, multiplier and date come from IBKR; a multiplier in the name wins."""
+    """Price step, multiplier and date come from IBKR; a multiplier in the name must be the contract's."""
     pair = await resolved(emulator, "EUR.USD")
     assert (pair.symbol, pair.tick_size) == ("EUR.USD", 0.00005)
     future = await resolved(emulator, "MINI-202612-CME-USD")
     assert (future.multiplier, future.last_trade_date) == (5.0, "20261218")
-    named = await resolved(emulator, "MINI-202612-CME-USD-50")
-    assert named.multiplier == 50.0
+    assert (await resolved(emulator, "MINI-202612-CME-USD-5")).multiplier == 5.0
+    with pytest.raises(ContractNotFoundError, match="says a multiplier of 50, but"):
+        await resolved(emulator, "MINI-202612-CME-USD-50")
     stock = await resolved(emulator, "AAPL")
     assert (stock.tick_size, stock.size_increment, stock.multiplier) == (0.01, 1.0, 1.0)
 
@@ -129,12 +130,6 @@ async def test_a_future_without_a_month_is_ambiguous(emulator: Emulator) -> None
         await resolved(emulator, "MINI-FUT-CME-USD")
     assert "20260918" in caught.value.message
     assert "20261218" in caught.value.message
-
-
-async def test_a_type_that_is_not_looked_up(emulator: Emulator) -> None:
-    with pytest.raises(ContractError, match="not looked up by name"):
-        await resolved(emulator, "SPX-IND-CBOE")
-    assert emulator.lines == []
 
 
 async def test_an_answer_is_kept(emulator: Emulator) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import re
 import time
+from bisect import bisect_left
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,9 @@ from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import HistoryError, RequestTimeoutError, ResponseError, WireError
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Bar
+from bt_ibkr.services.bar_ends import ordinary_end_ns
 from bt_ibkr.services.history import HistoryRequest, HistoryService, offered
-from bt_ibkr.wire.history import BAR_WORDS
+from bt_ibkr.wire.history import BAR_WORDS, allowed
 
 if TYPE_CHECKING:
     from bt_ibkr.session.http import HttpClient
@@ -30,17 +33,26 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 AAPL = Contract(conid=265598, symbol="AAPL", security_type=SecurityType.STOCK)
 LINE = "GET /iserver/marketdata/history"
+COIN = Contract(conid=479624278, symbol="BTC", security_type=SecurityType.CRYPTO, exchange="PAXOS")
 #: A Monday, 00:00 UTC.
 MONDAY = 1_772_409_600 * NS_PER_S
-PERIODS = {"8h": 8 * HOUR, "1d": DAY, "1w": 7 * DAY, "1m": 30 * DAY, "1y": 365 * DAY}
+NOON = MONDAY + 15 * HOUR
+UNITS = {"min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "m": 28 * DAY, "y": 365 * DAY}
 WORDS = {word: length for length, word in BAR_WORDS.items()}
 
 
 class Pages:
     """History as IBKR pages it: ``startTime`` is the window's end, 1,000 bars at most, a placeholder where
-    there are none, volumes divided by a factor, and the newest bar may be one that is forming."""
+    there are none, volumes divided by a factor, and the newest bar may be one that is forming.
 
-    def __init__(self, starts: list[int], bar_ns: int, *, cap: int = 1000, factor: int = 40) -> None:
+    Args:
+        reading: What a period means: time, so many ``bars``, or ``days`` with bars.
+    """
+
+    def __init__(
+        self, starts: list[int], bar_ns: int, *, cap: int = 1000, factor: int = 40, reading: str = "time"
+    ) -> None:
+        self.reading = reading
         self.starts = sorted(starts)
         self.bar_ns = bar_ns
         self.cap = cap
@@ -51,9 +63,20 @@ class Pages:
         self.asked.append(seen.query)
         end_s = calendar.timegm(time.strptime(seen.query["startTime"], "%Y%m%d-%H:%M:%S"))
         end_ns = end_s * NS_PER_S
-        begin_ns = end_ns - PERIODS[seen.query["period"]]
+        length = period_ns(seen.query["period"])
         assert WORDS[seen.query["bar"]] == self.bar_ns
-        window = [start for start in self.starts if begin_ns <= start < end_ns][-self.cap :]
+        assert allowed(length, self.bar_ns)
+        assert self.bar_ns >= 10 * MINUTE or length <= DAY
+        window = self.starts[: bisect_left(self.starts, end_ns)]
+        if self.reading == "bars":
+            window = window[-(length // self.bar_ns) :]
+        elif self.reading == "days" and length >= DAY:
+            days = sorted({start // DAY for start in window[-20_000:]})[-(length // DAY) :]
+            window = window[bisect_left(window, days[0] * DAY) :] if days else []
+        else:
+            window = window[bisect_left(window, end_ns - length) :]
+        assert len(window) <= 1000, "more was asked for than an answer holds"
+        window = window[-self.cap :]
         rows: list[dict[str, Any]] = [
             {
                 "o": 1.0,
@@ -78,10 +101,17 @@ class Pages:
 
     def expected(self, start_ns: int, end_ns: int) -> list[tuple[int, int, float]]:
         return [
-            (start, start + self.bar_ns, self.volume(start))
+            (start, end, self.volume(start))
             for start in self.starts
-            if start + self.bar_ns > start_ns and start + self.bar_ns <= end_ns
+            for end in (ordinary_end_ns(AAPL, start, self.bar_ns, extended=True),)
+            if end > start_ns and end <= end_ns
         ]
+
+
+def period_ns(word: str) -> int:
+    number = re.match("[0-9]+", word)
+    assert number is not None
+    return int(number[0]) * UNITS[word[number.end() :]]
 
 
 def request(bar_ns: int, start_ns: int, end_ns: int, **changes: Any) -> HistoryRequest:
@@ -116,7 +146,7 @@ async def test_pages_meet_exactly(server: Server, bar_ns: int, cap: int) -> None
 
 
 spans = st.tuples(
-    st.integers(0, 3 * 24 * 60), st.integers(1, 3 * 24 * 60), st.integers(0, 59), st.integers(2, 400)
+    st.integers(0, 3 * 24 * 60), st.integers(1, 3 * 24 * 60), st.integers(0, 59), st.integers(2, 1000)
 )
 
 
@@ -127,10 +157,11 @@ spans = st.tuples(
     spans=st.lists(spans, min_size=1, max_size=4),
     gaps=st.sets(st.integers(0, 6 * 24 * 60), max_size=200),
     bar_ns=st.sampled_from([MINUTE, 5 * MINUTE, 30 * MINUTE]),
+    reading=st.sampled_from(["time", "bars", "days"]),
 )
-@example(spans=[(0, 1440, 0, 480), (0, 1440, 59, 2)], gaps=set(), bar_ns=MINUTE)
+@example(spans=[(0, 1440, 0, 480), (0, 1440, 59, 2)], gaps=set(), bar_ns=MINUTE, reading="time")
 def test_any_span_of_a_market_that_never_closes(
-    spans: list[tuple[int, int, int, int]], gaps: set[int], bar_ns: int
+    spans: list[tuple[int, int, int, int]], gaps: set[int], bar_ns: int, reading: str
 ) -> None:
     """Any two adjacent pages meet: no bar is lost, doubled or moved, also where bars are missing."""
     step = bar_ns // MINUTE
@@ -138,9 +169,9 @@ def test_any_span_of_a_market_that_never_closes(
 
     async def run() -> None:
         for first, length, second, cap in spans:
-            pages = Pages(starts, bar_ns, cap=cap)
+            pages = Pages(starts, bar_ns, cap=cap, reading=reading)
             begin = MONDAY + first * MINUTE + second * NS_PER_S
-            wanted = request(bar_ns, begin, begin + length * MINUTE)
+            wanted = request(bar_ns, begin, begin + length * MINUTE, contract=COIN)
             bars = await HistoryService(Direct(pages)).bars(wanted)  # type: ignore[arg-type]
             assert shape(bars) == pages.expected(wanted.start_ns, wanted.end_ns)
 
@@ -166,8 +197,7 @@ async def test_most_takes_the_newest(server: Server, most: int) -> None:
     bars = await HistoryService(server.http).bars(request(MINUTE, MONDAY, end_ns, most=most))
     assert shape(bars) == pages.expected(MONDAY, end_ns)[-most:]
     assert bars[-1].end_ns == end_ns - 30 * NS_PER_S
-    # 26 windows of eight hours would be the whole span.
-    assert len(pages.asked) <= 2 + most // 390 * 4
+    assert len(pages.asked) <= 3 + most // 390 * 2
 
 
 async def test_most_is_not_short_by_the_bar_that_is_cut(server: Server) -> None:
@@ -193,7 +223,8 @@ async def test_a_long_weekend_is_no_end(server: Server) -> None:
     later = [MONDAY + 5 * DAY + minute * MINUTE for minute in range(30)]
     pages = Pages(first + later, MINUTE)
     server.answers[LINE] = pages
-    bars = await HistoryService(server.http).bars(request(MINUTE, MONDAY - HOUR, MONDAY + 6 * DAY))
+    wanted = request(MINUTE, MONDAY - HOUR, MONDAY + 6 * DAY, contract=COIN)
+    bars = await HistoryService(server.http).bars(wanted)
     assert len(bars) == 60
 
 
@@ -203,12 +234,12 @@ async def test_nothing_is_asked_for_an_empty_request(server: Server) -> None:
 
 
 async def test_what_is_asked(server: Server) -> None:
-    pages = Pages([MONDAY], MINUTE)
+    pages = Pages([NOON], MINUTE)
     server.answers[LINE] = pages
     contract = Contract(conid=7, symbol="X", security_type=SecurityType.STOCK, exchange="NASDAQ")
-    end_ns = MONDAY + HOUR + 1
+    end_ns = NOON + HOUR + 1
     await HistoryService(server.http).bars(
-        request(MINUTE, MONDAY, end_ns, contract=contract, source="midpoint", outside_regular_hours=False)
+        request(MINUTE, NOON, end_ns, contract=contract, source="midpoint", outside_regular_hours=False)
     )
     asked = pages.asked[0]
     assert asked["conid"] == "7"
@@ -216,11 +247,11 @@ async def test_what_is_asked(server: Server) -> None:
     assert asked["source"] == "midpoint"
     assert asked["outsideRth"] == "false"
     # Rounded up to the next second, so that the last second is inside.
-    assert asked["startTime"] == "20260302-01:00:01"
+    assert asked["startTime"] == "20260302-16:00:01"
     pages.asked.clear()
-    await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+    await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
     assert "exchange" not in pages.asked[0]
-    assert pages.asked[0]["startTime"] == "20260302-01:00:00"
+    assert pages.asked[0]["startTime"] == "20260302-16:00:00"
 
 
 # --- errors ------------------------------------------------------------------------------------------
@@ -228,10 +259,10 @@ async def test_what_is_asked(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [404, 500, 503])
 async def test_warming_up_is_tried_twice_more(server: Server, naps: list[float], status: int) -> None:
-    pages = Pages([MONDAY], MINUTE)
+    pages = Pages([NOON], MINUTE)
     answers = [web.json_response({"error": "Chart data unavailable"}, status=status) for _ in range(2)]
     server.answers[LINE] = lambda seen: answers.pop() if answers else pages(seen)
-    bars = await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+    bars = await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
     assert len(bars) == 1
     assert len(naps) == 2
 
@@ -239,7 +270,7 @@ async def test_warming_up_is_tried_twice_more(server: Server, naps: list[float],
 async def test_a_third_failure_is_final(server: Server, naps: list[float]) -> None:
     server.answers[LINE] = lambda _: web.json_response({"error": "Chart data unavailable"}, status=500)
     with pytest.raises(HistoryError) as caught:
-        await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+        await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
     assert len(server.seen) == 3
     assert "AAPL-STK-SMART-USD" in caught.value.message
     assert "Chart data unavailable" in caught.value.message
@@ -262,14 +293,14 @@ async def test_what_does_not_pass_is_not_tried_again(
     """Repeating a permission error ends in HTTP 429."""
     server.answers[LINE] = lambda _: web.json_response({"error": text}, status=status)
     with pytest.raises(HistoryError):
-        await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+        await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
     assert len(server.seen) == 1
 
 
 async def test_an_answer_that_is_no_history(server: Server) -> None:
     server.answers[LINE] = {"data": "none"}
     with pytest.raises(WireError):
-        await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+        await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
 
 
 async def test_a_cut_connection(server: Server) -> None:
@@ -278,7 +309,7 @@ async def test_a_cut_connection(server: Server) -> None:
 
     server.answers[LINE] = cut
     with pytest.raises(RequestTimeoutError):
-        await HistoryService(server.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR))
+        await HistoryService(server.http).bars(request(MINUTE, NOON, NOON + HOUR))
 
 
 @pytest.mark.parametrize("bar_ns", [NS_PER_S, 4 * MINUTE, 20 * MINUTE, 2 * DAY])
@@ -316,4 +347,4 @@ async def test_the_emulator_has_no_such_instrument(start_emulator: StartEmulator
     emulator = await start_emulator()
     unknown = Contract(conid=1, symbol="NONE", security_type=SecurityType.STOCK)
     with pytest.raises(HistoryError, match="Chart data unavailable"):
-        await HistoryService(emulator.http).bars(request(MINUTE, MONDAY, MONDAY + HOUR, contract=unknown))
+        await HistoryService(emulator.http).bars(request(MINUTE, NOON, NOON + HOUR, contract=unknown))

@@ -69,7 +69,8 @@ def group_of(instrument: Instrument) -> tuple[str, int | str]:
     contract = instrument.contract
     if contract.security_type in _FUTURES:
         return "futures", contract.symbol
-    return "stocks", instrument.underlying_conid or contract.conid
+    option = contract.security_type is SecurityType.OPTION
+    return "stocks", (instrument.underlying_conid if option else 0) or contract.conid
 
 
 def requirement(held: Iterable[Held], *, now_ns: int, credit: bool) -> tuple[Decimal, Decimal]:

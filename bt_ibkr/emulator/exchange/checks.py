@@ -10,7 +10,7 @@ from decimal import Decimal
 from bt_ibkr.emulator.accounts.valuation import exact
 from bt_ibkr.emulator.types import Instrument, OrderSpec
 from bt_ibkr.model.contract import SecurityType
-from bt_ibkr.model.order import OrderType, TimeInForce
+from bt_ibkr.model.order import OrderType, Side, TimeInForce
 
 _T = OrderType
 _NEEDS_LIMIT = frozenset({_T.LIMIT, _T.STOP_LIMIT, _T.LIMIT_ON_CLOSE, _T.LIMIT_IF_TOUCHED})
@@ -25,6 +25,9 @@ _TYPES = {
     SecurityType.OPTION: frozenset(_T) - {_T.MARKET_ON_CLOSE, _T.LIMIT_ON_CLOSE, _T.MIDPRICE},
     SecurityType.FUTURE_OPTION: frozenset(_T) - {_T.MARKET_ON_CLOSE, _T.LIMIT_ON_CLOSE, _T.MIDPRICE},
     SecurityType.CRYPTO: frozenset({_T.MARKET, _T.LIMIT}),
+    SecurityType.BOND: frozenset({_T.MARKET, _T.LIMIT}),
+    SecurityType.FUND: frozenset({_T.MARKET}),
+    SecurityType.INDEX: frozenset(),
 }
 _RESTING = frozenset({TimeInForce.DAY, TimeInForce.GOOD_TILL_CANCELLED})
 #: Times in force of one kind of instrument only.
@@ -58,6 +61,8 @@ def refusal(spec: OrderSpec, instrument: Instrument) -> str | None:
     if spec.order_type not in _TYPES.get(contract.security_type, frozenset(_T)):
         # words of the TWS API's message 387
         return "Unsupported order type for this exchange and security type."
+    if instrument.digital and spec.side is Side.SELL:
+        return "Sell orders are not accepted for this contract: buy the opposite side to reduce a position."
     return _price_refusal(spec, instrument) or _time_refusal(spec, instrument)
 
 

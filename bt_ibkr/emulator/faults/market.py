@@ -25,6 +25,10 @@ class MarketFaults:
         self._registry = registry
         self._qualities: list[Quality] = []
         self._barred: list[int] = []
+        #: By the settings: of one instrument, and of all others.
+        told = [entry.rpartition(":") for entry in core.settings.qualities]
+        self._own = {int(conid): code for conid, _, code in told if conid}
+        self._usual = next((code for conid, _, code in told if not conid), QUALITY)
         self.skew_ns = 0
 
     def skew(self, fault: Active) -> None:
@@ -69,10 +73,32 @@ class MarketFaults:
 
     def quality(self, conid: int) -> str:
         """Field 6509 of an instrument."""
+        spec = self._spec(conid)
+        return self._own.get(conid, self._usual) if spec is None else spec.code
+
+    def _spec(self, conid: int) -> Quality | None:
         for spec in reversed(self._qualities):
             if spec.conid in (None, conid):
-                return spec.code
-        return QUALITY
+                return spec
+        return None
+
+    @property
+    def changed(self) -> bool:
+        """Whether any instrument's data are other than real time."""
+        return bool(self._qualities or self._own) or self._usual != QUALITY
+
+    def delay_ns(self, conid: int) -> int:
+        """How late the data of an instrument are told."""
+        spec = self._spec(conid) if self._qualities else None
+        return 0 if spec is None else round(spec.delay_s * NS_PER_S)
+
+    def withheld(self, conid: int) -> bool:
+        """No values of the instrument are told."""
+        return self.quality(conid)[0] in "NO"
+
+    def frozen(self, conid: int) -> bool:
+        """The instrument's data stand still."""
+        return self.quality(conid)[0] in "ZY"
 
     def entitled(self, conid: int) -> bool:
         return conid not in self._barred

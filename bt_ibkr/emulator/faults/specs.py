@@ -245,10 +245,17 @@ class Skew(Spec, frozen=True, kw_only=True, tag="skew"):
 
 
 class Quality(Spec, frozen=True, kw_only=True, tag="quality"):
-    """Field 6509 of one instrument, or of all: ``DPB``, ``ZB``, ``N`` …"""
+    """Field 6509 of one instrument, or of all: ``DPB``, ``ZB``, ``N`` …
+
+    Frozen data (``Z``, ``Y``) stand still, and of what is not subscribed (``N``, ``O``) no values are told.
+
+    Attributes:
+        delay_s: Market seconds by which the data are late.
+    """
 
     code: Annotated[str, Meta(pattern="^[A-Za-z]{1,4}$")]
     conid: int | None = None
+    delay_s: Seconds = 0.0
 
 
 class NotEntitled(Spec, frozen=True, kw_only=True, tag="not_entitled"):

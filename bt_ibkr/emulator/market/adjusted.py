@@ -50,6 +50,10 @@ class AdjustedTape:
         return self._tape.start_ns
 
     @property
+    def opens_ns(self) -> int:
+        return self._tape.opens_ns
+
+    @property
     def end_ns(self) -> int:
         return self._tape.end_ns
 
@@ -78,6 +82,9 @@ class AdjustedTape:
         if reseed is not None:
             reseed(seed)
 
+    def pictures(self) -> Sequence[MarketEvent]:
+        return self._tape.pictures()
+
     def prior_bars(self) -> Mapping[int, Sequence[Bar]]:
         return self._tape.prior_bars()
 
@@ -99,4 +106,6 @@ def scaled(event: MarketEvent, ratio: Fraction, tick: Fraction) -> MarketEvent:
         ask_size=size(event.ask_size),
         last=price(event.last),
         last_size=size(event.last_size),
+        traded=size(event.traded),
+        volume=size(event.volume),
     )

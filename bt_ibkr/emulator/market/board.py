@@ -12,8 +12,8 @@ from typing import Protocol
 import msgspec
 
 from bt_ibkr.emulator.exchange.book import Book
-from bt_ibkr.emulator.listing import Listing, update_quote
-from bt_ibkr.emulator.market.derived import ComboQuote, Derivation, OptionQuote
+from bt_ibkr.emulator.listing import Listing, print_of_recording, update_quote
+from bt_ibkr.emulator.market.derived import derivation
 from bt_ibkr.emulator.types import Instrument, MarketEvent, QuoteState
 from bt_ibkr.emulator.universe import Universe
 from bt_ibkr.errors import ContractNotFoundError
@@ -79,7 +79,7 @@ class Board:
 
     def _follow(self, listing: Listing) -> None:
         """Let an option's or combo's quote follow those it is made from."""
-        listing.derivation = self._derivation(listing.instrument)
+        listing.derivation = derivation(listing.instrument, self._universe)
         if listing.derivation is None:
             return
         followers = self._combos if listing.instrument.contract.legs else self._options
@@ -87,13 +87,6 @@ class Board:
             self.listing(source)
             followers.setdefault(source, []).append(listing)
         self._derive(listing)
-
-    def _derivation(self, instrument: Instrument) -> Derivation | None:
-        if instrument.contract.legs:
-            parts = [self._universe.by_conid(leg.conid) for leg in instrument.contract.legs]
-            return ComboQuote(instrument, tuple(part for part in parts if part is not None))
-        underlying = self._universe.by_conid(instrument.underlying_conid)
-        return OptionQuote(instrument, underlying) if underlying is not None else None
 
     def preload(self, conid: int, bars: Sequence[Bar]) -> None:
         """Give history of the time before the tape: minutes or days, see ``BarStore.preload``.
@@ -119,6 +112,14 @@ class Board:
         if listing is None:
             return []
         return listing.bars.bars(start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only)
+
+    def show(self, picture: MarketEvent) -> None:
+        """Let a quote stand without having happened: what a recording began with."""
+        listing = self.listing(picture.conid)
+        listing.derivation = None
+        listing.quote.halted = bool(picture.halted)
+        update_quote(listing.quote, picture, quote_only=listing.instrument.quote_only)
+        listing.book.take_in(print_of_recording(picture))
 
     def apply(self, event: MarketEvent) -> None:
         """Let an event of a listed instrument happen, now, and what follows from it."""
@@ -166,17 +167,24 @@ class Board:
 
     def _happen(self, listing: Listing, event: MarketEvent) -> None:
         time_ns = event.time_ns
-        if time_ns >= listing.close_ns or time_ns >= listing.midnight_ns:
+        if time_ns >= listing.close_ns or time_ns >= listing.turn_ns:
             listing.roll(time_ns)
         quote = listing.quote
         if listing.instrument.quote_only and event.bid is not None and event.bid == quote.bid:
             # A bid said again is no change: a client never hears of it, so it is no print either.
             event = msgspec.structs.replace(event, bid=None)
+        reopened = event.halted == 0 and quote.halted
+        if event.halted is not None:
+            quote.halted = bool(event.halted)
         update_quote(quote, event, quote_only=listing.instrument.quote_only)
+        if event.traded is not None:
+            event = print_of_recording(event)
         listing.bars.apply(event, quote)
         listing.book.take_in(event)
         self._watcher.on_quote(listing.instrument, quote, event)
         if listing.book.orders:
+            if reopened:
+                self._watcher.on_reopening(listing.book)
             self._watcher.on_event(listing.book, event)
 
     def set_halted(self, conid: int, on: bool) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from itertools import groupby
 
 import msgspec
@@ -23,9 +22,8 @@ import numpy as np
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.market.sessions import (
-    day_start_ns,
-    in_session,
-    local_date,
+    extended_of_day,
+    has_regular_hours,
     session_day,
     session_of_day,
 )
@@ -270,7 +268,7 @@ class BarStore:
             last_day = session_day(instrument, part[-1].start_ns)
             end = session_of_day(instrument, last_day)[1]
             if not regular:
-                end = max(end, day_start_ns(instrument, last_day + timedelta(days=1)))
+                end = max(end, extended_of_day(instrument, last_day)[1])
             if start_ns <= begin < end_ns:
                 found.append((begin, max(end, closed), _joined(part)))
         return found
@@ -288,13 +286,10 @@ def _day_key(instrument: Instrument, time_ns: int, bar_ns: int) -> tuple[int, in
 def _inside(instrument: Instrument, points: list[_Point]) -> list[_Point]:
     """The points in regular hours; the session is looked up once a day, not once a point."""
     kept = []
-    for _, group in groupby(points, key=lambda point: local_date(instrument, point.start_ns)):
-        day = list(group)
-        opened, closed = session_of_day(instrument, session_day(instrument, day[-1].start_ns))
-        if closed - opened > DAY_NS // 2:
-            kept += [point for point in day if in_session(instrument, point.start_ns)]
-        else:
-            kept += [point for point in day if opened <= point.start_ns < closed]
+    for day, group in groupby(points, key=lambda point: session_day(instrument, point.start_ns)):
+        if has_regular_hours(instrument, day):
+            opened, closed = session_of_day(instrument, day)
+            kept += [point for point in group if opened <= point.start_ns < closed]
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Markets as the command line names them: ``FILE`` or ``FILE:SYMBOL``."""
+"""Markets as the command line names them: ``PATH`` or ``PATH:SYMBOL``, of a file or of a recording."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from bt_ibkr.emulator.market.recorded import is_recording, load_recording
 from bt_ibkr.emulator.market.tape import Tape, load_ticks, merge
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.emulator.universe import Universe
@@ -52,14 +53,20 @@ def parse_market_option(text: str, universe: Universe) -> MarketOption:
 
 
 def load_market(texts: Iterable[str], universe: Universe) -> Tape:
-    """One tape of all files named; at equal times in the order of the files.
+    """One tape of all files and recordings named; at equal times in their order.
 
     Raises:
-        MarketFileError: As ``parse_market_option`` and ``load_ticks``.
+        MarketFileError: As ``parse_market_option``, ``load_ticks`` and ``load_recording``.
         UsageError: As ``parse_market_option``, or no file was named.
     """
     options: list[MarketOption] = []
+    tapes: list[Tape] = []
     for text in texts:
+        path, symbol = _split(text)
+        if is_recording(path):
+            tapes.append(load_recording(path, universe, symbol))
+            _refuse_second(tapes, text, universe)
+            continue
         option = parse_market_option(text, universe)
         if any(o.instrument is option.instrument and o.path.samefile(option.path) for o in options):
             raise UsageError(
@@ -67,13 +74,28 @@ def load_market(texts: Iterable[str], universe: Universe) -> Tape:
                 remedy="Name each file once.",
             )
         options.append(option)
-    if not options:
+        tapes.append(option.load())
+        _refuse_second(tapes, text, universe)
+    if not tapes:
         raise UsageError("No market file was named.", remedy="Name one: FILE or FILE:SYMBOL.")
-    return merge([option.load() for option in options])
+    return merge(tapes)
+
+
+def _refuse_second(tapes: list[Tape], text: str, universe: Universe) -> None:
+    """An instrument of a recording has no other ticks beside it."""
+    newest = tapes[-1]
+    for conid in newest.conids:
+        if any(conid in one.conids and (one.pictures() or newest.pictures()) for one in tapes[:-1]):
+            instrument = universe.by_conid(conid)
+            shown = str(conid) if instrument is None else instrument.contract.symbol
+            raise UsageError(
+                f"Market {text!r}: {shown} is in another market already, and one of them is a recording.",
+                remedy="Name each instrument of a recording once.",
+            )
 
 
 def _split(text: str) -> tuple[Path, str | None]:
-    if Path(text).is_file():
+    if Path(text).exists():
         return Path(text), None
     head, colon, tail = text.rpartition(":")
     # a colon that belongs to the path (a Windows drive) leaves a separator behind it

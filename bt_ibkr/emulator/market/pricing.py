@@ -32,5 +32,13 @@ def value(price: float, strike: float, left_years: float, volatility: float, *, 
     return max(worth if call else worth - price + strike, intrinsic(price, strike, call=call))
 
 
+def likelihood(price: float, strike: float, left_years: float, volatility: float) -> float:
+    """How likely the price is to end above the strike, by the same model."""
+    spread = volatility * math.sqrt(left_years)
+    if spread <= 0 or price <= 0:
+        return float(price > strike)
+    return _normal(math.log(price / strike) / spread - spread / 2)
+
+
 def _normal(x: float) -> float:
     return (1 + math.erf(x / math.sqrt(2))) / 2

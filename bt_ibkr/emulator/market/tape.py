@@ -23,9 +23,12 @@ from bt_ibkr.emulator.types import Instrument, MarketEvent
 from bt_ibkr.errors import MarketFileError, UsageError
 from bt_ibkr.model.market import Bar
 
+#: See ``MarketEvent``.
+RECORDED_COLUMNS = ("traded", "volume", "halted")
 VALUE_COLUMNS = ("bid", "bid_size", "ask", "ask_size", "last", "last_size")
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 _BLOCK = 4096
+_MINUTE_NS = 60 * NS_PER_S
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,6 +40,8 @@ class TapeLike(Protocol):
     @property
     def start_ns(self) -> int: ...
     @property
+    def opens_ns(self) -> int: ...
+    @property
     def end_ns(self) -> int: ...
     @property
     def conids(self) -> tuple[int, ...]: ...
@@ -44,6 +49,7 @@ class TapeLike(Protocol):
     def peek(self) -> MarketEvent | None: ...
     def pop(self) -> MarketEvent: ...
     def restart(self) -> None: ...
+    def pictures(self) -> Sequence[MarketEvent]: ...
     def prior_bars(self) -> Mapping[int, Sequence[Bar]]: ...
 
 
@@ -53,8 +59,14 @@ class Tape:
     Args:
         times: Epoch nanoseconds, ascending.
         conids: One per event.
-        values: A column for each of ``VALUE_COLUMNS``; NaN leaves the value as it was.
+        values: A column for each of ``VALUE_COLUMNS``; NaN leaves the value as it was. Those of a recording also have
+            ``RECORDED_COLUMNS``; NaN there is not told.
         prior_bars: One-minute bars of the time before the tape, by conid, ascending.
+        opens_ns: When the market begins; by default at the whole minute of the first event.
+        pictures: Quotes that stand when it does.
+
+    Attributes:
+        start_ns, end_ns: Times of the first and the last event.
     """
 
     def __init__(
@@ -64,17 +76,24 @@ class Tape:
         values: Mapping[str, Floats],
         *,
         prior_bars: Mapping[int, Sequence[Bar]] | None = None,
+        opens_ns: int | None = None,
+        pictures: Sequence[MarketEvent] = (),
     ) -> None:
         if not len(times):
             raise UsageError("A market needs at least one event.", remedy="Name a file with rows.")
         self._times = times
         self._conid_column = conids
-        self._values = {name: values[name] for name in VALUE_COLUMNS}
+        self._names = VALUE_COLUMNS + (RECORDED_COLUMNS if RECORDED_COLUMNS[0] in values else ())
+        self._values = {name: values[name] for name in self._names}
+        self._pictures = tuple(pictures)
         self._prior = {conid: tuple(bars) for conid, bars in (prior_bars or {}).items()}
         # np.unique sorts; the order of first appearance is what a user expects to see
         found, first = np.unique(conids, return_index=True)
-        self.conids: tuple[int, ...] = tuple(int(found[k]) for k in np.argsort(first, kind="stable"))
+        on_tape = [int(found[k]) for k in np.argsort(first, kind="stable")]
+        #: In the order in which they are first seen.
+        self.conids: tuple[int, ...] = tuple(dict.fromkeys([one.conid for one in self._pictures] + on_tape))
         self.start_ns = int(times[0])
+        self.opens_ns = self.start_ns // _MINUTE_NS * _MINUTE_NS if opens_ns is None else opens_ns
         self.end_ns = int(times[-1])
         self._size = len(times)
         self.restart()
@@ -113,6 +132,10 @@ class Tape:
         self._next_ns = self._block[self._at].time_ns if self._block else None
         return event
 
+    def pictures(self) -> Sequence[MarketEvent]:
+        """The quotes that stand when the market opens."""
+        return self._pictures
+
     def prior_bars(self) -> Mapping[int, Sequence[Bar]]:
         """One-minute bars of the time before the tape, by conid."""
         return self._prior
@@ -124,7 +147,7 @@ class Tape:
     def _make_blocks(self) -> Iterator[list[MarketEvent]]:
         for start in range(0, self._size, _BLOCK):
             part = slice(start, start + _BLOCK)
-            columns = [_optional(self._values[name][part]) for name in VALUE_COLUMNS]
+            columns = [_optional(self._values[name][part]) for name in self._names]
             yield [
                 MarketEvent(*row)
                 for row in zip(
@@ -146,14 +169,20 @@ def merge(tapes: Sequence[Tape]) -> Tape:
     parts = [tape.columns() for tape in tapes]
     times = np.concatenate([part[0] for part in parts])
     order = np.argsort(times, kind="stable")
+    names = max((part[2] for part in parts), key=len)
     prior: dict[int, Sequence[Bar]] = {}
     for tape in tapes:
         prior |= tape.prior_bars()
     return Tape(
         times[order],
         np.concatenate([part[1] for part in parts])[order],
-        {name: np.concatenate([part[2][name] for part in parts])[order] for name in VALUE_COLUMNS},
+        {
+            name: np.concatenate([part[2].get(name, np.full(len(part[0]), np.nan)) for part in parts])[order]
+            for name in names
+        },
         prior_bars=prior,
+        opens_ns=min(tape.opens_ns for tape in tapes),
+        pictures=[one for tape in tapes for one in tape.pictures()],
     )
 
 

@@ -160,6 +160,13 @@ class Core:
             raise errors.bad_request(f"accountId is not valid: {account}")
         return account
 
+    def has_line(self, conid: int) -> bool:
+        """Whether data of this instrument may be given: it has a market-data line, or there is one left."""
+        most = self.settings.market_data_lines
+        if not most or self.has_market_data(conid):
+            return True
+        return len(self.snapshots.conids | self.hub.market_data_conids) < most
+
     def has_market_data(self, conid: int) -> bool:
         """Whether a stream of this instrument is open, by snapshot or over a socket."""
         return self.snapshots.has(conid) or self.hub.has_market_data(conid)

@@ -14,6 +14,7 @@ from bt_ibkr.emulator.services.session import bodies
 from bt_ibkr.emulator.services.session.state import Tier
 from bt_ibkr.emulator.stream.account import LedgerStreams, PnlStreams, SummaryStreams
 from bt_ibkr.emulator.stream.connection import Connection
+from bt_ibkr.emulator.stream.depth import DepthStreams
 from bt_ibkr.emulator.stream.history import HistoryStreams
 from bt_ibkr.emulator.stream.marketdata import MarketDataStreams
 from bt_ibkr.emulator.stream.message import Message, parse
@@ -46,6 +47,7 @@ class Hub:
         self._ledger = LedgerStreams(core)
         self._summary = SummaryStreams(core)
         self._history = HistoryStreams(core)
+        self._depth = DepthStreams(core)
         self._flush_planned = False
         self._accepted = 0
         self._bulletins = 0
@@ -101,6 +103,7 @@ class Hub:
         self._ledger.drop_connection(connection)
         self._summary.drop_connection(connection)
         self._history.drop_connection(connection)
+        self._depth.drop_connection(connection)
 
     def heartbeat(self, connection: Connection) -> None:
         connection.send({"topic": "system", "hb": self._core.wall_ms()})
@@ -121,6 +124,7 @@ class Hub:
 
     def on_quote(self, instrument: Instrument, quote: QuoteState, event: MarketEvent) -> None:
         self._marketdata.on_quote(quote.conid, quote, event.time_ns)
+        self._depth.on_quote(quote.conid, event.time_ns)
 
     def on_order(self, order: EmulatedOrder) -> None:
         if self._core.keeper is not None:
@@ -144,6 +148,7 @@ class Hub:
     def session_changed(self, *, told: bool = True) -> None:
         """Streams of the brokerage session end without a word; ``sts`` tells the new state."""
         self._marketdata.clear()
+        self._depth.clear()
         self._orders.clear()
         self._executions.clear()
         ready = self._core.session.ready
@@ -176,12 +181,22 @@ class Hub:
         """The market began anew: subscriptions stay, what was told of orders is forgotten."""
         self._orders.forget()
         self._marketdata.restart()
+        self._depth.restart()
         self._pnl.restart()
         self._ledger.restart()
         self._summary.restart()
 
     def has_market_data(self, conid: int) -> bool:
         return self._marketdata.has(conid)
+
+    @property
+    def market_data_conids(self) -> frozenset[int]:
+        """What streams over any socket."""
+        return self._marketdata.conids
+
+    def shown_quote(self, conid: int) -> QuoteState | None:
+        """The quote that clients are told: delayed or frozen, where the data are."""
+        return self._marketdata.shown(conid)
 
     def close_market_data(self, conid: int | None) -> bool:
         return self._marketdata.close(conid)
@@ -268,6 +283,10 @@ class Hub:
             case "usd":
                 self._summary.unsubscribe(connection, target)
                 connection.send({"result": "unsubscribed from summary"})
+            case "sbd":
+                self._depth.subscribe(connection, target)
+            case "ubd":
+                self._depth.unsubscribe(connection, target)
             case "smh":
                 self._history.subscribe(connection, target, arguments)
             case "umh":

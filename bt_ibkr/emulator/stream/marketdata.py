@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.emulator.combos import parse_spread
-from bt_ibkr.emulator.services.marketdata import fields
+from bt_ibkr.emulator.services.marketdata import extra_fields, fields
 from bt_ibkr.emulator.stream.connection import Connection
 from bt_ibkr.emulator.types import Instrument, QuoteState
 from bt_ibkr.errors import UsageError
@@ -22,10 +23,11 @@ class _Watched:
 
     __slots__ = ("depends", "read", "seen", "tag")
 
-    def __init__(self, tag: str, read: fields.Reader) -> None:
+    def __init__(self, tag: str, read: fields.Reader, *, own: bool) -> None:
         self.tag = tag
         self.read = read
-        self.depends = fields.depends(tag)
+        # Other things than the quote, as a position, change further fields.
+        self.depends = fields.depends(tag) if own else read
         self.seen: object = None
 
 
@@ -60,8 +62,14 @@ class Subscription:
         self.renewed_ns = now_ns
         self.started = False
         # 6509 is told with the first frame and when it changes, asked for or not.
-        found = [(tag, fields.reader(instrument, tag)) for tag in tags if tag != "6509"]
-        self._watched = [_Watched(tag, read) for tag, read in found if read is not None]
+        self._watched = []
+        for tag in tags:
+            if tag == "6509":
+                continue
+            read = fields.reader(instrument, tag)
+            other = read or extra_fields.reader(core, instrument, tag)
+            if other is not None:
+                self._watched.append(_Watched(tag, other, own=read is not None))
         self._sent: dict[str, fields.Value] = {}
         self._frame: dict[str, Any] = {
             "server_id": connection.server_id,
@@ -138,6 +146,8 @@ class MarketDataStreams:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._slices: dict[int, Slice] = {}
+        #: What is told of instruments whose data are late or stand still.
+        self._late: dict[int, QuoteState | None] = {}
         self._gap_ns = core.settings.conflation_ms * NS_PER_MS
         self._lifetime_ns = int(core.settings.smd_lifetime_s * NS_PER_S)
 
@@ -146,6 +156,8 @@ class MarketDataStreams:
         conid = _conid(self._core, target)
         instrument = self._core.instrument(conid) if conid is not None else None
         if conid is None or instrument is None or not self._core.faults.market.entitled(conid):
+            return
+        if not self._core.has_line(conid):
             return
         listed = arguments.get("fields")
         tags = tuple(dict.fromkeys(str(tag) for tag in listed)) if isinstance(listed, list) else ()
@@ -159,7 +171,7 @@ class MarketDataStreams:
         ]
         found.subscriptions.append(subscription)
         self._core.engine.book(conid)  # options and combos come into the market when they are asked for
-        subscription.start(self._core.engine.quote(conid), now_ns)
+        subscription.start(self.shown(conid), now_ns)
 
     def unsubscribe(self, connection: Connection, target: str) -> None:
         conid = _conid(self._core, target)
@@ -179,16 +191,35 @@ class MarketDataStreams:
     def has(self, conid: int) -> bool:
         return conid in self._slices
 
+    @property
+    def conids(self) -> frozenset[int]:
+        """What streams."""
+        return frozenset(self._slices)
+
+    def shown(self, conid: int) -> QuoteState | None:
+        """The quote that clients are told."""
+        market = self._core.faults.market
+        if market.withheld(conid):
+            return None
+        if conid not in self._late and market.frozen(conid):
+            self._late[conid] = copy.copy(self._core.engine.quote(conid))
+        if conid in self._late or market.delay_ns(conid):
+            return self._late.get(conid)
+        return self._core.engine.quote(conid)
+
     def clear(self) -> None:
         self.close(None)
 
     def quality_changed(self) -> None:
-        for found in self._slices.values():
+        self._late.clear()
+        for conid, found in self._slices.items():
+            self.shown(conid)  # what freezes now stands as it is now
             for one in found.subscriptions:
                 one.tell_quality(self._core.now_ns)
 
     def restart(self) -> None:
         """The market began anew: every stream starts with a full frame again."""
+        self._late.clear()
         for found in self._slices.values():
             found.due_ns, found.timer = 0, None
             for one in found.subscriptions:
@@ -197,6 +228,23 @@ class MarketDataStreams:
 
     def on_quote(self, conid: int, quote: QuoteState, now_ns: int) -> None:
         """The quote changed: send now, or when the instrument's next frame is due."""
+        market = self._core.faults.market
+        if market.changed:
+            if market.withheld(conid) or market.frozen(conid):
+                return
+            if delay_ns := market.delay_ns(conid):
+                then = copy.copy(quote)
+                self._core.engine.schedule(now_ns + delay_ns, lambda at_ns: self._show(conid, then, at_ns))
+                return
+        self._tell(conid, quote, now_ns)
+
+    def _show(self, conid: int, quote: QuoteState, now_ns: int) -> None:
+        """A quote of some time ago."""
+        if self._core.faults.market.delay_ns(conid):
+            self._late[conid] = quote
+            self._tell(conid, quote, now_ns)
+
+    def _tell(self, conid: int, quote: QuoteState, now_ns: int) -> None:
         found = self._slices.get(conid)
         if found is None or found.timer is not None:
             return
@@ -208,8 +256,11 @@ class MarketDataStreams:
 
     def _timer(self, conid: int, now_ns: int) -> None:
         found = self._slices.get(conid)
-        quote = self._core.engine.quote(conid)
-        if found is None or quote is None:
+        quote = self.shown(conid)
+        if found is None:
+            return
+        if quote is None:
+            found.timer = None
             return
         found.timer = None
         found.due_ns = now_ns + self._gap_ns

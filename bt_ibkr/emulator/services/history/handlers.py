@@ -84,7 +84,7 @@ def volume_factor(core: Core, instrument: Instrument) -> int:
 def body(core: Core, asked: bars.Request, found: list[Bar]) -> dict[str, object]:
     """The answer; ``points`` is one less than the bars, as recorded, and no bars make a placeholder."""
     instrument = asked.instrument
-    digits = text.decimals(instrument.contract.tick_size)
+    digits = max(text.decimals(instrument.contract.tick_size), instrument.price_decimals)
     factor = volume_factor(core, instrument)
     bar_ns = periods.BARS[asked.bar]
     start_ns = found[0].start_ns if found else asked.end_ns

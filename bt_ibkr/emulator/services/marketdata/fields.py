@@ -37,7 +37,7 @@ def reader(instrument: Instrument, tag: str) -> Reader | None:
     constant = constants.get(tag)
     if constant is not None:
         return lambda quote: constant
-    digits = text.decimals(contract.tick_size)
+    digits = max(text.decimals(contract.tick_size), instrument.price_decimals)
     return _PRICES[tag](digits) if tag in _PRICES else _SIZES.get(tag)
 
 

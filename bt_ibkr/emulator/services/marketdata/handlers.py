@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bt_ibkr.emulator.services import errors
 from bt_ibkr.emulator.services.call import Call
-from bt_ibkr.emulator.services.marketdata import fields
+from bt_ibkr.emulator.services.marketdata import extra_fields, fields
 
 if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
@@ -38,17 +38,21 @@ def _row(core: Core, call: Call, conid_ex: str, tags: tuple[str, ...]) -> dict[s
     instrument = core.instrument(conid)
     if instrument is None or not core.faults.market.entitled(conid):
         return {"55": "-", "conidEx": conid_ex, "6119": "q0", "server_id": "q0", "31": "N/A"}
+    if not core.has_line(conid):
+        return row
     open_before = core.snapshots.ask(conid, tags)
     if not open_before:
         return row
     core.engine.book(conid)  # an option comes into the market when it is asked for
-    quote = core.engine.quote(conid)
+    quote = core.hub.shown_quote(conid)
     row |= {"6509": core.faults.market.quality(conid), "6119": "q0", "server_id": "q0"}
     if quote is None:
         return row
     row["_updated"] = core.updated_ms(core.now_ns)
     for tag in tags:
-        read = fields.reader(instrument, tag) if tag in open_before and tag != "6509" else None
+        read = None
+        if tag in open_before and tag != "6509":
+            read = fields.reader(instrument, tag) or extra_fields.reader(core, instrument, tag)
         value = read(quote) if read is not None else None
         if value is not None:
             row[tag] = f"{value}%" if tag == "83" else value

@@ -15,6 +15,11 @@ class SnapshotStreams:
         self._fields[conid] = before | frozenset(fields)
         return before
 
+    @property
+    def conids(self) -> frozenset[int]:
+        """Whose streams are open."""
+        return frozenset(self._fields)
+
     def has(self, conid: int) -> bool:
         return conid in self._fields
 

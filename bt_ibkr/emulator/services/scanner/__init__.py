@@ -1,0 +1,1 @@
+"""Market scanners over the universe."""
