@@ -3,12 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 from bt_ibkr.feeds.base import StoreData, contract_of, is_back_filled, is_current
+from bt_ibkr.feeds.depth import DepthData, IBKRDepth, depth_feed
 from bt_ibkr.feeds.ibkr_data import FeedState, IBKRData
 
 if TYPE_CHECKING:
     from bt_ibkr.feeds.replay import IBKRReplay
 
-__all__ = ["FeedState", "IBKRData", "IBKRReplay", "StoreData", "contract_of", "is_back_filled", "is_current"]
+__all__ = [
+    "DepthData", "FeedState", "IBKRData", "IBKRDepth", "IBKRReplay", "StoreData", "contract_of", "depth_feed",
+    "is_back_filled", "is_current",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -153,7 +153,7 @@ class Brokerage:
         self.history = HistoryService(http)
         self.portfolio = PortfolioService(http, lambda: session.accounts)
         self.market_data = MarketDataService(session.socket, http, self._settings, self._wake)
-        self.depth = DepthService(session.socket, self._settings)
+        self.depth = DepthService(session.socket, self._settings, self.clock.now_ns)
         self.scanner = ScannerService(http, self.clock.now_ns)
         self.schedules = ScheduleService(http, self.clock)
         self._presence = Presence(state_directory() / "logins", (self._settings.base_url, *self.accounts()))
