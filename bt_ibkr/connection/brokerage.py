@@ -152,7 +152,9 @@ class Brokerage:
         self.contracts = ContractService(http)
         self.history = HistoryService(http)
         self.portfolio = PortfolioService(http, lambda: session.accounts)
-        self.market_data = MarketDataService(session.socket, http, self._settings, self._wake)
+        self.market_data = MarketDataService(
+            session.socket, http, self._settings, self._wake, self._may_clear
+        )
         self.depth = DepthService(session.socket, self._settings, self.clock.now_ns)
         self.scanner = ScannerService(http, self.clock.now_ns)
         self.schedules = ScheduleService(http, self.clock)
@@ -176,7 +178,7 @@ class Brokerage:
             if self.desk is not None:
                 await self.desk.close()
             if self.opened and self._streams:
-                await self.market_data.close(everything=self._may_clear())
+                await self.market_data.close()
             await self.session.close()
         finally:
             if self._presence is not None:

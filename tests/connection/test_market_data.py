@@ -332,13 +332,12 @@ def test_lines_of_another_process_of_ours_are_left_alone(
     assert asked(emulator, path) == 1
     second.step(20)
     second.until(lambda: other)
-    # The second gives back its own lines only.
+    # The second ends its own streams only; to end what a snapshot opened might end a stream of the first.
+    second.connection.availability(contract(second, "AAPL"))
     second.connection.close()
     assert asked(emulator, path) == 1
-    assert emulator.call(lambda s: sorted(s.core.snapshots.conids | s.core.hub.market_data_conids)) == [
-        AAPL,
-        SPY,
-    ]
+    assert asked(emulator, "/iserver/marketdata/unsubscribe") == 0
+    assert emulator.call(lambda s: s.core.hub.market_data_conids) == {AAPL}
     before = len(ticks)
     first.step(50)
     assert len(ticks) > before
@@ -346,6 +345,22 @@ def test_lines_of_another_process_of_ours_are_left_alone(
     first.connection.close()
     assert asked(emulator, path) == 2
     assert not emulator.call(lambda s: s.core.snapshots.conids | s.core.hub.market_data_conids)
+
+
+def test_lines_that_are_not_ours_to_end_are_not_taken(
+    start_emulator: StartEmulator, connect: Connect
+) -> None:
+    emulator = start_emulator(synthetic_instruments=FIVE)
+    connect(emulator)
+    client = connect(emulator, market_data_lines=1)
+    client.step(20)
+    client.connection.availability(contract(client, "SPY"))
+    with pytest.raises(LinesError, match="1 of 1"):
+        stream(client, "MSFT")
+    with pytest.raises(LinesError):
+        client.connection.availability(contract(client, "MSFT"))
+    assert client.connection.metrics().lines.refused == 2
+    assert stream(client, "SPY") is not None
 
 
 def test_always_gives_everything_back(start_emulator: StartEmulator, connect: Connect) -> None:
