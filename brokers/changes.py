@@ -202,7 +202,9 @@ class Changes:
 
     def _price(self, working: Working, value: Any, what: str) -> float:
         number = _number(value, what)
-        return round_to_tick(number, contract_of(working.order.data).tick_size) if self._round else number
+        if not self._round:
+            return number
+        return round_to_tick(number, contract_of(working.order.data).tick_at(number))
 
     @staticmethod
     def _quantity(working: Working, size: Any, what: str) -> Decimal:

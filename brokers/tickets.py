@@ -324,15 +324,23 @@ def make_ticket(
         OrderRefusedError: The order cannot be said to IBKR.
     """
     what = f"{'buy' if order.isbuy() else 'sell'} {contract.symbol}"
+    if contract.only_bought and not order.isbuy():
+        raise OrderRefusedError(
+            f"{what}: ForecastEx takes no orders to sell event contracts.",
+            remedy="Buy the opposite contract (yes against no): IBKR nets the two, which closes the position.",
+        )
     wishes = wishes_of(order.info, what)
     kind = order_type_of(order.exectype, wishes, what)
     prices = _prices(order, kind, what)
     limit, stop, amount = prices.limit, prices.stop, prices.amount
     if round_prices:
-        # IBKR wants a distance to trail by in ticks, too.
-        limit, stop, amount = (
-            None if one is None else round_to_tick(one, contract.tick_size) for one in (limit, stop, amount)
+        limit, stop = (
+            None if one is None else round_to_tick(one, contract.tick_at(one)) for one in (limit, stop)
         )
+        if amount is not None:
+            # IBKR wants a distance to trail by in ticks, too: in those of the price that it is trailed from.
+            around = limit if limit is not None else stop
+            amount = round_to_tick(amount, contract.tick_size if around is None else contract.tick_at(around))
     by_money = wishes.cash_qty is not None or wishes.fx_qty is not None
     offset = None if wishes.offset is None else _price(wishes.offset, "offset", what)
     if kind is OrderType.RELATIVE and offset is None:

@@ -73,6 +73,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         market_data_lines: So many instruments may stream at one time: IBKR gives a user 100 unless more were bought.
         lines_overflow: What becomes of a feed beyond them: ``refuse`` it, or read it by ``snapshots``, every few
             seconds and a few instruments at a time.
+        contract_cache: Keep what IBKR tells of contracts in a file of the state directory, for the next run; never of
+            a server without TLS on this machine, which is taken for an emulator.
         clear_lines: Whether the lines of all programs of this user are given back at the start and at the end
             (those of programs that died stay open otherwise): ``always``, ``never``, or ``auto``: where no other
             process of this product uses the login on this machine.
@@ -101,6 +103,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tick_backlog: int = 10_000
     market_data_lines: int = 100
     lines_overflow: Literal["refuse", "snapshots"] = "refuse"
+    contract_cache: bool = True
     clear_lines: Literal["auto", "always", "never"] = "auto"
     suppress: tuple[str, ...] = ()
     paced: bool = True

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -37,6 +37,7 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.hub.joining import HubAddress
+from bt_ibkr.model.scanner import ScanRequest, ScanRow
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.questions import QuestionPolicy
@@ -44,6 +45,7 @@ from bt_ibkr.wire.values import quality
 
 if TYPE_CHECKING:
     from bt_ibkr.brokers.ibkr_broker import IBKRBroker
+    from bt_ibkr.feeds.depth import DepthData
     from bt_ibkr.feeds.ibkr_data import IBKRData
     from bt_ibkr.recorder import TickRecorder
 
@@ -318,6 +320,40 @@ class IBKRStore:
         from bt_ibkr.feeds.ibkr_data import IBKRData
 
         return IBKRData(store=self, **kwargs)
+
+    def getdepth(self, *, levels: int = 5, **kwargs: Any) -> DepthData:
+        """A feed of an instrument's book, with so many prices a side; the parameters of ``DepthData``."""
+        from bt_ibkr.feeds.depth import depth_feed
+
+        return depth_feed(levels)(store=self, **kwargs)
+
+    def scan(
+        self,
+        scan_type: str,
+        *,
+        instrument: str = "STK",
+        location: str = "STK.US.MAJOR",
+        filters: Mapping[str, float | str] | None = None,
+        most: int = 50,
+    ) -> tuple[ScanRow, ...]:
+        """What a market scanner finds, best first; ``row.dataname`` of each is one for ``getdata``.
+
+        Args:
+            scan_type: What to rank by, in IBKR's codes, as ``MOST_ACTIVE``; ``bt-ibkr scan --list`` shows all.
+            instrument, location, filters: As ``model.scanner.ScanRequest``.
+            most: So many rows at most, of 50.
+
+        Raises:
+            SessionError: The session cannot be opened.
+            UsageError: A code that IBKR does not know.
+        """
+        self.start()
+        asked = tuple((filters or {}).items())
+        return self.connection.scan(
+            ScanRequest(
+                scan_type=scan_type, instrument=instrument, location=location, filters=asked, most=most
+            )
+        )
 
     def getbroker(self, **kwargs: Any) -> IBKRBroker:
         """The broker of this store; there is one."""

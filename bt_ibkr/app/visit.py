@@ -31,7 +31,7 @@ from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.session.log_on import LogOn
 from bt_ibkr.session.loop import new_event_loop
-from bt_ibkr.session.pacing import gate_of
+from bt_ibkr.session.pacing import Limit, gate_of, limits_of
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         account: The one that was named, or the login's selected one.
         accounts: All of the login, the selected one first.
         clock: The market's: an emulator has a time of its own.
+        limits: Of requests, as the session keeps them.
     """
 
     account: str
@@ -72,6 +73,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     orders: OrderService
     contracts: ContractService
     clock: Clock
+    limits: tuple[Limit, ...] = ()
 
 
 async def read_positions(visit: Visit) -> tuple[Position, ...]:
@@ -187,6 +189,7 @@ async def _visiting(
                     orders=OrderService(http, policy, step=steps.step),
                     contracts=ContractService(http),
                     clock=clock,
+                    limits=limits_of(settings),
                 )
             finally:
                 # A strategy that shares the session reads the lists of the account that it selected.

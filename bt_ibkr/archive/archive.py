@@ -79,7 +79,7 @@ class Archive:
             and (ledger := one.ledger()) is not None
         ]
         wanted = name.strip().upper()
-        named = [(one, ledger) for one, ledger in found if _is_meant(ledger, wanted)]
+        named = [(one, ledger) for one, ledger in found if _is_meant(one.key, ledger, wanted)]
         if len(named) == 1:
             return named[0][0]
         if named:
@@ -102,9 +102,9 @@ def describe(series: Series, ledger: Ledger) -> str:
     return f"{ledger.contract.describe()} (conid:{key.conid}) {key.bar} {key.source}, {key.hours} hours"
 
 
-def _is_meant(ledger: Ledger, wanted: str) -> bool:
+def _is_meant(key: SeriesKey, ledger: Ledger, wanted: str) -> bool:
     contract = ledger.contract
-    return wanted in (contract.symbol.upper(), contract.describe().upper(), f"CONID:{contract.conid}")
+    return wanted in (contract.symbol.upper(), contract.describe().upper(), f"CONID:{key.conid}")
 
 
 def read_whole(series: Series, start_ns: int = 0, end_ns: int = 1 << 62, *, holes: bool = False) -> Columns:

@@ -31,6 +31,7 @@ from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
 from bt_ibkr.errors import OrderRefusedError, SessionError, UsageError
 from bt_ibkr.journal import Journal, journal_path
+from bt_ibkr.login import is_loopback
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import Bar, Quote
@@ -39,8 +40,10 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.risk import RiskLimits
+from bt_ibkr.services.chains import ChainProgress, ChainRequest, ChainService
 from bt_ibkr.services.combo_history import join_bars
 from bt_ibkr.services.combo_quotes import badness, leg_points
+from bt_ibkr.services.contract_cache import ContractCache, cache_path, cache_scope
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthService, DepthSink
@@ -57,6 +60,7 @@ from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
 from bt_ibkr.wire import topics
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 from bt_ibkr.wire.values import quality
 
@@ -91,7 +95,7 @@ class Brokerage:
     Attributes:
         session: The session; ``None`` before ``open``.
         reception: Where frames that are no quotes go.
-        contracts, history, market_data, depth, scanner, portfolio, schedules: Its services, once it is open.
+        contracts, chains, history, market_data, depth, scanner, portfolio, schedules: Its services, once it is open.
         opened: Whether it was open at least once, and the services exist.
         pending: What goes on in the background and is not done yet.
     """
@@ -124,6 +128,7 @@ class Brokerage:
         self.opened = False
         self.reception = Reception(self._unknown)
         self.contracts: ContractService
+        self.chains: ChainService
         self.history: HistoryService
         self.market_data: MarketDataService
         self.depth: DepthService
@@ -149,17 +154,29 @@ class Brokerage:
         )
         await session.open()
         http = session.http
-        self.contracts = ContractService(http)
+        self.contracts = ContractService(http, self.clock, self._contract_cache())
+        self.chains = ChainService(http, self.contracts.lookups)
         self.history = HistoryService(http)
         self.portfolio = PortfolioService(http, lambda: session.accounts)
-        self.market_data = MarketDataService(session.socket, http, self._settings, self._wake)
-        self.depth = DepthService(session.socket, self._settings)
+        self.market_data = MarketDataService(
+            session.socket, http, self._settings, self._wake, self._may_clear
+        )
+        self.depth = DepthService(session.socket, self._settings, self.clock.now_ns)
         self.scanner = ScannerService(http, self.clock.now_ns)
         self.schedules = ScheduleService(http, self.clock)
         self._presence = Presence(state_directory() / "logins", (self._settings.base_url, *self.accounts()))
         if self._may_clear():
             await self.market_data.clear_lines()
         self.opened = True
+
+    def _contract_cache(self) -> ContractCache | None:
+        """The file of answers on contracts; ``None`` where nothing of the run is to be remembered, or the server may
+        be an emulator, whose universe is another each time."""
+        settings = self._settings
+        plain = is_loopback(settings.base_url) and not settings.base_url.lower().startswith("https:")
+        if plain or isinstance(self._journal_place, JournalInMemory) or not settings.contract_cache:
+            return None
+        return ContractCache(cache_path(), cache_scope(settings.base_url, self.accounts()))
 
     def _may_clear(self) -> bool:
         """Whether the lines at the server are this process's to give back."""
@@ -176,9 +193,11 @@ class Brokerage:
             if self.desk is not None:
                 await self.desk.close()
             if self.opened and self._streams:
-                await self.market_data.close(everything=self._may_clear())
+                await self.market_data.close()
             await self.session.close()
         finally:
+            if self.opened:
+                self.contracts.close()
             if self._presence is not None:
                 self._presence.leave()
             for task in list(self._tasks):
@@ -311,6 +330,16 @@ class Brokerage:
     async def resolve(self, query: ContractQuery) -> Contract:
         """The contract a dataname means."""
         return await self.contracts.resolve(query)
+
+    async def contract_rules(self, contract: Contract) -> ContractRules:
+        """See ``Connection.contract_rules``."""
+        return await self.contracts.rules(contract)
+
+    async def chain(
+        self, request: ChainRequest, progress: ChainProgress | None = None
+    ) -> tuple[Contract, ...]:
+        """See ``Connection.chain``."""
+        return await self.chains.chain(request, progress)
 
     async def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

@@ -33,6 +33,7 @@ from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
 from bt_ibkr.risk import RiskLimits
+from bt_ibkr.services.chains import ChainProgress, ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
@@ -40,6 +41,7 @@ from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.loop import LoopThread
 from bt_ibkr.session.session import Session
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 __all__ = ["MEMORY", "DirectConnection", "JournalInMemory"]
@@ -216,6 +218,15 @@ class DirectConnection:
 
     def resolve(self, query: ContractQuery) -> Contract:
         return self._call(lambda: self._brokerage.resolve(query))
+
+    def contract_rules(self, contract: Contract) -> ContractRules:
+        return self._call(lambda: self._brokerage.contract_rules(contract))
+
+    def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
+        self._check_open()
+        assert self._loop is not None
+        # As long as it takes: each of its requests has a time-out of its own.
+        return self._loop.call(self._brokerage.chain(request, progress))
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

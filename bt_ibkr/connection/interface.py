@@ -21,10 +21,12 @@ from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
+from bt_ibkr.services.chains import ChainProgress, ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 
@@ -315,7 +317,21 @@ class Connection(Protocol):
         """Field 6509 of the contract (what data IBKR gives of it); empty if it does not tell."""
 
     def resolve(self, query: ContractQuery) -> Contract:
-        """The contract a dataname means."""
+        """The contract a dataname means.
+
+        Raises:
+            ContractNotFoundError, AmbiguousContractError: None, or several; names to write instead are told.
+        """
+
+    def contract_rules(self, contract: Contract) -> ContractRules:
+        """How a contract may be traded: order types, times in force, steps of price and size; of a combo nothing."""
+
+    def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
+        """The options that are asked for; it may take minutes, since IBKR tells them strike by strike.
+
+        Args:
+            progress: Told how many requests are done, of how many; on another thread.
+        """
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

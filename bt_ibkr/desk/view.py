@@ -94,7 +94,7 @@ class SessionView:
         if known is not None and known[0] is contract:
             return self._with_hours(conid, contract, known[1])
         fractions = self._fractions and contract.security_type is SecurityType.STOCK
-        rules = TradingRules.of(contract, fractions=fractions)
+        rules = TradingRules.of(contract, tick_steps=contract.tick_steps, fractions=fractions)
         self._rules[conid] = (contract, rules)
         return self._with_hours(conid, contract, rules)
 

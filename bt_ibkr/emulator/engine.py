@@ -6,7 +6,7 @@ executions and the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -305,6 +305,14 @@ class Engine:
         return self._board.history(
             conid, start_ns, end_ns, bar_ns, source, regular_hours_only=regular_hours_only
         )
+
+    def correct_bar(self, conid: int, start_ns: int, values: Mapping[str, float]) -> None:
+        """The minute of trades that starts at ``start_ns`` is told with these values; empty for its own again.
+
+        Raises:
+            ContractNotFoundError: The conid is not in the universe.
+        """
+        self._board.listing(conid).bars.correct(start_ns, values)
 
     def _apply(self, event: MarketEvent) -> None:
         if event.time_ns > self.now_ns:

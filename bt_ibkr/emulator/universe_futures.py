@@ -303,6 +303,15 @@ class Futures:
         return [one for conid in self._by_known if (one := self.by_conid(conid)) is not None]
 
 
+def index_of(one: Instrument) -> int:
+    """IBKR's ``underlyingConid`` of a contract of one of ``PRODUCTS``; 0 for any other instrument."""
+    contract = one.contract
+    for product in PRODUCTS:
+        if (product.symbol, product.exchange) == (contract.symbol, contract.exchange):
+            return product.index
+    return 0
+
+
 def cut_off(product: Product, day: date) -> date:
     """``ltd`` of ``trsrv/futures``: of index futures, which settle at the open, the day before the last one."""
     return _Days(product.exchange).before(day, 1) if product.rule == "third_friday" else day

@@ -57,16 +57,20 @@ from bt_ibkr.model.market import Quote
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
+from bt_ibkr.services.chains import ChainProgress, ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 _log = logging.getLogger(__name__)
 
 #: Longest wait of cerebro's thread for one answer, seconds.
 _CALL_S: Final = 70.0
+#: A chain is told strike by strike.
+_CHAIN_S: Final = 1800.0
 #: How long a hub is waited for at the start; longer than it takes one of the same name that died to be missed.
 _OPEN_S: Final = 15.0
 #: How long what the hub says it has sent is waited for.
@@ -277,6 +281,16 @@ class HubConnection:
         if known is None:
             known = self._queries[query] = self._call("resolve", query)
         return known
+
+    def contract_rules(self, contract: Contract) -> ContractRules:
+        rules: ContractRules = self._call("contract-rules", contract)
+        return rules
+
+    def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
+        """See ``Connection``; a hub does not tell how far it has come."""
+        self._welcome  # noqa: B018 - it says so where the connection is closed
+        chain: tuple[Contract, ...] = self._link.call("chain", request, timeout_s=_CHAIN_S)
+        return chain
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

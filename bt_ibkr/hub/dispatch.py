@@ -45,8 +45,10 @@ from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import Trading
+from bt_ibkr.services.chains import ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Dispatch:
             "quote": self._quote,
             "scan": self._scan,
             "scanner-parameters": self._scanner_parameters,
+            "contract-rules": self._contract_rules,
+            "chain": self._chain,
             "missed": self._missed,
             "history": self._history,
             "attach": self._attach,
@@ -200,6 +204,15 @@ class Dispatch:
 
     async def _scanner_parameters(self, peer: Peer, body: None) -> ScannerParameters:
         return await self._brokerage.scanner_parameters()
+
+    async def _contract_rules(self, peer: Peer, contract: Contract) -> ContractRules:
+        return await self._brokerage.contract_rules(contract)
+
+    async def _chain(self, peer: Peer, request: ChainRequest) -> tuple[Contract, ...]:
+        chain = await self._brokerage.chain(request)
+        for contract in chain:
+            self._desk.know(contract)
+        return tuple(contract for contract in chain if peer.grant.allows(contract))
 
     async def _missed(self, peer: Peer, missed: Missed) -> Repeated:
         topic = self._server.publisher.find(missed.topic)

@@ -17,8 +17,10 @@ from bt_ibkr.model.order import Execution, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
+from bt_ibkr.services.chains import ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 
@@ -175,6 +177,8 @@ REQUESTS: Final[dict[str, Kind]] = {
     "quote": Kind(Contract, Quote | None),
     "scan": Kind(ScanRequest, tuple[ScanRow, ...]),
     "scanner-parameters": Kind(None, ScannerParameters),
+    "contract-rules": Kind(Contract, ContractRules),
+    "chain": Kind(ChainRequest, tuple[Contract, ...]),
     "missed": Kind(Missed, Repeated),
     "history": Kind(HistoryRequest, tuple[Bar, ...]),
     "attach": Kind(Attach, events.AccountSnapshot),

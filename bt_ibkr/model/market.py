@@ -129,7 +129,7 @@ class DepthBook(msgspec.Struct, frozen=True):
     """The book of one instrument as the ladder shows it.
 
     Attributes:
-        time_ns: When the frame was read: the ladder carries no time of its own. Epoch nanoseconds UTC.
+        time_ns: Market time when the frame was read: the ladder tells none itself. Epoch nanoseconds UTC.
         bids, asks: Best first.
         last_price, last_size: The last trade as the ladder marks it.
     """

@@ -74,7 +74,7 @@ def ambiguous(query: ContractQuery, candidates: Sequence[Candidate], how: str = 
     more = f"; and {len(candidates) - _MOST} more" if len(candidates) > _MOST else ""
     return AmbiguousContractError(
         f"{query.text!r} is ambiguous: {len(candidates)} instruments answer to it: {rows}{more}.",
-        remedy=f"Write one of these names, each begins with conid:{how and f'; or {how}'}.",
+        remedy=f"Write one of the names that begin with conid:{how and f', or {how}'}.",
     )
 
 

@@ -24,7 +24,8 @@ from bt_ibkr.session.http import HttpClient
 from bt_ibkr.wire import fields, tags, values
 from bt_ibkr.wire.contracts import Strikes
 
-Progress = Callable[[int, int], None]
+#: Told how many requests are done, of how many; on the session's loop.
+ChainProgress = Callable[[int, int], None]
 
 #: Requests under way at a time: the gate spaces them; more would only wait there.
 _CONCURRENT: Final = 5
@@ -44,7 +45,8 @@ class ChainRequest(msgspec.Struct, frozen=True, kw_only=True):
         months: ``YYYYMM``, or IBKR's ``DEC26``.
         first, last: Days between which the options end, ``YYYYMMDD``, both included.
         lowest, highest: Strikes, both included.
-        around: So many strikes on each side of the price, of each month; the nearest one is not counted.
+        around: So many strikes on each side of the price, of each month; the nearest one is not counted. Of event
+            contracts it means nothing: their underlying has no price.
         price: What ``around`` goes by; 0 for the market's.
         right: ``C`` or ``P``.
         trading_class: As ``SPXW``.
@@ -93,7 +95,9 @@ class ChainService:
         self._http = http
         self._lookups = lookups
 
-    async def chain(self, request: ChainRequest, progress: Progress | None = None) -> tuple[Contract, ...]:
+    async def chain(
+        self, request: ChainRequest, progress: ChainProgress | None = None
+    ) -> tuple[Contract, ...]:
         """The options, by day, strike and right.
 
         Args:
@@ -165,7 +169,7 @@ class ChainService:
         underlying: Underlying,
         exchange: str,
         wanted: Sequence[tuple[str, float]],
-        tell: Progress,
+        tell: ChainProgress,
     ) -> list[Contract]:
         gate = asyncio.Semaphore(_CONCURRENT)
         done = 0
@@ -216,7 +220,7 @@ class ChainService:
             remedy="Give the price, or a range of strikes.",
         )
 
-    async def _events(self, request: ChainRequest, tell: Progress) -> tuple[Contract, ...]:
+    async def _events(self, request: ChainRequest, tell: ChainProgress) -> tuple[Contract, ...]:
         """Of ForecastEx one answer holds a whole market."""
         symbol = request.underlying.symbol
         markets = [one for one in await self._lookups.markets() if one.symbol == symbol]

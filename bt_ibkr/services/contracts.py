@@ -103,6 +103,10 @@ class ContractService:
             )
         return found
 
+    def close(self) -> None:
+        """Give the cache's file back; what was resolved is still known."""
+        self.lookups.close()
+
     def _today(self, contract: Contract) -> str:
         """``YYYYMMDD`` at the contract's exchange."""
         now = datetime.fromtimestamp(self._clock.now_ns() / NS_PER_S, exchange_zone(contract))

@@ -6,7 +6,6 @@ It needs a Level II subscription at IBKR, and an account shows one ladder at a t
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -61,12 +60,10 @@ class DepthService:
         socket: The session's WebSocket.
         settings: The renewal interval: whether a ladder ends as top-of-book streams do is not documented, and to
             ask again does no harm.
-        now_ns: This machine's time.
+        now_ns: Market time, for the stamps of books: the ladder tells none.
     """
 
-    def __init__(
-        self, socket: Socket, settings: SessionSettings, now_ns: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, socket: Socket, settings: SessionSettings, now_ns: Callable[[], int]) -> None:
         self._socket = socket
         self._renew_ns = renewal_ns(settings.renew_market_data_s)
         self._now_ns = now_ns

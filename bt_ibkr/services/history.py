@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: History requests that IBKR answers at the same time.
 CONCURRENT: Final = 5
+#: Windows that are read one by one until one has shown how the server cuts its answers.
+_ALONE: Final = 3
 #: An instrument without bars for so long is taken to have no older ones: longer than any holidays, and than any
 #: two windows.
 _GIVE_UP_NS: Final = 12 * DAY_NS
@@ -131,11 +133,12 @@ class HistoryService:
         running: dict[asyncio.Task[HistoryPart], int] = {}
         queue = list(enumerate(windows))[::-1]
         newest = next((index for index, window in enumerate(windows) if window.period), None)
-        started = False
+        alone = _ALONE
         try:
             while queue or running:
                 # One window alone at first: what it shows of the server, the others need not find out.
-                while queue and not quiet.over and len(running) < (concurrent if started else 1):
+                width = concurrent if reader.knows or alone <= 0 else 1
+                while queue and not quiet.over and len(running) < width:
                     index, window = queue.pop()
                     work = reader.read(window, newest=index == newest)
                     running[asyncio.create_task(work, name=f"history-window-{index}")] = index
@@ -144,7 +147,7 @@ class HistoryService:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=running.__getitem__):
                     part = task.result()
-                    started = started or bool(part.asked)
+                    alone -= bool(part.asked)
                     quiet.take(running.pop(task), part)
                     yield part
         finally:
@@ -197,6 +200,11 @@ class _Reader:
         self._ends = ends
         self._proved = 0
         self._cap = wire.MAX_POINTS
+
+    @property
+    def knows(self) -> bool:
+        """Whether it has seen how the server cuts its answers."""
+        return bool(self._proved) or self._cap < wire.MAX_POINTS
 
     async def read(self, window: Window, *, newest: bool) -> HistoryPart:
         """All bars that start in the window."""

@@ -62,11 +62,6 @@ class Lines:
         return tuple((self._snapshots | self._streams).values())
 
     @property
-    def snapshots(self) -> tuple[str, ...]:
-        """Lines that snapshots have opened, whether the instruments stream or not."""
-        return tuple(self._snapshots)
-
-    @property
     def idle(self) -> tuple[str, ...]:
         """Lines of snapshots alone, oldest first: they can be given back."""
         return tuple(key for key in self._snapshots if key not in self._streams)
@@ -86,7 +81,6 @@ class Lines:
             LinesError: There is no line left.
         """
         if key not in self._streams and not self.room():
-            self.refused += 1
             raise self.refusal(name)
         self._streams[key] = name
 
@@ -114,6 +108,7 @@ class Lines:
 
     def refusal(self, name: str) -> LinesError:
         """There is no line for ``name``."""
+        self.refused += 1
         names = self.names
         listed = ", ".join(names[:_MOST_TOLD])
         more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""

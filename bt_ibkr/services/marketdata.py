@@ -86,6 +86,8 @@ class MarketDataService:
         http: The way to snapshots, and to the end of lines.
         settings: The renewal interval, the lines and what is beyond them.
         wake: Called when a sink was given a tick that no frame brought.
+        ours: Whether the lines at the server are this process's to end: to end a snapshot's line ends streams of the
+            same instrument in other processes, too.
         now_ns: This machine's time, for ``Tick.received_ns``.
     """
 
@@ -95,8 +97,10 @@ class MarketDataService:
         http: HttpClient,
         settings: SessionSettings,
         wake: Callable[[], None],
+        ours: Callable[[], bool],
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._ours = ours
         self._socket = socket
         self._http = http
         self._renew_ns = renewal_ns(settings.renew_market_data_s)
@@ -122,23 +126,17 @@ class MarketDataService:
             _log.warning("lines-not-cleared problem=%s", problem)
         self._lines.clear()
 
-    async def close(self, *, everything: bool) -> None:
-        """Give the lines back.
-
-        Args:
-            everything: Those of all the user's programs, in one request; else those of this session, one by one.
-        """
+    async def close(self) -> None:
+        """Give the lines back: where they are ours to end all of the user's; else our streams, and what snapshots
+        have opened is left to whom comes last."""
         with contextlib.suppress(TimeoutError, BtIbkrError):
             async with asyncio.timeout(_GOODBYE_S):
                 if self._round is not None:
                     await self._round.stop()
                 for topic in list(self._by_topic):
                     await self._socket.unsubscribe(topic)
-                if everything:
+                if self._ours():
                     await self._http.get("/iserver/marketdata/unsubscribeall")
-                    return
-                for target in self._lines.snapshots:
-                    await close_line(self._http, _conid(target))
 
     def used(self) -> LinesUsed:
         """The lines."""
@@ -165,6 +163,9 @@ class MarketDataService:
         known_extras(contract, extras)
         target = _target(contract)
         topic = f"smd+{target}"
+        if topic not in self._by_topic and self._lines.room() and self._lines.full(target):
+            await self._give_back(target, contract)
+        # Only now: meanwhile somebody else may have begun it.
         stream = self._by_topic.get(topic)
         if stream is None:
             stream = Stream(self, contract, self._now_ns)
@@ -192,8 +193,6 @@ class MarketDataService:
             _log.info("line-polled target=%s", target)
             return
         try:
-            if self._lines.used > self._lines.limit:
-                await self._give_back()
             await self._ask(topic, target, stream)
         except BaseException:
             self._by_topic.pop(topic, None)
@@ -217,14 +216,19 @@ class MarketDataService:
             )
         )
 
-    async def _give_back(self) -> None:
-        """Lines of snapshots that nobody needs any longer; the oldest first, one at least."""
-        for target in self._lines.idle:
+    async def _give_back(self, wanted: str, contract: Contract) -> None:
+        """Lines of snapshots that nobody needs any longer, the oldest first, until there is one for ``wanted``.
+
+        Raises:
+            LinesError: There are none such, or they are not ours to end.
+        """
+        for target in self._lines.idle if self._ours() else ():
             if not self._lines.streams(_conid(target)):
                 await close_line(self._http, _conid(target))
             self._lines.closed(target)
-            if self._lines.used <= self._lines.limit:
+            if not self._lines.full(wanted):
                 return
+        raise self._lines.refusal(contract.describe())
 
     async def subscribe_combo(self, contract: Contract, legs: Sequence[Contract], sink: TickSink) -> None:
         """Stream a combo into ``sink``, made of the streams of its legs (in the order of ``contract.legs``).
@@ -271,7 +275,7 @@ class MarketDataService:
         self._socket.routes.pop(topic, None)
         self._socket.whole_routes.pop(topic, None)
         await self._socket.unsubscribe(topic)
-        if self._lines.release(target) and not self._lines.streams(_conid(target)):
+        if self._lines.release(target) and not self._lines.streams(_conid(target)) and self._ours():
             # A snapshot was read of it as well: the server keeps the line until it is told twice.
             self._lines.closed(target)
             with contextlib.suppress(BtIbkrError):
@@ -316,13 +320,14 @@ class MarketDataService:
 
         Raises:
             SessionError, WireError: As ``services.availability.availability``.
+            LinesError: All lines are in use.
         """
         quote = self.quote(contract)
         if quote is not None and quote.availability:
             return quote.availability
         target = str(contract.conid)
         if self._lines.full(target):
-            await self._give_back()
+            await self._give_back(target, contract)
         self._lines.snapshot(target, contract.describe())
         return await availability(self._http, contract.conid)
 

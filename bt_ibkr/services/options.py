@@ -110,14 +110,14 @@ class OptionFinder:
             near = sorted(strikes, key=lambda strike: abs(strike - (query.strike or 0.0)))[:_MOST_NAMES]
             return not_found(
                 query,
-                [f"{query.symbol} {query.expiry} {query.right} {strike:g}" for strike in sorted(near)],
+                [_said(query, query.expiry, strike) for strike in sorted(near)],
                 f"No option answers to {query.text!r}: {months[0]} has no strike {query.strike:g}.",
             )
         rows = await self._lookups.derivatives(one, months[0], exchange, query.strike or 0.0, query.right)
         days = sorted({row.last_trade_date for row in rows if row.last_trade_date})
         return not_found(
             query,
-            [f"{query.symbol} {day} {query.right} {query.strike:g}" for day in days[:_MOST_NAMES]],
+            [_said(query, day) for day in days[:_MOST_NAMES]],
             f"No option answers to {query.text!r}: none of {months[0]} at {query.strike:g} is like that.",
         )
 
@@ -150,6 +150,14 @@ class OptionFinder:
         if not found:
             raise not_found(query, near, f"No event contract answers to {query.text!r}.")
         return found
+
+
+def _said(query: ContractQuery, when: str, strike: float | None = None) -> str:
+    """The name again, of another day or strike."""
+    symbol = f"{query.symbol}[{query.trading_class}]" if query.trading_class else query.symbol
+    place = f"@{query.exchange}" if query.exchange not in ("", "SMART") else ""
+    price = query.strike if strike is None else strike
+    return f"{symbol} {when} {query.right} {price:g}{place}"
 
 
 def _kinds(query: ContractQuery) -> tuple[SecurityType, ...]:

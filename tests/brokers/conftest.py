@@ -34,11 +34,13 @@ from bt_ibkr.model.order import Execution, OrderReport, OrderStatus, OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
 from bt_ibkr.model.trading import TradingState
+from bt_ibkr.services.chains import ChainProgress, ChainRequest
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
 from bt_ibkr.store import IBKRStore
+from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
 ACCOUNT = "DU1"
@@ -120,6 +122,12 @@ class Played:
 
     def resolve(self, query: ContractQuery) -> Contract:
         return self.contracts.get(query.conid, self.contract)
+
+    def contract_rules(self, contract: Contract) -> ContractRules:
+        raise AssertionError("no rules are asked for")
+
+    def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
+        raise AssertionError("no chain is asked for")
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

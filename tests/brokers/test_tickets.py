@@ -258,6 +258,30 @@ def test_combo() -> None:
     assert (made.legs, made.spread_id, made.limit_price) == (legs, 28812380, -0.33)
 
 
+def test_prices_are_rounded_by_the_step_at_each_price() -> None:
+    option = Contract(
+        conid=7,
+        symbol="SPX",
+        security_type=SecurityType.OPTION,
+        tick_size=0.05,
+        tick_steps=((0.0, 0.05), (3.0, 0.1)),
+    )
+    for price, rounded in ((2.93, 2.95), (2.98, 3.0), (3.07, 3.1), (12.34, 12.3)):
+        assert ticket(contract=option, exectype=bt.Order.Limit, price=price).limit_price == rounded
+    both = ticket(contract=option, exectype=bt.Order.StopLimit, price=3.08, plimit=2.92)
+    assert (both.stop_price, both.limit_price) == (3.1, 2.9)
+    trail = ticket(contract=option, exectype=bt.Order.StopTrail, price=5.0, trailamount=0.26)
+    assert trail.trail_amount == 0.3
+
+
+def test_event_contracts_of_forecastex_are_only_bought() -> None:
+    event = Contract(conid=7, symbol="FF", security_type=SecurityType.OPTION, exchange="FORECASTX", right="C")
+    assert ticket(contract=event, exectype=bt.Order.Limit, price=0.4).limit_price == 0.4
+    with pytest.raises(OrderRefusedError, match="no orders to sell") as caught:
+        ticket(contract=event, exectype=bt.Order.Limit, price=0.4, sell=True)
+    assert "opposite contract" in caught.value.remedy
+
+
 def test_at_the_close_is_of_one_day() -> None:
     cases: tuple[tuple[Any, dict[str, Any]], ...] = ((bt.Order.Close, {}), (ExecType.LOC, {"price": 99.0}))
     for kind, more in cases:

@@ -42,6 +42,7 @@ from bt_ibkr.journal import journal_path
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.order import OrderStatus, OrderType, Side
 from bt_ibkr.model.trading import Trading, TradingState
+from bt_ibkr.services.chains import ChainRequest
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.orders import OrderService
@@ -129,6 +130,8 @@ def test_nothing_works_without_a_session(connect: Connect, opened: bool) -> None
     calls: list[Callable[[], Any]] = [
         connection.accounts,
         lambda: connection.resolve(parse_dataname("AAPL")),
+        lambda: connection.contract_rules(contract),
+        lambda: connection.chain(ChainRequest(underlying=contract)),
         lambda: connection.subscribe_ticks(contract, TickBacklog()),
         lambda: connection.attach_account(ACCOUNT, client.mailbox),
         lambda: connection.place((intent(1),), client.mailbox),

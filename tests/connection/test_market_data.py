@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
+from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import DepthError, LinesError, UsageError
 from bt_ibkr.model.contract import Contract
@@ -44,6 +47,26 @@ def fields_of(emulator: EmulatorThread, conid: int) -> set[str]:
         return {one.tag for subscription in found for one in subscription._watched}
 
     return emulator.call(look)
+
+
+def tell(emulator: EmulatorThread, body: dict[str, Any]) -> None:
+    """Send a frame to every socket."""
+
+    def work(server: EmulatorServer) -> None:
+        for one in server.core.hub.connections:
+            one.send(body)
+
+    emulator.call(work)
+
+
+def cut(emulator: EmulatorThread) -> None:
+    """Break every socket."""
+
+    def work(server: EmulatorServer) -> None:
+        for one in list(server.core.hub.connections):
+            one.reset()
+
+    emulator.call(work)
 
 
 # --- further fields --------------------------------------------------------------------------------
@@ -101,7 +124,7 @@ def test_a_rich_stream_tells_the_same_as_a_plain_one(start_emulator: StartEmulat
         client = connect(start_emulator(seed=5))
         client.step(30)
         ticks = stream(client, "AAPL", *extras)
-        client.until(lambda ticks=ticks: ticks)
+        client.until(partial(len, ticks))
         client.step(300)
         told.append(list(ticks))
 
@@ -154,7 +177,7 @@ def test_further_fields_survive_a_break(emulator: EmulatorThread, connect: Conne
     ticks = stream(client, "AAPL", "fee_rate")
     client.until(lambda: ticks)
     before = len(ticks)
-    emulator.call(lambda s: [one.reset() for one in s.core.hub.connections])
+    cut(emulator)
     client.until(lambda: len(ticks) > before)
     assert ticks[-1].extras == {"fee_rate": pytest.approx(ticks[0].extras["fee_rate"])}  # type: ignore[index]
     assert ticks[before].traded == 0.0
@@ -167,7 +190,7 @@ def frame(emulator: EmulatorThread, **fields: Any) -> None:
     """A frame of Apple's, as the real server might send it."""
     body = {"topic": f"smd+{AAPL}", "conid": AAPL, "_updated": 1_777_552_110_061}
     body |= {name.lstrip("_"): value for name, value in fields.items()}
-    emulator.call(lambda s: [one.send(body) for one in s.core.hub.connections])
+    tell(emulator, body)
 
 
 def test_quotes_tell_why_a_field_is_missing(emulator: EmulatorThread, connect: Connect) -> None:
@@ -309,13 +332,12 @@ def test_lines_of_another_process_of_ours_are_left_alone(
     assert asked(emulator, path) == 1
     second.step(20)
     second.until(lambda: other)
-    # The second gives back its own lines only.
+    # The second ends its own streams only; to end what a snapshot opened might end a stream of the first.
+    second.connection.availability(contract(second, "AAPL"))
     second.connection.close()
     assert asked(emulator, path) == 1
-    assert emulator.call(lambda s: sorted(s.core.snapshots.conids | s.core.hub.market_data_conids)) == [
-        AAPL,
-        SPY,
-    ]
+    assert asked(emulator, "/iserver/marketdata/unsubscribe") == 0
+    assert emulator.call(lambda s: s.core.hub.market_data_conids) == {AAPL}
     before = len(ticks)
     first.step(50)
     assert len(ticks) > before
@@ -323,6 +345,22 @@ def test_lines_of_another_process_of_ours_are_left_alone(
     first.connection.close()
     assert asked(emulator, path) == 2
     assert not emulator.call(lambda s: s.core.snapshots.conids | s.core.hub.market_data_conids)
+
+
+def test_lines_that_are_not_ours_to_end_are_not_taken(
+    start_emulator: StartEmulator, connect: Connect
+) -> None:
+    emulator = start_emulator(synthetic_instruments=FIVE)
+    connect(emulator)
+    client = connect(emulator, market_data_lines=1)
+    client.step(20)
+    client.connection.availability(contract(client, "SPY"))
+    with pytest.raises(LinesError, match="1 of 1"):
+        stream(client, "MSFT")
+    with pytest.raises(LinesError):
+        client.connection.availability(contract(client, "MSFT"))
+    assert client.connection.metrics().lines.refused == 2
+    assert stream(client, "SPY") is not None
 
 
 def test_always_gives_everything_back(start_emulator: StartEmulator, connect: Connect) -> None:
@@ -380,8 +418,6 @@ def test_beyond_the_lines_snapshots_are_read_in_turn(start_emulator: StartEmulat
 
 
 async def _soon(_: float) -> None:
-    import asyncio
-
     await asyncio.sleep(0.002)
 
 
@@ -409,8 +445,9 @@ def test_depth(start_emulator: StartEmulator, connect: Connect) -> None:
     client.step(50)
     books = ladder(client)
     book = newest(client, books)
-    quote = emulator.call(lambda s: (s.core.engine.quote(AAPL).bid, s.core.engine.quote(AAPL).ask))
-    assert (book.bids[0].price, book.asks[0].price) == quote
+    quote = emulator.call(lambda s: s.core.engine.quote(AAPL))
+    assert quote is not None
+    assert (book.bids[0].price, book.asks[0].price) == (quote.bid, quote.ask)
     assert len(book.bids) == len(book.asks) == 10
     assert [one.price for one in book.bids] == sorted((one.price for one in book.bids), reverse=True)
     client.step(500)
@@ -433,7 +470,7 @@ def test_depth_comes_back_after_a_break(start_emulator: StartEmulator, connect: 
     client.step(50)
     books = ladder(client)
     newest(client, books)
-    emulator.call(lambda s: [one.reset() for one in s.core.hub.connections])
+    cut(emulator)
     client.until(lambda: client.states().count("streaming") == 2)
     client.step(500)
     assert newest(client, books).bids
@@ -448,7 +485,7 @@ def test_depth_frames_that_cannot_be_read_are_passed_over(
     books = ladder(client)
     newest(client, books)
     body = {"topic": f"sbd+{ACCOUNT}+{AAPL}", "data": [{"row": 0, "price": "dear"}]}
-    emulator.call(lambda s: [one.send(body) for one in s.core.hub.connections])
+    tell(emulator, body)
     client.settle()
     assert not len(books)
     assert "depth-unreadable" in caplog.text

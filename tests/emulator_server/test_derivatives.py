@@ -49,6 +49,7 @@ async def test_a_chain(api: Any) -> None:
     assert row["sections"] == [
         {"secType": "STK"},
         {"secType": "OPT", "months": "MAR26;APR26;MAY26;JUN26", "exchange": "SMART;AMEX;CBOE"},
+        {"secType": "CFD", "exchange": "SMART", "conid": "120549942"},
         {"secType": "BAG"},
     ]
     strikes = await api.get("/iserver/secdef/strikes", **ask)
@@ -74,8 +75,10 @@ async def test_a_chain(api: Any) -> None:
         "tradingClass": "AAPL",
         "validExchanges": "",
     }
-    for wrong in ({"strike": "230.1"}, {"strike": "x"}, {"strike": "230", "month": "MAR29"}):
-        assert (await api.ask("GET", "/iserver/secdef/info", **(ask | wrong)))[0] == 400
+    for nothing in ({"strike": "230.1"}, {"strike": "230", "month": "MAR29"}):
+        assert await api.get("/iserver/secdef/info", **(ask | nothing)) == []
+    assert (await api.ask("GET", "/iserver/secdef/info", **(ask | {"strike": "x"})))[0] == 400
+    assert (await api.ask("GET", "/iserver/secdef/info", **ask))[0] == 400
     (same,) = await api.get("/iserver/secdef/info", conid=str(both[0]["conid"]))
     assert same == both[0]
     assert "error" in await api.get("/iserver/secdef/search", symbol="EUR", secType="OPT")
@@ -97,7 +100,7 @@ async def test_an_option_as_a_contract(quoted: Any) -> None:
 async def test_options_on_futures(api: Any) -> None:
     await tick(api, CRUDE, 70.0, 70.02, 50)
     (row,) = await api.get("/iserver/secdef/search", symbol="CL")
-    assert row["sections"][1]["secType"] == "FOP"
+    assert [one["secType"] for one in row["sections"]] == ["IND", "FUT", "FOP", "BAG"]
     found = await option(api, CRUDE, 70.0, "C", sectype="FOP", month="JUN26", exchange="NYMEX")
     assert (found["secType"], found["multiplier"]) == ("FOP", "1000")
     assert "manualIndicator" in (await order(api, conid=found["conid"]))["error"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -13,6 +14,7 @@ FIXTURES = Path(__file__).parents[2].parent / "shared" / "ibkr" / "fixtures" / "
 #: What a recorded request needs besides its path.
 QUERIES: dict[str, dict[str, str]] = {
     "Contracts/GET-currency-pairs.json": {"currency": "USD"},
+    "Contracts/GET-bond-filters.json": {"symbol": "BOND", "issuerId": "e1359061"},
     "Contracts/GET-secdef-search.json": {"symbol": "SPY"},
     "Contracts/GET-secdef-strikes.json": {"conid": "756733", "sectype": "OPT", "month": "APR26"},
     "Contracts/GET-trading-schedule.json": {"conid": "756733"},
@@ -45,12 +47,10 @@ ELSEWHERE = {
 NOT_SERVED = (
     "/acesws/",
     "/fyi/",
-    "/forecast/",
     "/pa/",
     "/iserver/scanner/",
     "/iserver/watchlist",
     "/iserver/account/mta",
-    "/iserver/secdef/bond-filters",
 )
 
 
@@ -122,18 +122,17 @@ async def test_shape(make: Any, row: dict[str, Any]) -> None:
     api = await ready(make)
     name, method = row["fixture"], row["method"]
     (working,) = await api.place(conid=756733, orderType="LMT", price=1.0, quantity=1)
-    path = row["path"].removeprefix("/v1/api").replace("U1234567", ACCOUNT)
+    path, _, told_query = row["path"].removeprefix("/v1/api").partition("?")
+    path = path.replace("U1234567", ACCOUNT)
     for told in ("602801486", "473740665"):
         path = path.replace(told, working["order_id"])
-    status, body = await api.ask(method, path, BODIES.get(name), **QUERIES.get(name, {}))
+    status, body = await api.ask(
+        method, path, BODIES.get(name), **dict(parse_qsl(told_query)), **QUERIES.get(name, {})
+    )
     assert status == row["status"], body
     expected = json.loads(
         json.dumps(row["body"]).replace("DU1234567", "U1234567").replace("U1234567", ACCOUNT)
     )
-    if name.endswith("secdef-search.json"):
-        # The universe has neither options nor CFDs.
-        for company in expected:
-            company["sections"] = [one for one in company["sections"] if one["secType"] == "STK"]
     if isinstance(expected, dict):
         expected.pop(f"{ACCOUNT}C", None)
     assert missing(expected, body) == []

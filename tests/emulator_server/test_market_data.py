@@ -265,7 +265,12 @@ async def test_the_scanner_ranks_what_trades(make: Any) -> None:
     await api.step(max_events=400)
     parameters = await api.get("/iserver/scanner/params")
     assert {"scan_type_list", "instrument_list", "filter_list", "location_tree"} == set(parameters)
-    body = {"instrument": "STK", "location": "STK.US.MAJOR", "type": "TOP_PERC_GAIN", "filter": []}
+    body: dict[str, Any] = {
+        "instrument": "STK",
+        "location": "STK.US.MAJOR",
+        "type": "TOP_PERC_GAIN",
+        "filter": [],
+    }
     answer = await api.post("/iserver/scanner/run", body)
     rows = answer["contracts"]
     engine = api.server.core.engine

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bt_ibkr.connection.backlog import TickBacklog
+from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.model.market import DataQuality, Missing, Tick
 from bt_ibkr.services.datanames import parse_dataname
 from tests.faults.conftest import AAPL, Bed, MakeBed
@@ -21,7 +22,12 @@ def send(bed: Bed, **fields: Any) -> None:
     """A frame as the real server writes it, to every socket."""
     body = {"topic": f"smd+{AAPL}", "conid": AAPL, "conidEx": str(AAPL), "_updated": 1_777_552_110_061}
     body |= {name.lstrip("_"): value for name, value in fields.items()}
-    bed.emulator.call(lambda s: [one.send(body) for one in s.core.hub.connections])
+
+    def work(server: EmulatorServer) -> None:
+        for one in server.core.hub.connections:
+            one.send(body)
+
+    bed.emulator.call(work)
     bed.settle()
 
 
@@ -80,7 +86,8 @@ def test_what_is_no_number_is_nothing(quiet: tuple[Bed, TickBacklog]) -> None:
 def test_nonsense_changes_nothing(quiet: tuple[Bed, TickBacklog]) -> None:
     bed, ticks = quiet
     send(bed, _31="150.25", _84="150.20")
-    for text in ("inf", "1e400", "1_000", "0x10", "zwölf", "٣", [], {}, True, 1e16):
+    nonsense: tuple[Any, ...] = ("inf", "1e400", "1_000", "0x10", "zwölf", "٣", [], {}, True, 1e16)
+    for text in nonsense:
         before = len(ticks)
         send(bed, _31=text, _84="160.00")
         assert len(ticks) == before, text

@@ -39,7 +39,13 @@ def test_rows() -> None:
     assert (second.rank, second.value, second.column) == (2, "3.1K", "Chg%")
     assert scanner.rows({}) == ()
     assert scanner.rows({"contracts": [{"symbol": "X"}]}) == ()
-    for hostile in ([], {"contracts": 5}, {"contracts": [5]}, {"contracts": [{"con_id": "many"}]}):
+    bodies: tuple[object, ...] = (
+        [],
+        {"contracts": 5},
+        {"contracts": [5]},
+        {"contracts": [{"con_id": "many"}]},
+    )
+    for hostile in bodies:
         with pytest.raises(WireError):
             scanner.rows(hostile)
 

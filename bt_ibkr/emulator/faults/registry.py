@@ -11,6 +11,7 @@ from bt_ibkr.emulator.faults import order_specs, specs
 from bt_ibkr.emulator.faults.active import Active
 from bt_ibkr.emulator.faults.base import Spec
 from bt_ibkr.emulator.faults.frames import FrameFaults
+from bt_ibkr.emulator.faults.history import HistoryFaults
 from bt_ibkr.emulator.faults.http import HttpFaults
 from bt_ibkr.emulator.faults.listings import ListingFaults
 from bt_ibkr.emulator.faults.market import MarketFaults
@@ -52,6 +53,7 @@ class Faults:
         self.sockets = SocketFaults(core, self)
         self.session = SessionFaults(core, self)
         self.market = MarketFaults(core, self)
+        self.history = HistoryFaults(core, self)
         self.submissions = SubmissionFaults(core, self)
         self.listings = ListingFaults(core, self)
         self.positions = PositionFaults(core, self)
@@ -85,6 +87,8 @@ class Faults:
             specs.Skew: market.skew,
             specs.Quality: market.change_quality,
             specs.NotEntitled: market.bar,
+            specs.History: self.history.begin,
+            specs.BarCorrection: self.history.correct,
             **dict.fromkeys(
                 (
                     order_specs.Questions,

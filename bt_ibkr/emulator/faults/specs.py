@@ -264,6 +264,38 @@ class NotEntitled(Spec, frozen=True, kw_only=True, tag="not_entitled"):
     conid: int
 
 
+class History(Spec, frozen=True, kw_only=True, tag="history"):
+    """What happens to requests for historical bars, ``count`` times, or until cleared.
+
+    Attributes:
+        action: ``warm_up`` fails with ``status``; ``permission`` refuses for good; ``start`` takes ``startTime``
+            for the window's beginning; ``stale`` answers with the bars of ``days`` before; ``empty`` has none;
+            ``cut`` tells ``most`` bars at most; ``slow`` works ``delay_s`` on each request, which counts as
+            one of those under way.
+        conid: Of one instrument; without one of all.
+    """
+
+    action: Literal["warm_up", "permission", "start", "stale", "empty", "cut", "slow"]
+    conid: int | None = None
+    count: Count = 0
+    status: Literal[404, 500, 503] = 500
+    days: Annotated[int, Meta(ge=1, le=20_000)] = 1010
+    most: Annotated[int, Meta(ge=1, le=1000)] = 100
+    delay_s: Seconds = 0.0
+
+
+class BarCorrection(Spec, frozen=True, kw_only=True, tag="bar_correction"):
+    """The minute of trades that starts at ``start_ns`` is another one from now on, with what is given here."""
+
+    conid: int
+    start_ns: int
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    close: float | None = None
+    volume: float | None = None
+
+
 AnySpec = (
     Http
     | Slow
@@ -289,6 +321,8 @@ AnySpec = (
     | Skew
     | Quality
     | NotEntitled
+    | History
+    | BarCorrection
     | Questions
     | Replies
     | QuestionEnds

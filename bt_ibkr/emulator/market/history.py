@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
@@ -137,6 +137,8 @@ class BarStore:
         self._ask = _Series()
         self._middle = _Series()
         self._daily: list[Bar] = []
+        #: What the exchange corrected later, by the minute's start.
+        self._corrected: dict[int, dict[str, float]] = {}
 
     def apply(self, event: MarketEvent, quote: QuoteState) -> None:
         """Take in one event; ``quote`` holds it already."""
@@ -173,6 +175,23 @@ class BarStore:
                 series.preload(bars)
         else:
             raise UsageError(f"Bars of {length / NS_PER_S:g} s: only minutes and days can be preloaded.")
+
+    def correct(self, start_ns: int, values: Mapping[str, float]) -> None:
+        """The minute of trades that starts then is told with these values; empty for its own again."""
+        self._corrected.pop(start_ns, None)
+        if values:
+            self._corrected[start_ns] = dict(values)
+
+    def _minutes(self, series: _Series, start_ns: int, end_ns: int) -> list[_Point]:
+        points = series.minutes(start_ns, end_ns)
+        if not self._corrected or series is not self._trades:
+            return points
+        return [
+            msgspec.structs.replace(point, **self._corrected[point.start_ns])
+            if point.start_ns in self._corrected
+            else point
+            for point in points
+        ]
 
     def _all(self) -> tuple[_Series, ...]:
         return self._trades, self._bid, self._ask, self._middle
@@ -247,7 +266,7 @@ class BarStore:
         if bar_ns % MINUTE_NS:
             points = series.stretches(*series.span(first, last), bar_ns)
         else:
-            points = series.minutes(first, last)
+            points = self._minutes(series, first, last)
         if regular:
             points = _inside(self._instrument, points)
         grouped = groupby(points, key=lambda point: point.start_ns // bar_ns)
@@ -258,7 +277,7 @@ class BarStore:
     ) -> list[tuple[int, int, _Point]]:
         instrument = self._instrument
         # the bar of a day starts at its session's open, but its points may be earlier
-        points = series.minutes(start_ns - 2 * bar_ns - 4 * DAY_NS, end_ns + bar_ns + 4 * DAY_NS)
+        points = self._minutes(series, start_ns - 2 * bar_ns - 4 * DAY_NS, end_ns + bar_ns + 4 * DAY_NS)
         if regular:
             points = _inside(instrument, points)
         found = []

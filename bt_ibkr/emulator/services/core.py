@@ -63,6 +63,8 @@ class Core:
         self.prompts = Prompts()
         #: Conids that ``secdef/search`` found: ``secdef/info`` and ``strikes`` want that first.
         self.searched: set[int] = set()
+        #: Those that were found by a company's name last: they have no strikes until their symbol is searched.
+        self.found_by_name: set[int] = set()
         self._server_id = 20_000_000 + settings.seed % 1000
         self.hub = Hub(self)
         engine.set_listener(self.hub)
@@ -98,6 +100,7 @@ class Core:
         self.snapshots.clear()
         self.orders.forget_session()
         self.searched.clear()
+        self.found_by_name.clear()
 
     def set_competing(self, competing: bool) -> None:
         """Another login has the brokerage session, or gave it back; ``sts`` tells."""

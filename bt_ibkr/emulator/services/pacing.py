@@ -27,6 +27,7 @@ LIMITS: dict[tuple[str, str], Limit] = {
     ("GET", "/iserver/account/orders"): _FIVE_SECONDS,
     ("GET", "/iserver/account/pnl/partitioned"): _FIVE_SECONDS,
     ("GET", "/iserver/account/trades"): _FIVE_SECONDS,
+    ("GET", "/iserver/marketdata/history"): Limit(50, 60.0),
     ("GET", "/iserver/marketdata/snapshot"): Limit(10, 1.0),
     ("GET", "/iserver/scanner/params"): _QUARTER_HOUR,
     ("POST", "/iserver/scanner/run"): Limit(1, 1.0),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from bt_ibkr.emulator.chains import month_word
 from bt_ibkr.emulator.exchange.algorithms import Definition, Parameter, offered
 from bt_ibkr.emulator.market.sessions import local_date
 from bt_ibkr.emulator.services import format as text
 from bt_ibkr.emulator.services.marketdata.fields import mark_price
 from bt_ibkr.emulator.types import Instrument
+from bt_ibkr.emulator.universe_futures import Product, cut_off, index_of
 from bt_ibkr.model.contract import SecurityType
 
 if TYPE_CHECKING:
@@ -57,16 +57,18 @@ def stock_company(instruments: list[Instrument]) -> Row:
     }
 
 
-def future(one: Instrument) -> Row:
-    day = int(one.contract.last_trade_date or 0)
+def future(one: Instrument, product: Product | None) -> Row:
+    """A row of ``trsrv/futures``; index futures have their last day before they expire, as IBKR shows them."""
+    day = date.fromisoformat(one.contract.last_trade_date or "20991231")
+    last = int((day if product is None else cut_off(product, day)).strftime("%Y%m%d"))
     return {
         "symbol": one.contract.symbol,
         "conid": one.contract.conid,
         "underlyingConid": underlying(one),
-        "expirationDate": day,
-        "ltd": day,
-        "shortFuturesCutOff": day,
-        "longFuturesCutOff": day,
+        "expirationDate": int(day.strftime("%Y%m%d")),
+        "ltd": last,
+        "shortFuturesCutOff": last,
+        "longFuturesCutOff": last,
     }
 
 
@@ -76,6 +78,9 @@ def underlying(one: Instrument) -> int:
         return one.underlying_conid
     if one.contract.security_type is not SecurityType.FUTURE:
         return 0
+    known = index_of(one)
+    if known:
+        return known
     number = 0
     for letter in one.contract.symbol:
         number = number * 131 + ord(letter)
@@ -107,47 +112,16 @@ def security(one: Instrument) -> Row:
         "sector": None,
         "sectorGroup": None,
         "strike": text.plain(contract.strike or 0.0),
-        "ticker": _ticker(one),
+        "ticker": ticker(one),
         "undConid": underlying(one),
         "multiplier": contract.multiplier if contract.multiplier != 1.0 else 0.0,
         "type": "COMMON" if contract.security_type is SecurityType.STOCK else contract.security_type.value,
-        "hasOptions": one.is_us and contract.security_type is SecurityType.STOCK,
+        "hasOptions": one.is_us and contract.security_type in (SecurityType.STOCK, SecurityType.INDEX),
         "fullName": full_name(one),
         "isUS": one.is_us,
-        "isEventContract": False,
+        "isEventContract": one.digital,
         "listingExchange": listing(one),
         "countryCode": "US" if one.is_us else "",
-    }
-
-
-def found(core: Core, one: Instrument) -> Row:
-    """A row of ``secdef/search``: the conid is text, the exchange is called ``description``.
-
-    As recorded a section names the months in which there are options and where they trade; a stock that has
-    options can be part of combos, too.
-    """
-    contract = one.contract
-    section: Row = {"secType": contract.security_type.value}
-    sections = [section]
-    if contract.security_type is SecurityType.FUTURE:
-        section |= {"months": _month(contract.last_trade_date or ""), "exchange": contract.exchange}
-    elif not one.is_us:
-        section["exchange"] = f"{listing(one)};"
-    kind = core.universe.chains.security_type(one)
-    months = ";".join(month_word(day) for day in core.universe.chains.expiries(one, today(core, one)))
-    if kind is SecurityType.OPTION and months:
-        sections.append({"secType": "OPT", "months": months, "exchange": "SMART;AMEX;CBOE"})
-        sections.append({"secType": "BAG"})
-    elif kind is not None and months:
-        sections.append({"secType": "FOP", "months": months, "exchange": contract.exchange})
-    return {
-        "conid": str(contract.conid),
-        "companyHeader": f"{one.company_name} - {listing(one)}",
-        "companyName": one.company_name,
-        "symbol": _ticker(one),
-        "description": listing(one),
-        "restricted": None,
-        "sections": sections,
     }
 
 
@@ -156,7 +130,7 @@ def details(one: Instrument) -> Row:
     contract = one.contract
     return {
         "conid": contract.conid,
-        "symbol": _ticker(one),
+        "symbol": ticker(one),
         "secType": contract.security_type.value,
         "exchange": contract.exchange,
         "listingExchange": listing(one),
@@ -164,12 +138,12 @@ def details(one: Instrument) -> Row:
         "strike": contract.strike or 0.0,
         "currency": contract.currency,
         "cusip": None,
-        "coupon": "No Coupon",
+        "coupon": "No Coupon" if one.coupon is None else text.plain(one.coupon),
         "desc1": contract.symbol,
-        "desc2": option_text(one),
+        "desc2": description_of(one),
         "maturityDate": contract.last_trade_date,
         "multiplier": text.plain(contract.multiplier),
-        "tradingClass": contract.symbol,
+        "tradingClass": one.trading_class or contract.symbol,
         "validExchanges": ",".join(one.valid_exchanges),
     }
 
@@ -181,15 +155,15 @@ def info(one: Instrument) -> Row:
     derivative = contract.security_type is SecurityType.FUTURE or option
     body: Row = {
         "cfi_code": "",
-        "symbol": _ticker(one),
+        "symbol": ticker(one),
         "cusip": None,
-        "expiry_full": (contract.last_trade_date if option else (contract.last_trade_date or "")[:6]) or None,
+        "expiry_full": (contract.last_trade_date if option else month_of_contract(one)) or None,
         "con_id": contract.conid,
         "maturity_date": contract.last_trade_date,
         "industry": "",
         "instrument_type": contract.security_type.value,
         "has_related_contracts": True,
-        "trading_class": contract.symbol,
+        "trading_class": one.trading_class or contract.symbol,
         "valid_exchanges": ",".join(one.valid_exchanges),
         "allow_sell_long": False,
         "is_zero_commission_security": False,
@@ -202,7 +176,7 @@ def info(one: Instrument) -> Row:
         "r_t_h": not option,
         "multiplier": text.plain(contract.multiplier) if derivative else None,
         "underlying_issuer": None,
-        "contract_month": (contract.last_trade_date or "")[:6] or None,
+        "contract_month": month_of_contract(one) or None,
         "company_name": one.company_name,
         "smart_available": "SMART" in one.valid_exchanges,
         "exchange": contract.exchange,
@@ -217,9 +191,42 @@ def info(one: Instrument) -> Row:
 _RIGHTS = {"C": "CALL", "P": "PUT"}
 
 
+def month_of_contract(one: Instrument) -> str:
+    """``202612``; of crude oil the month of delivery, not that in which it ends."""
+    return one.contract_month or (one.contract.last_trade_date or "")[:6]
+
+
+def month_text(month: str) -> str:
+    """``202612`` as ``DEC26``."""
+    return f"{_MONTHS[int(month[4:6]) - 1]}{month[2:4]}"
+
+
+def month_name(month: str) -> str:
+    """``202612`` as ``Dec 2026``."""
+    return f"{_MONTHS[int(month[4:6]) - 1].capitalize()} {month[:4]}"
+
+
+def description_of(one: Instrument) -> str | None:
+    """``desc2``: ``MAR 15 '24 187.5 Call``, ``(ECNQ) Aug20'24 19800 Put Fut.Option @CME``; of a bond its terms."""
+    contract = one.contract
+    if contract.security_type is SecurityType.BOND and contract.last_trade_date:
+        day = date.fromisoformat(contract.last_trade_date)
+        return f"{contract.symbol} {text.plain(one.coupon or 0.0)} {day:%m/%d/%y}"
+    if contract.security_type is not SecurityType.FUTURE_OPTION or not contract.last_trade_date:
+        return option_text(one)
+    day = date.fromisoformat(contract.last_trade_date)
+    size = "" if contract.multiplier == 1.0 else f"({text.plain(contract.multiplier)})"
+    return (
+        f"({one.trading_class or contract.symbol}) {day:%b%d'%y} {text.plain(contract.strike or 0.0)} "
+        f"{_RIGHTS[contract.right or 'C'].capitalize()} Fut.Option{size} @{contract.exchange}"
+    )
+
+
 def local_symbol(one: Instrument) -> str:
     """Of an option as the Options Clearing Corporation writes it: ``IBM   240315C00187500``."""
     contract = one.contract
+    if one.local_symbol:
+        return one.local_symbol
     if contract.strike is None or not contract.last_trade_date:
         return contract.symbol
     return f"{contract.symbol:<6}{contract.last_trade_date[2:]}{contract.right}{round(contract.strike * 1000):08d}"
@@ -302,7 +309,7 @@ def rules(core: Core, one: Instrument) -> Row:
         "costReport": False,
         "canTradeAcctIds": list(core.session.accounts),
         "error": None,
-        "orderTypes": list(_ON_OPTIONS if option else ORDER_TYPES),
+        "orderTypes": _order_types(contract.security_type),
         "ibAlgoTypes": ["limit", "market"] if algorithms else [],
         "orderTypesOutside": [] if option else ["limit", "stop_limit"],
         "cqtTypes": _BY_CASH if contract.security_type in _CASH_KINDS else [],
@@ -327,17 +334,18 @@ def rules(core: Core, one: Instrument) -> Row:
     }
 
 
+def _order_types(kind: SecurityType) -> list[str]:
+    """What the exchange takes of each kind; an index is not traded."""
+    few = {SecurityType.INDEX: [], SecurityType.FUND: ["market"], SecurityType.BOND: ["limit", "market"]}
+    return few.get(kind, list(_ON_OPTIONS if kind in OPTIONS else ORDER_TYPES))
+
+
 def listing(one: Instrument) -> str:
     return one.contract.listing_exchange or one.contract.exchange
 
 
-def _ticker(one: Instrument) -> str:
+def ticker(one: Instrument) -> str:
     """A pair is listed under its first currency."""
     if one.contract.security_type is SecurityType.FOREX:
         return one.contract.symbol.partition(".")[0]
     return one.contract.symbol
-
-
-def _month(day: str) -> str:
-    """``20261218`` as ``DEC26``."""
-    return f"{_MONTHS[int(day[4:6]) - 1]}{day[2:4]}" if len(day) == 8 else ""

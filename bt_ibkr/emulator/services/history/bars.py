@@ -23,7 +23,7 @@ _GAP_DAYS = 5
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for; the window ends at ``end_ns`` and is ``period`` long."""
+    """What is asked for; the window ends at ``end_ns`` and is ``period`` long, or begins at ``from_ns``."""
 
     instrument: Instrument
     period: Period
@@ -31,6 +31,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     end_ns: int
     source: str
     regular_hours_only: bool
+    from_ns: int = 0
 
 
 def read(core: Core, request: Request) -> list[Bar]:
@@ -49,7 +50,7 @@ def read(core: Core, request: Request) -> list[Bar]:
         request.source,
         request.regular_hours_only,
     )
-    bars = [bar for bar in found if bar.start_ns < request.end_ns]
+    bars = [bar for bar in found if request.from_ns <= bar.start_ns < request.end_ns]
     if period.unit in ("min", "h"):
         bars = bars[-max(period.nominal_ns // bar_ns, 1) :]
     elif period.unit == "d":

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bt_ibkr.emulator.services.core import Core
 
 SOURCES = ("trades", "midpoint", "bid_ask", "bid", "ask")
+#: Recorded: ``direction=1`` fails for these.
+_BACKWARDS_ONLY = frozenset({"SPY", "QQQ"})
 
 
 async def history(core: Core, call: Call) -> object:
@@ -30,8 +32,14 @@ async def history(core: Core, call: Call) -> object:
     instrument = core.instrument(conid)
     if instrument is None:
         raise errors.error(500, "Chart data unavailable")
+    if call.query.get("direction") == "1" and instrument.contract.symbol in _BACKWARDS_ONLY:
+        raise errors.error(500, "Chart data unavailable")
+    faults = core.faults.history
+    faults.admit(instrument)
+    await faults.work(conid)
     asked = request(core, instrument, dict(call.query), outside_hours=call.flag("outsideRth"))
-    return body(core, asked, bars.read(core, asked))
+    asked = faults.misread(asked)
+    return body(core, asked, faults.shorten(conid, bars.read(core, asked)))
 
 
 def request(

@@ -111,13 +111,13 @@ def _dollars(contract: Contract) -> bool:
 
 
 def _major(contract: Contract) -> bool:
-    return _dollars(contract) and contract.listing_exchange.partition(".")[0] in _MAJOR
+    return _dollars(contract) and (contract.listing_exchange or "").partition(".")[0] in _MAJOR
 
 
 def _exchange(*names: str) -> Callable[[Contract], bool]:
     def holds(contract: Contract) -> bool:
         found = contract.listing_exchange or contract.exchange
-        return found.partition(".")[0] in names or contract.exchange in names
+        return (found or "").partition(".")[0] in names or contract.exchange in names
 
     return holds
 
