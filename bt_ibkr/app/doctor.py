@@ -251,7 +251,8 @@ class Doctor:
                 Status.FAIL,
                 words,
                 "IBKR gave no market data. Look at the subscriptions in IBKR's portal, and whether another session "
-                "of this user takes the data.",
+                "of this user takes the data, or programs that ended keep its market-data lines: a run that is alone "
+                "gives those back at its start.",
             )
         elif what in (DataQuality.NOT_SUBSCRIBED, DataQuality.NO_ACKNOWLEDGEMENT):
             self._tell(

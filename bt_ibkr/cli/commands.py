@@ -14,6 +14,7 @@ from bt_ibkr.cli import account
 from bt_ibkr.cli.emulating import emulator
 from bt_ibkr.cli.history import history
 from bt_ibkr.cli.options import text_option
+from bt_ibkr.cli.scan import scan
 from bt_ibkr.errors import UsageError
 from bt_ibkr.version import __version__
 
@@ -202,5 +203,6 @@ def doctor(
 
 app.command()(emulator)
 app.add_typer(history)
+app.command()(scan)
 for command in account.COMMANDS:
     app.command()(command)

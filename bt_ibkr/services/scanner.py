@@ -81,5 +81,5 @@ def _known(what: str, code: str, codes: Iterable[str]) -> None:
     near = difflib.get_close_matches(code, listed, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise UsageError(
-        f"The scanner has no {what} {code!r}.", remedy=f"{hint}All are listed by: bt-ibkr scan --list."
+        f"The scanner has no {what} {code!r}.", remedy=f"{hint}All are listed by: bt-ibkr scan --list WHAT."
     )
