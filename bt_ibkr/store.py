@@ -39,12 +39,14 @@ from bt_ibkr.errors import BtIbkrError, SessionError, UsageError
 from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.model.scanner import ScanRequest, ScanRow
 from bt_ibkr.risk import RiskLimits
-from bt_ibkr.services.datanames import ContractQuery
+from bt_ibkr.services.chains import ChainProgress, ChainRequest
+from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.wire.values import quality
 
 if TYPE_CHECKING:
     from bt_ibkr.brokers.ibkr_broker import IBKRBroker
+    from bt_ibkr.feeds.chain import ChainKey
     from bt_ibkr.feeds.depth import DepthData
     from bt_ibkr.feeds.ibkr_data import IBKRData
     from bt_ibkr.recorder import TickRecorder
@@ -320,6 +322,33 @@ class IBKRStore:
         from bt_ibkr.feeds.ibkr_data import IBKRData
 
         return IBKRData(store=self, **kwargs)
+
+    def getchain(
+        self,
+        underlying: str,
+        *,
+        progress: ChainProgress | None = None,
+        feed: Mapping[str, Any] | None = None,
+        **request: Any,
+    ) -> dict[ChainKey, IBKRData]:
+        """A feed for each contract of an option chain, by ``(expiry, strike, right)``; add those that are wanted.
+
+        Args:
+            underlying: Dataname of the stock, index or future.
+            progress: Told how many requests are done, of how many; on another thread.
+            feed: Parameters of each feed, as of ``getdata``.
+            request: What of the chain, as ``services.chains.ChainRequest``: ``months``, ``around``, ``right`` …
+
+        Raises:
+            ContractNotFoundError: There is no such chain.
+            LinesError: It has more contracts than market-data lines are left.
+        """
+        from bt_ibkr.feeds.chain import chain_feeds
+
+        self.start()
+        contract = self.connection.resolve(parse_dataname(underlying))
+        asked = ChainRequest(underlying=contract, **request)
+        return chain_feeds(self, asked, progress, **dict(feed or {}))
 
     def getdepth(self, *, levels: int = 5, **kwargs: Any) -> DepthData:
         """A feed of an instrument's book, with so many prices a side; the parameters of ``DepthData``."""

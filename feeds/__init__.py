@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from bt_ibkr.feeds.base import StoreData, contract_of, is_back_filled, is_current
+from bt_ibkr.feeds.chain import ChainKey
 from bt_ibkr.feeds.depth import DepthData, IBKRDepth, depth_feed
 from bt_ibkr.feeds.ibkr_data import FeedState, IBKRData
 
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from bt_ibkr.feeds.stored import StoredData
 
 __all__ = [
-    "DepthData", "FeedState", "IBKRData", "IBKRDepth", "IBKRReplay", "StoreData", "StoredData", "contract_of",
-    "depth_feed", "is_back_filled", "is_current",
+    "ChainKey", "DepthData", "FeedState", "IBKRData", "IBKRDepth", "IBKRReplay", "StoreData", "StoredData",
+    "contract_of", "depth_feed", "is_back_filled", "is_current",
 ]  # fmt: skip
 
 

@@ -23,6 +23,8 @@ class LinesUsed(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         limit: Lines there are.
         used: Lines in use, those of snapshots included.
+        free: So many further instruments may stream.
+        polls: What is beyond the budget is read by snapshots in turn, not refused.
         polled: Instruments beyond the budget that are read by snapshots in turn.
         refused: How often somebody was told that there is none left.
         names: What uses them, oldest first.
@@ -30,6 +32,8 @@ class LinesUsed(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: int = 0
     used: int = 0
+    free: int = 0
+    polls: bool = False
     polled: int = 0
     refused: int = 0
     names: tuple[str, ...] = ()
@@ -66,9 +70,14 @@ class Lines:
         """Lines of snapshots alone, oldest first: they can be given back."""
         return tuple(key for key in self._snapshots if key not in self._streams)
 
+    @property
+    def free(self) -> int:
+        """So many further streams may begin, once idle lines are given back."""
+        return self.limit - self.reserved - len(self._streams)
+
     def room(self) -> bool:
-        """Whether one more stream may begin, once idle lines are given back."""
-        return len(self._streams) < self.limit - self.reserved
+        """Whether one more stream may begin."""
+        return self.free > 0
 
     def full(self, key: str) -> bool:
         """Whether idle lines have to be given back before ``key`` may begin."""

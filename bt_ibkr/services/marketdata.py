@@ -144,6 +144,8 @@ class MarketDataService:
         return LinesUsed(
             limit=lines.limit,
             used=lines.used + min(len(self._round or ()), lines.reserved),
+            free=lines.free,
+            polls=self._round is not None,
             polled=len(self._round or ()),
             refused=lines.refused,
             names=lines.names,
