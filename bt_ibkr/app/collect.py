@@ -5,16 +5,27 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 
 from bt_ibkr.app.loading import checked, load_strategy, strategy_parameters
 from bt_ibkr.app.recording import RunListener, RunRecorder
 from bt_ibkr.app.request import RunRequest
-from bt_ibkr.app.result import ExecutionRow, PositionRow, RunResult, order_row, utc_text
+from bt_ibkr.app.result import (
+    ExecutionRow,
+    PositionRow,
+    RecordingSummary,
+    RunResult,
+    order_row,
+    utc_text,
+)
 from bt_ibkr.errors import BtIbkrError, RunFailedError
 from bt_ibkr.feeds.times import epoch_ns
+from bt_ibkr.store import IBKRStore
+
+if TYPE_CHECKING:
+    from bt_ibkr.recorder import RecorderCounts
 
 
 def now_text() -> str:
@@ -99,6 +110,32 @@ def collect_counts(result: RunResult, strategy: Any) -> RunRecorder:
     recorder: RunRecorder = strategy.analyzers.getbyname("bt_ibkr_run")
     result.bars, result.trades = recorder.bars, recorder.trades
     return recorder
+
+
+def missing_ticks(counts: RecorderCounts) -> list[str]:
+    """What a recording that has ended lacks, in words."""
+    found = []
+    if counts.dropped:
+        found.append(f"{counts.dropped} ticks are missing in the recording: the disk did not keep up.")
+    if counts.waiting:
+        why = f": {counts.problem}" if counts.problem else ""
+        found.append(f"{counts.waiting} rows of the recording could not be written{why}.")
+    return found
+
+
+def collect_recording(result: RunResult, store: IBKRStore) -> None:
+    """What was recorded, once the store is closed."""
+    if store.recorder is None:
+        return
+    counts = store.recorder.counts()
+    result.recording = RecordingSummary(
+        folder=str(store.recorder.folder),
+        ticks=counts.ticks,
+        dropped=counts.dropped,
+        bytes=counts.bytes,
+        files=counts.files,
+    )
+    result.errors.extend(missing_ticks(counts))
 
 
 def collect_backtest(result: RunResult, strategy: Any) -> None:

@@ -9,7 +9,6 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.emulator.build import open_market
-from bt_ibkr.emulator.engine import MINUTE_NS
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument, MarketEvent
 from bt_ibkr.errors import UsageError
@@ -69,6 +68,8 @@ class _Merged:
         if event.ask is not None:
             self._ask = event.ask
         traded = (event.last_size or 0.0) if event.last is not None else 0.0
+        if event.traded is not None:
+            traded = event.traded
         self._volume += traded
         # Top-of-book frames carry milliseconds.
         time_ns = event.time_ns // NS_PER_MS * NS_PER_MS
@@ -106,8 +107,8 @@ def market_bars(
     """
     universe, tape = open_market(settings)
     if bar.ns:
-        # As the emulator, which begins at a whole minute: a bar that began before it is not whole, and left out.
-        start_ns = max(start_ns, tape.start_ns // MINUTE_NS * MINUTE_NS)
+        # As the emulator, which begins where the tape opens: a bar that began before it is not whole, and left out.
+        start_ns = max(start_ns, tape.opens_ns)
     merged = {i.contract.conid: _Merged(i) for i in universe.all() if i.contract.conid in wanted}
     while True:
         at_ns = tape.next_ns()

@@ -136,7 +136,7 @@ def emulator_settings(request: RunRequest) -> EmulatorSettings:
         raise UsageError("--from is not before --to.", remedy="Give an earlier --from or a later --to.")
     synthetic: tuple[str, ...] = ()
     if not request.market:
-        universe = open_universe(request.universe)
+        universe = open_universe(request.universe, request.day)
         named = request.data or DEFAULT_SYMBOLS
         # What is named twice is told by ``instruments_of``, in the words of the request.
         synthetic = tuple(

@@ -64,6 +64,21 @@ class OrderBooks(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...]
 
 
+class RecordingSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run recorded of its ticks.
+
+    Attributes:
+        ticks, dropped: Taken, and not taken because the disk did not keep up.
+        bytes, files: On the disk, of this run.
+    """
+
+    folder: str
+    ticks: int
+    dropped: int
+    bytes: int
+    files: int
+
+
 class RunResult(msgspec.Struct, kw_only=True):
     """Everything a run has to tell, as ``--json`` prints it.
 
@@ -73,6 +88,7 @@ class RunResult(msgspec.Struct, kw_only=True):
         started, ended: Wall time, UTC, ISO 8601.
         errors: What went wrong, in words; empty for a clean run.
         books: Of a run on an account; left out otherwise.
+        recording: Of a run whose ticks were recorded; left out otherwise.
     """
 
     mode: str
@@ -89,6 +105,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     ended: str = ""
     errors: list[str] = []
     books: OrderBooks | msgspec.UnsetType = msgspec.UNSET
+    recording: RecordingSummary | msgspec.UnsetType = msgspec.UNSET
 
 
 def utc_text(time_ns: int) -> str:

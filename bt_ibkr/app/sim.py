@@ -11,6 +11,7 @@ import msgspec
 from bt_ibkr.app.collect import (
     collect_counts,
     collect_orders,
+    collect_recording,
     ended,
     execute,
     make_cerebro,
@@ -155,29 +156,32 @@ def _run_against(
         journal=JournalInMemory(f"{request.seed % 100_000:05d}" if target.own else None),
         record=request.record or None,
     )
-    with store:
-        for dataname, name in target.names:
-            data = store.getdata(dataname=dataname, backfill_start=False, **timeframe_of(bar))
-            cerebro.adddata(data, name=name)
-        broker = store.getbroker()
-        cerebro.setbroker(broker)
-        if isinstance(clock, ManualClock):
-            store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
-        else:
-            let_run(control, store, clock, url=target.control, trust=target.trust, end_ns=request.end_ns)
-        if stopper is not None:
-            stopper.attach(cerebro.runstop)
-            stopper.attach(store.interrupt)
-        try:
-            strategy = execute(cerebro, result)
-        except BtIbkrError:
-            # Orders may have been sent just before: take in their answers, then tell what there is.
-            store.close()
-            read_off(result, cerebro, broker, running_strategy(cerebro))
-            raise
-        read_off(result, cerebro, broker, strategy)
-        if strategy is not None and not (stopper is not None and stopper.asked):
-            result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
+    try:
+        with store:
+            for dataname, name in target.names:
+                data = store.getdata(dataname=dataname, backfill_start=False, **timeframe_of(bar))
+                cerebro.adddata(data, name=name)
+            broker = store.getbroker()
+            cerebro.setbroker(broker)
+            if isinstance(clock, ManualClock):
+                store.set_idle_hook(LockstepMarket(control, store, clock, request.end_ns))
+            else:
+                let_run(control, store, clock, url=target.control, trust=target.trust, end_ns=request.end_ns)
+            if stopper is not None:
+                stopper.attach(cerebro.runstop)
+                stopper.attach(store.interrupt)
+            try:
+                strategy = execute(cerebro, result)
+            except BtIbkrError:
+                # Orders may have been sent just before: take in their answers, then tell what there is.
+                store.close()
+                read_off(result, cerebro, broker, running_strategy(cerebro))
+                raise
+            read_off(result, cerebro, broker, strategy)
+            if strategy is not None and not (stopper is not None and stopper.asked):
+                result.errors.extend(_differences(control.get("/ledger"), broker, result, own=target.own))
+    finally:
+        collect_recording(result, store)
 
 
 def refuse_driven(state: dict[str, Any], url: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bt_ibkr.app.collect import ended, execute, make_cerebro, now_text
+from bt_ibkr.app.collect import collect_recording, ended, execute, make_cerebro, now_text
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import LockstepMarket
 from bt_ibkr.app.journals import visiting
@@ -127,7 +127,9 @@ def run_trade(
             control = emulator_at(settings, stack)
             if control is not None:
                 refuse_driven(control.state, base)
-                settings = msgspec.structs.replace(settings, pacing_speed=pacing_speed(control.state))
+                settings = msgspec.structs.replace(
+                    settings, pacing_speed=pacing_speed(control.state), contract_cache=False
+                )
             _Trade(request, settings, guard, control, announce, halter).run(cerebro, result, bar, stopper)
         except BtIbkrError as problem:
             problem.result = ended(result)  # type: ignore[attr-defined]
@@ -249,6 +251,7 @@ class _Trade:
                 self._run(cerebro, result, bar, stopper)
         finally:
             self._over = True
+            collect_recording(result, self._store)
             place = self._place()
             if self._broker is not None and self._broker.attached and place is not None:
                 result.books = self._books(place)

@@ -131,7 +131,7 @@ def visit_account(
     async def visit() -> T:
         async with _visiting(settings, guard, policy, clock) as visited:
             if not trades:
-                _check_kind(address.mode, guard)
+                check_kind(address.mode, guard)
             return await work(visited)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -149,7 +149,7 @@ def _guard(address: Address, trades: bool, ask: Ask | None) -> AccountGuard:
     )
 
 
-def _check_kind(mode: str, guard: AccountGuard) -> None:
+def check_kind(mode: str, guard: AccountGuard) -> None:
     """Looking needs no confirmation, but a mode that was named must be the account's."""
     standing = guard.passed
     if mode and standing is not None and standing.kind is not AccountKind(mode):

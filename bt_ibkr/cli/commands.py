@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from bt_ibkr.cli import account
+from bt_ibkr.cli import account, ticks
 from bt_ibkr.cli.emulating import emulator
 from bt_ibkr.cli.history import history
 from bt_ibkr.cli.options import text_option
@@ -68,7 +68,7 @@ def run(
     data: Annotated[list[str] | None, text_option(help="Instrument to follow; may be repeated.")] = None,
     market: Annotated[
         list[str] | None,
-        text_option(help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day."),
+        text_option(help="Tick file or recording PATH[:SYMBOL]; may be repeated. Without: a synthetic day."),
     ] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="Strategy parameter name=value; may be repeated.")
@@ -121,6 +121,9 @@ def run(
         str,
         text_option(help="Open orders of earlier runs: default, keep or cancel (paper, live)."),
     ] = "",
+    record: Annotated[
+        str, text_option(metavar="DIR", help="Record the ticks of the run into this folder (not backtest).")
+    ] = "",
     name: Annotated[
         str,
         text_option(help="The strategy's name in the journal (paper, live); else made from its class."),
@@ -147,6 +150,10 @@ def run(
         raise UsageError(
             f"--risk, --journal, --read-only, --on-resume and --name mean nothing in --mode {mode}.",
             remedy="Leave them out, or say --mode paper or --mode live.",
+        )
+    if record and mode == "backtest":
+        raise UsageError(
+            "--record means nothing in --mode backtest.", remedy="Leave it out: no ticks stream there."
         )
     policies = get_args(Competing)
     if competing and competing not in policies:
@@ -178,6 +185,7 @@ def run(
         risk=read_limits(risk) if risk else RiskLimits(),
         journal=journal,
         read_only=read_only,
+        record=record,
         name=name,
         **{field: value for field, value in supervision.items() if value},  # type: ignore[arg-type]
     )
@@ -204,5 +212,5 @@ def doctor(
 app.command()(emulator)
 app.add_typer(history)
 app.command()(scan)
-for command in account.COMMANDS:
+for command in (*ticks.COMMANDS, *account.COMMANDS):
     app.command()(command)

@@ -24,7 +24,7 @@ _Q: Final = QuestionLimits()
 #: Options whose names are not those of their settings.
 _NAMES: Final = {
     "accounts": "account", "fa_groups": "fa-group", "synthetic_instruments": "symbol", "synthetic_day": "day",
-    "state_file": "state", "permissions": "permission",
+    "synthetic_days": "days", "synthetic_rate": "event-rate", "state_file": "state", "permissions": "permission",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def emulator(
     market: Annotated[
         list[str] | None,
         text_option(
-            help="Tick file FILE[:SYMBOL]; may be repeated. Without: a synthetic day.",
+            help="Tick file or recording PATH[:SYMBOL]; may be repeated. Without: a synthetic day.",
             rich_help_panel="Market",
         ),
     ] = None,
@@ -65,6 +65,12 @@ def emulator(
         ),
     ] = None,
     day: Annotated[str, _MARKET(help="Day of the synthetic market, YYYY-MM-DD.")] = "",
+    days: Annotated[
+        int, _MARKET(help="Trading days of the synthetic market, from that day on.")
+    ] = _D.synthetic_days,
+    event_rate: Annotated[
+        float, _MARKET(help="Events of each instrument a second in the synthetic market.")
+    ] = _D.synthetic_rate,
     history_days: Annotated[
         int, _MARKET(help="Trading days of history before the synthetic day.")
     ] = _D.history_days,

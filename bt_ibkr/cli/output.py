@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bt_ibkr.app.result import OrderBooks, RunResult, utc_text
+from bt_ibkr.app.result import OrderBooks, RecordingSummary, RunResult, utc_text
 from bt_ibkr.app.trade import Banner
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.feeds.times import epoch_ns
@@ -214,6 +214,7 @@ def show_summary(console: Console, result: RunResult) -> None:
         ("value", f"{result.value:,.2f}"),
         ("profit", f"{result.value - result.start_cash:+,.2f}"),
         *_books_rows(result),
+        *_recording_rows(result),
     ):
         table.add_row(name, value)
     console.print(table)
@@ -238,6 +239,14 @@ def _books_rows(result: RunResult) -> list[tuple[str, str]]:
     if books.unknown:
         rows.insert(1, ("[bold red]outcome unknown[/]", escape(", ".join(books.unknown))))
     return rows
+
+
+def _recording_rows(result: RunResult) -> list[tuple[str, str]]:
+    made = result.recording
+    if not isinstance(made, RecordingSummary):
+        return []
+    dropped = f", {made.dropped:,} dropped" if made.dropped else ""
+    return [("recorded", escape(f"{made.ticks:,} ticks into {made.folder}{dropped}"))]
 
 
 def _time_of(order: Any) -> int:

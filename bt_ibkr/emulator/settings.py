@@ -46,7 +46,10 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         host, port: Where it listens; port 0 takes a free one.
         market: Tapes, each ``FILE[:SYMBOL]``; empty for a synthetic market.
         synthetic_day: Day of a synthetic market, ``YYYY-MM-DD``; empty for one in March 2026.
-        synthetic_instruments: Symbols (or ``conid:NUMBER``) that trade in a synthetic market.
+        synthetic_instruments: Symbols (or ``conid:NUMBER``) that trade in a synthetic market: of a product of futures
+            the front month, or ``ESZ5``; what options, CFDs and the like are on in their place.
+        synthetic_days: How many trading days a synthetic market has; week-ends and holidays are left out.
+        synthetic_rate: Events of an instrument a second, on average.
         universe: Path of a table with further instruments; empty for the built-in ones.
         speed: Market seconds per wall second, ``max``, or ``lockstep`` (moves only on control steps).
         autostart: The market moves as soon as the server listens; else when control says ``start``.
@@ -103,6 +106,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     market: tuple[str, ...] = ()
     synthetic_day: str = ""
     synthetic_instruments: tuple[str, ...] = ("AAPL", "MSFT", "IBM", "SPY", "EUR.USD")
+    synthetic_days: int = 1
+    synthetic_rate: float = 1.0
     universe: str = ""
     speed: Speed = 1.0
     autostart: bool = True
@@ -212,7 +217,14 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             "idle_s",
         ):
             self._check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("heartbeat_s", "volume_factor", "cash", "pacing_speed"):
+        for name in (
+            "synthetic_days",
+            "synthetic_rate",
+            "heartbeat_s",
+            "volume_factor",
+            "cash",
+            "pacing_speed",
+        ):
             self._check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
     @staticmethod

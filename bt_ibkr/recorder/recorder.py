@@ -167,7 +167,7 @@ class RecordingSink:
             cause: In words.
             since_ns: Up to this market time the stream is known to have been whole; 0 for the last tick's.
         """
-        if self._begun:
+        if self._begun and self.room:
             self._begun = False
             self._buffer.append((self, RowKind.GAP, since_ns, cause))
 

@@ -61,6 +61,8 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "commission": (("--commission", "tiered"), "tiered"),
     "margin": (("--margin", "off"), "off"),
     "history_days": (("--history-days", "1"), 1),
+    "synthetic_days": (("--days", "3"), 3),
+    "synthetic_rate": (("--event-rate", "0.1"), 0.1),
     "username": (("--username", "someone"), "someone"),
     "region": (("--region", "asia"), "asia"),
     "nightly_reset": (("--nightly-reset",), True),

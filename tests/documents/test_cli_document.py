@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -22,10 +23,12 @@ def _section(heading: str) -> str:
     ("commands", "heading"),
     [
         (("run",), "`bt-ibkr run STRATEGY`"),
+        (("record",), "`bt-ibkr record DATANAME…`"),
         (("doctor",), "`bt-ibkr doctor`"),
         (("orders", "positions", "trades", "whatif"), "Looking at an account"),
         (("cancel", "halt", "flatten", "resume"), "Acting on an account"),
         (("journal",), "`bt-ibkr journal`"),
+        (("contracts",), "`bt-ibkr contracts`"),
         (("emulator",), "`bt-ibkr emulator`"),
     ],
 )
@@ -34,13 +37,19 @@ def test_options_are_told(commands: tuple[str, ...], heading: str) -> None:
     real = {
         name
         for command in commands
-        for parameter in group.commands[command].params  # type: ignore[attr-defined]
+        for parameter in _parameters(group.commands[command])  # type: ignore[attr-defined]
         for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("--")
     }
     rows = [line.split("|")[1] for line in _section(heading).splitlines() if line.startswith("|")]
     told = {name for row in rows for name in re.findall(r"--[a-z-]+[a-z]", row)}
     assert told == real - {"--help"}
+
+
+def _parameters(command: Any) -> list[Any]:
+    """Of a command, or of all commands of a group."""
+    below = [one for inner in getattr(command, "commands", {}).values() for one in inner.params]
+    return [*command.params, *below]
 
 
 def test_every_command_is_told() -> None:

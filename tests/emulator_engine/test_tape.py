@@ -205,12 +205,33 @@ def test_symbols_that_do_not_do(tmp_path: Path, universe: Universe) -> None:
     for text, words in (
         (str(path), "No known symbol in the file name prices.parquet"),
         (f"{path}:NOPE", "'NOPE' is not a symbol"),
-        (f"{path}:ES", "ES may be any of 495512557 .*, 495512563"),
+        (f"{path}:ESQ6", "'ESQ6' is not a symbol"),
+        (f"{path}:ES201313", "'ES201313' is not a symbol"),
     ):
         with pytest.raises(UsageError, match=words):
             parse_market_option(text, universe)
     with pytest.raises(MarketFileError, match="does not exist"):
         parse_market_option(str(tmp_path / "none.parquet") + ":IBM", universe)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ES", "ESH6"), ("esm6", "ESM6"), ("ES201406", "ESM4"), ("CL", "CLJ6"), ("NQ201312", "NQZ3")],
+)
+def test_futures_of_a_file_are_those_of_its_day(
+    tmp_path: Path, universe: Universe, name: str, expected: str
+) -> None:
+    path = write(tmp_path / "prices.parquet", TICKS)
+    assert parse_market_option(f"{path}:{name}", universe).instrument.local_symbol == expected
+    named = write(tmp_path / f"bars_{name}_1min.parquet", TICKS)
+    assert parse_market_option(str(named), universe).instrument.local_symbol == expected
+
+
+def test_the_file_of_futures(market_data: Path, universe: Universe) -> None:
+    """Of the contracts that it holds those of the front month."""
+    option = parse_market_option(str(market_data / "bars_ES_1min_2013-10-07.parquet"), universe)
+    assert option.instrument.local_symbol == "ESZ3"
+    assert option.load().conids == (option.instrument.contract.conid,)
 
 
 def test_the_real_files(market_data: Path, universe: Universe) -> None:

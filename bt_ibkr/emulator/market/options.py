@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as parquet
 
+from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.emulator.market.naming import named
 from bt_ibkr.emulator.market.recorded import is_recording, load_recording
 from bt_ibkr.emulator.market.tape import Tape, load_ticks, merge
 from bt_ibkr.emulator.types import Instrument
@@ -33,6 +38,8 @@ class MarketOption(msgspec.Struct, frozen=True, kw_only=True):
 def parse_market_option(text: str, universe: Universe) -> MarketOption:
     """Split ``FILE[:SYMBOL]``; the symbol may be a conid and defaults to the one in the file's name.
 
+    A future is its front month on the file's first day (``ES``), or what is named (``ESZ5``, ``ES202512``).
+
     Names such as ``ticks_IBM_2013-10-07.parquet`` or ``bars_EURUSD_1min.parquet`` tell the symbol.
 
     Raises:
@@ -44,8 +51,9 @@ def parse_market_option(text: str, universe: Universe) -> MarketOption:
         raise MarketFileError(f"{path} does not exist.", remedy="Check the path of the market file.")
     if symbol is not None:
         return MarketOption(path=path, instrument=_instrument(symbol, universe, text, path))
+    day = _day(path)
     for part in re.split(r"[_\s-]+", path.stem):
-        if _candidates(part, universe):
+        if named(universe, part, day):
             return MarketOption(path=path, instrument=_instrument(part, universe, text, path))
     raise UsageError(
         f"No known symbol in the file name {path.name}.", remedy=f"Name it: {path}:SYMBOL or {path}:CONID."
@@ -104,18 +112,19 @@ def _split(text: str) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def _candidates(name: str, universe: Universe) -> list[Instrument]:
-    if name.isascii() and name.isdigit():
-        found = universe.by_conid(int(name))
-        return [found] if found else []
-    exact = universe.by_symbol(name)
-    if exact or len(name) != 6:
-        return exact
-    return universe.by_symbol(f"{name[:3]}.{name[3:]}")
+def _day(path: Path) -> date:
+    """The day on which a file begins, in UTC; today for a file that does not tell (``load_ticks`` says why)."""
+    try:
+        with parquet.ParquetFile(path) as file:
+            batch = next(file.iter_batches(1, columns=["ts"]))
+        first = batch.column(0).cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())[0].as_py()
+        return datetime.fromtimestamp(first // NS_PER_S, tz=UTC).date()
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, pa.ArrowException):
+        return datetime.now(tz=UTC).date()
 
 
 def _instrument(name: str, universe: Universe, text: str, path: Path) -> Instrument:
-    found = _candidates(name, universe)
+    found = named(universe, name, _day(path))
     if not found:
         raise UsageError(
             f"Market {text!r}: {name!r} is not a symbol or conid of the universe.",

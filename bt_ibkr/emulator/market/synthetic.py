@@ -1,7 +1,8 @@
-"""A market that nobody traded: one day of quotes and trades, made from a seed.
+"""A market that nobody traded: days of quotes and trades, made from a seed.
 
 Each instrument has a random stream of its own (numpy's PCG64, keyed by seed, conid and day), so that adding
-an instrument leaves the others as they are. A day runs through regimes of some twenty minutes: trends up and
+an instrument or a day leaves the others as they are. A day is the instrument's regular hours, on half days
+shorter ones; over night prices move on by a gap. A day runs through regimes of some twenty minutes: trends up and
 down, and stretches that pull the price back to where they began; jumps come now and then. Volatility,
 activity and spread are largest at the open and the close. Prices lie on the tick grid, trades happen at bid
 or ask.
@@ -17,10 +18,11 @@ import msgspec
 import numpy as np
 
 from bt_ibkr.clock import NS_PER_MS, NS_PER_S
-from bt_ibkr.emulator.market.sessions import session_of_day
+from bt_ibkr.emulator.market.sessions import has_regular_hours, session_of_day, trading_days
 from bt_ibkr.emulator.market.tape import VALUE_COLUMNS, Floats, Tape, merge
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.errors import UsageError
+from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.market import Bar
 
 _SATURDAY = 5
@@ -41,6 +43,8 @@ class SyntheticShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         jumps: Per day, on average.
         spread_fraction: Of the price; at least one tick.
         prior_days: Trading days of history before the day.
+        days: Trading days, those of the first instrument; others trade on the days between them on which they trade.
+        gap: Standard deviation of the price's move over night, relative to that over a day.
     """
 
     events_per_second: float = 1.0
@@ -52,19 +56,21 @@ class SyntheticShape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     jumps: float = 2.0
     spread_fraction: float = 0.00005
     prior_days: int = 2
+    days: int = 1
+    gap: float = 0.3
 
 
 class SyntheticMarket(Tape):
-    """The tape of one synthetic day.
+    """The tape of one or several synthetic days.
 
     Args:
-        instruments: At least one; their reference prices are the prices at the open.
-        day: A weekday.
+        instruments: At least one; their reference prices are the prices at the first open.
+        day: One on which any of them has regular hours.
         seed: Everything follows from it.
         shape: How the day behaves.
 
     Raises:
-        UsageError: No instrument, a weekend, or a shape without events.
+        UsageError: No instrument, a day without trade, or a shape without events or days.
     """
 
     def __init__(
@@ -80,12 +86,18 @@ class SyntheticMarket(Tape):
         self._shape = shape or SyntheticShape()
         if not self._instruments:
             raise UsageError("A synthetic market needs at least one instrument.")
-        if day.weekday() >= _SATURDAY:
-            raise UsageError(
-                f"{day.isoformat()} is not a weekday.", remedy="Name a day from Monday to Friday."
-            )
         if self._shape.events_per_second <= 0:
             raise UsageError("A synthetic market needs more than 0 events per second.")
+        if self._shape.days < 1:
+            raise UsageError("A synthetic market needs at least one day.")
+        trading = [one for one in self._instruments if has_regular_hours(one, day)]
+        if not trading:
+            why = "not a weekday" if day.weekday() >= _SATURDAY else "a holiday"
+            raise UsageError(
+                f"{day.isoformat()} is {why}: none of the instruments trades on it.",
+                remedy="Name a day from Monday to Friday that is no holiday.",
+            )
+        self._last_day = trading_days(trading[0], day, self._shape.days)[-1]
         self._make(seed)
 
     def reseed(self, seed: int) -> None:
@@ -93,7 +105,12 @@ class SyntheticMarket(Tape):
         self._make(seed)
 
     def _make(self, seed: int) -> None:
-        made = merge([_Maker(one, self._day, seed, self._shape).tape() for one in self._instruments])
+        tapes = [
+            tape
+            for one in self._instruments
+            for tape in _Maker(one, self._day, seed, self._shape).tapes(self._last_day)
+        ]
+        made = merge(tapes)
         super().__init__(*made.columns(), prior_bars=made.prior_bars())
 
 
@@ -110,23 +127,39 @@ class _Maker:
         self._decimals = -exponent if isinstance(exponent, int) else 0
         self._level = float(np.log(instrument.reference_price))
 
-    def tape(self) -> Tape:
-        opened, closed = _hours(self._instrument, self._day)
-        random = self._random(self._day)
+    def tapes(self, last_day: date) -> list[Tape]:
+        """One tape for each day until the last one; the first has the history before."""
+        made: list[Tape] = []
+        day = self._day
+        while day <= last_day:
+            if has_regular_hours(self._instrument, day):
+                made.append(self._tape(day, first=not made))
+            day += timedelta(days=1)
+        return made
+
+    def _tape(self, day: date, *, first: bool) -> Tape:
+        prior = {self._instrument.contract.conid: self._prior_bars(day)} if first else {}
+        opened, closed = _hours(self._instrument, day)
+        random = self._random(day)
         seconds = (closed - opened) // NS_PER_S
+        if not first:
+            self._level += self._gap(day)
         path = self._level + self._path(random, seconds)
+        self._level = float(path[-1])
         count = max(1, round(self._shape.events_per_second * seconds))
         offsets = self._moments(random, count, seconds)
         middle = np.exp(np.interp(offsets, np.arange(seconds + 1), path))
         values = self._events(random, middle, offsets / seconds)
         times = opened + np.floor(offsets * 1000).astype(np.int64) * NS_PER_MS
         conid = self._instrument.contract.conid
-        return Tape(
-            times,
-            np.full(count, conid, dtype=np.int64),
-            values,
-            prior_bars={conid: self._prior_bars()},
-        )
+        return Tape(times, np.full(count, conid, dtype=np.int64), values, prior_bars=prior)
+
+    def _gap(self, day: date) -> float:
+        """Logarithm of the open relative to the last close, from a stream of its own."""
+        key = [self._seed & 0xFFFFFFFF, self._instrument.contract.conid, day.toordinal(), 1]
+        random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+        day_move = self._instrument.annual_volatility / np.sqrt(252)
+        return float(random.standard_normal() * day_move * self._shape.gap)
 
     def _random(self, day: date) -> np.random.Generator:
         key = [self._seed & 0xFFFFFFFF, self._instrument.contract.conid, day.toordinal()]
@@ -179,6 +212,11 @@ class _Maker:
         # between two quotes the quote stands, and trades happen at it
         latest = np.maximum.accumulate(np.where(trades, 0, np.arange(count)))
         bid, ask = bid_ticks[latest], (bid_ticks + spread)[latest]
+        if self._instrument.digital:
+            bid_ticks, spread = _within(bid_ticks, spread, self._tick)
+            bid, ask = bid_ticks[latest], (bid_ticks + spread)[latest]
+        if self._instrument.contract.security_type is SecurityType.INDEX:
+            return _levels(self._prices(np.rint(middle / self._tick)))
         daily = self._instrument.average_daily_volume
         typical = max(1.0, daily / max(1.0, share * count) / _LOT) if share else daily / 5_000 / _LOT
         shown = max(2.0, typical / 3)
@@ -201,17 +239,12 @@ class _Maker:
     def _prices(self, ticks: Floats) -> Floats:
         return np.round(np.maximum(1, ticks) * self._tick, self._decimals)
 
-    def _prior_bars(self) -> list[Bar]:
+    def _prior_bars(self, day: date) -> list[Bar]:
         """One-minute bars of the days before, which end where the day begins."""
-        days: list[date] = []
-        day = self._day
-        while len(days) < self._shape.prior_days:
-            day -= timedelta(days=1)
-            if day.weekday() < _SATURDAY:
-                days.append(day)
+        days = trading_days(self._instrument, day, -self._shape.prior_days) if self._shape.prior_days else []
         level = self._level
         blocks: list[list[Bar]] = []
-        for earlier in days:
+        for earlier in reversed(days):
             random = self._random(earlier)
             opened, closed = _hours(self._instrument, earlier)
             seconds = (closed - opened) // NS_PER_S
@@ -225,6 +258,8 @@ class _Maker:
         minutes = (len(path) - 1) // 60
         grid = np.exp(path[1 : minutes * 60 + 1]).reshape(minutes, 60)
         ticks = np.rint(grid / self._tick)
+        if self._instrument.digital:
+            ticks = np.clip(ticks, 1, round(1 / self._tick) - 1)
         activity = _profile(np.arange(minutes) / minutes, 0.6) * random.lognormal(0, 0.4, minutes)
         volume = np.rint(activity / activity.sum() * self._instrument.average_daily_volume)
         if self._instrument.quote_only:
@@ -251,6 +286,20 @@ def _profile(progress: Floats, floor: float) -> Floats:
     """Activity over the day: high at its ends, ``floor`` in the middle."""
     found: Floats = floor + (2 * progress - 1) ** 2
     return found
+
+
+def _within(bid_ticks: Floats, spread: Floats, tick: float) -> tuple[Floats, Floats]:
+    """Quotes of something that is worth between 0 and 1."""
+    top = round(1 / tick)
+    bids: Floats = np.clip(bid_ticks, 1, top - 2)
+    asks: Floats = np.clip(bids + spread, bids + 1, top - 1)
+    return bids, asks - bids
+
+
+def _levels(prices: Floats) -> dict[str, Floats]:
+    """Events of an index: levels, which nobody buys or sells."""
+    values = {name: np.full(len(prices), np.nan) for name in VALUE_COLUMNS}
+    return values | {"last": prices, "last_size": np.zeros(len(prices))}
 
 
 def _hours(instrument: Instrument, day: date) -> tuple[int, int]:
