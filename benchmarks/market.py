@@ -46,6 +46,7 @@ _ACCOUNTS = {
 _REST: dict[str, object] = {
     "/tickle": {"session": "bench", "hmds": {"error": "no bridge"}, "iserver": {"authStatus": _STATUS}},
     "/iserver/auth/status": _STATUS,
+    "/iserver/marketdata/unsubscribeall": {"unsubscribed": True},
     "/iserver/accounts": _ACCOUNTS,
     "/portfolio/accounts": [{"id": ACCOUNT, "accountId": ACCOUNT, "currency": "USD", "type": "DEMO"}],
 }

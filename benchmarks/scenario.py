@@ -50,6 +50,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         started_ns: The client's own start, where no server is involved; else 0.
         arrivals_ns: ``CLOCK_MONOTONIC`` of each ``next()``; only for ``latency``.
         checksum: Sum of the delivered sizes: what was lost or doubled shows in it.
+        owner_cpu_ns: Processor time of the process that had the session, from the first tick to the last; 0 where
+            there was none beside.
     """
 
     count: int
@@ -57,6 +59,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     started_ns: int = 0
     arrivals_ns: list[int] = []
     checksum: float = 0.0
+    owner_cpu_ns: int = 0
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         endpoint: Where strategies ask and are told: ``ipc:///path`` or ``tcp://host:port``.
         ticks: Where ticks are published; by default ``endpoint`` with ``.ticks`` after the path, or the next port.
         accounts: That are traded through it; by default the one the login has selected.
+        data_only: Serve market data alone: no account is read, no order taken.
         unlisted: Strategies that are not in ``strategies`` may do everything. By default so without encryption,
             not so with it.
         strategies: What each may do.
@@ -39,6 +40,7 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     endpoint: str
     ticks: str = ""
     accounts: tuple[str, ...] = ()
+    data_only: bool = False
     unlisted: bool | None = None
     strategies: dict[str, Grant] = {}
     secret_key: str = ""

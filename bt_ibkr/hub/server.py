@@ -136,8 +136,9 @@ class HubServer:
             ticks, self.brokerage.subscribe_ticks, self.brokerage.unsubscribe_ticks, ring=settings.ring
         )
         self.desk = HubDesk(self)
-        for account in settings.accounts or self.brokerage.accounts()[:1]:
-            await self.desk.attach(account)
+        if not settings.data_only:
+            for account in settings.accounts or self.brokerage.accounts()[:1]:
+                await self.desk.attach(account)
         self._dispatch = Dispatch(self)
         self._commands = LoopSocket(commands, self._received)
         self._beating = asyncio.get_running_loop().create_task(self._beat(), name="hub-beat")
@@ -315,7 +316,7 @@ class HubServer:
                 session=hello.session,
                 ticks=self.settings.ticks_seen(self.ticks),
                 accounts=tuple(
-                    one for one in self.desk.accounts if not grant.accounts or one in grant.accounts
+                    one for one in self._accounts() if not grant.accounts or one in grant.accounts
                 ),
                 paper=self.brokerage.is_paper(),
                 may_trade=grant.trading,
@@ -328,6 +329,10 @@ class HubServer:
             peer.again_from(hello.told)
         elif hello.role == "strategy":
             peer.tell("SessionChanged", self._session_state())
+
+    def _accounts(self) -> tuple[str, ...]:
+        """Those traded in; of a hub that only serves data, those of the login, so that a store can open."""
+        return self.brokerage.accounts() if self.settings.data_only else self.desk.accounts
 
     def _session_state(self) -> events.SessionChanged:
         session = self.brokerage.session

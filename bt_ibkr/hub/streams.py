@@ -43,6 +43,7 @@ class Stream:
         "conflate_s",
         "contract",
         "extras",
+        "fresh",
         "kept",
         "late_beats",
         "received",
@@ -61,6 +62,8 @@ class Stream:
         self.received = 0
         self.asking = False
         self.kept: dict[int, Tick] = {}
+        #: No message of the present topic has come yet: what is missing was published while it was subscribed.
+        self.fresh = True
         self.late_beats = 0
         self.begin(told)
 
@@ -73,6 +76,7 @@ class Stream:
         """From now on ticks come by this topic."""
         self.word = told.topic
         self.received = told.head
+        self.fresh = True
         self.asking = False
         self.kept.clear()
         self.late_beats = 0
@@ -180,6 +184,7 @@ class Streams:
     def _hand_on(self, stream: Stream, number: int, tick: Tick) -> None:
         stream.received = number
         stream.seen = tick
+        stream.fresh = False
         stream.late_beats = 0
         for sink in stream.sinks:
             if len(sink) < sink.room:
@@ -193,10 +198,11 @@ class Streams:
     def _ask_for(self, stream: Stream, last: int) -> None:
         first = stream.received + 1
         stream.asking = True
-        self.lost += last - first + 1
-        _log.warning(
-            "hub-ticks-missing contract=%s first=%d last=%d", stream.contract.describe(), first, last
-        )
+        if not stream.fresh:
+            self.lost += last - first + 1
+            _log.warning(
+                "hub-ticks-missing contract=%s first=%d last=%d", stream.contract.describe(), first, last
+            )
         self._ask_range(stream, first, last)
 
     def _ask_range(self, stream: Stream, first: int, last: int) -> None:
@@ -218,6 +224,7 @@ class Streams:
                 messages, first = future.result().messages, future.result().first
             elif not isinstance(problem, BtIbkrError):
                 raise problem
+        fresh = stream.fresh
         gone = (first if messages else last + 1) - (stream.received + 1)
         if gone > 0:
             # They are in no ring any more: bars come from history.
@@ -226,7 +233,7 @@ class Streams:
         for payload in messages:
             number, tick = decode_tick(payload)
             if number == stream.received + 1:
-                self.mended += 1
+                self.mended += not fresh
                 self._hand_on(stream, number, tick)
         if stream.received < last and messages:
             self._ask_range(stream, stream.received + 1, last)
