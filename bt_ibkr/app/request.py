@@ -36,6 +36,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         assignments: ``name=value`` for the strategy's parameters.
         data: Datanames; by default all instruments of ``market``, or two of the synthetic one.
         market: ``FILE[:SYMBOL]``; empty for a synthetic day.
+        history: Mode ``backtest``: folder of an archive whose bars are taken in place of a market; empty for none.
         bar: Length of the bars, as ``1min``.
         cash: At the start, in USD.
         start_ns, end_ns: Bounds of market time; 0 for none.
@@ -66,6 +67,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     assignments: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     market: tuple[str, ...] = ()
+    history: str = ""
     bar: str = "1min"
     cash: float = 100_000.0
     start_ns: int = 0

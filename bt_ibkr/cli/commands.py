@@ -70,6 +70,9 @@ def run(
         list[str] | None,
         text_option(help="Tick file or recording PATH[:SYMBOL]; may be repeated. Without: a synthetic day."),
     ] = None,
+    history_dir: Annotated[
+        str, text_option("--history", metavar="DIR", help="Archive of bars to read (mode backtest).")
+    ] = "",
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="Strategy parameter name=value; may be repeated.")
     ] = None,
@@ -155,6 +158,10 @@ def run(
         raise UsageError(
             "--record means nothing in --mode backtest.", remedy="Leave it out: no ticks stream there."
         )
+    if history_dir and mode != "backtest":
+        raise UsageError(
+            f"--history means nothing in --mode {mode}.", remedy="Leave it out, or say --mode backtest."
+        )
     policies = get_args(Competing)
     if competing and competing not in policies:
         raise UsageError(
@@ -167,6 +174,7 @@ def run(
         assignments=tuple(assign or ()),
         data=tuple(data or ()),
         market=tuple(market or ()),
+        history=history_dir,
         bar=bar,
         cash=cash,
         start_ns=parse_moment(start) if start else 0,

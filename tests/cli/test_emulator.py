@@ -47,6 +47,8 @@ EVERY: dict[str, tuple[tuple[str, ...], Any]] = {
     "conflation_ms": (("--conflation-ms", "250"), 250),
     "frames": (("--frames", "binary"), "binary"),
     "smd_lifetime_s": (("--smd-lifetime-s", "0"), 0.0),
+    "market_data_lines": (("--market-data-lines", "5"), 5),
+    "qualities": (("--quality", "DPB", "--quality", "265598:ZB"), ("DPB", "265598:ZB")),
     "order_status_delay_s": (("--order-status-delay-s", "1"), 1.0),
     "volume_factor": (("--volume-factor", "100"), 100),
     "questions": (("--questions", "all"), "all"),
@@ -116,6 +118,8 @@ def test_option_of_each_setting(field: str) -> None:
 WRONG: dict[str, tuple[tuple[str, ...], str, str]] = {
     "cash without end": (("--cash", "inf"), "inf", "with an end"),
     "cash that is no number": (("--cash", "nan"), "nan", "with an end"),
+    "quality of no instrument": (("--quality", "AAPL:DPB"), "'AAPL:DPB'", "265598:ZB"),
+    "lines below 0": (("--market-data-lines", "-1"), "market_data_lines: -1", "0 or more"),
     "empty account": (("--account", ""), "accounts: ''", "DU1234567"),
     "account with a blank": (("--account", "DU 1"), "'DU 1'", "DU1234567"),
     "account twice": (("--account", "DU1", "--account", "DU1"), "DU1", "all different"),

@@ -201,3 +201,25 @@ def _until(reached: Callable[[], bool]) -> None:
     while not reached():
         assert time.monotonic() < ends
         time.sleep(0.02)
+
+
+def test_a_backtest_over_the_archive(
+    history: Callable[..., Any], here: Any, tmp_path: Path, emulator: EmulatorThread
+) -> None:
+    """The run sees every stored bar, whichever hours are stored; bounds count."""
+    folder = str(tmp_path / "bars")
+    history("download", "AAPL", "--from", FROM)
+    words = ("run", "sma_cross", "--mode", "backtest", "--history", folder, "--data", "AAPL", "--json")
+    whole = json.loads(here(*words).out)
+    assert whole["errors"] == []
+    assert whole["bars"] > DAYS * 390 - 60
+    part = json.loads(here(*words, "--from", "2026-02-26", "--to", "2026-02-27").out)
+    assert part["bars"] == 390
+    history("download", "AAPL", "--from", FROM, "--bar", "1d", "--rth")
+    assert here(*words, "--bar", "1d").code == 0
+    for more, text in (
+        (("--bar", "5min"), "No such bars"),
+        (("--market", "x.parquet"), "--market"),
+        (("--mode", "sim"), "--history means nothing"),
+    ):
+        assert text in json.loads(here(*words, *more).out)["errors"][0]

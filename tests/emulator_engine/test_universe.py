@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from bt_ibkr.emulator.market.sessions import extended_of_day
 from bt_ibkr.emulator.types import Instrument
 from bt_ibkr.emulator.universe import Universe, default_universe
 from bt_ibkr.errors import MarketFileError, UsageError
@@ -109,6 +111,68 @@ def test_wrong_rows_are_named_and_nothing_is_added(
     with pytest.raises(MarketFileError, match=words):
         universe.extend_from_table(table)
     assert len(universe) == before
+
+
+MORE = (
+    "conid,symbol,security_type,exchange,currency,last_trade_date,strike,right,underlying_conid,extended_open,"
+    "extended_close,session_open,session_close,time_zone,calendar,contract_month,coupon,issuer\n"
+)
+
+
+def test_a_table_of_every_type(universe: Universe, tmp_path: Path) -> None:
+    table = tmp_path / "more.csv"
+    table.write_text(
+        MORE
+        + "1001,SPI,FUT,SNFE,AUD,20260319,,,,17:10,16:30,09:50,16:30,Australia/Sydney,weekdays,202603,,\n"
+        "1002,BHP,STK,ASX,AUD,,,,,,,10:00,16:00,Australia/Sydney,,,,\n"
+        "1003,BHP,CFD,SMART,AUD,,,,1002,,,,,,,,,\n"
+        "1004,AAPL,OPT,SMART,USD,20260918,230,C,265598,,,,,,,,,\n"
+        "1005,XYZ,BOND,SMART,USD,20310615,,,,,,,,,,,5.125,e1\n"
+    )
+    assert universe.extend_from_table(table) == 5
+    future, option, bond = (universe.by_conid(conid) for conid in (1001, 1004, 1005))
+    assert future is not None
+    assert option is not None
+    assert bond is not None
+    assert (future.calendar, future.contract_month, future.extended_open) == ("weekdays", "202603", "17:10")
+    assert (option.underlying_conid, option.contract.strike) == (265598, 230.0)
+    assert (bond.coupon, bond.issuer) == (5.125, "e1")
+    assert [one.contract.conid for one in universe.related(1002)] == [1003]
+    assert [one.contract.conid for one in universe.bonds(issuer="e1")] == [1005]
+    # Evening hours belong to the day after.
+    opens, closes = extended_of_day(future, date(2026, 3, 3))
+    assert closes - opens == (23 * 60 + 20) * 60 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1,X,FUT,CME,USD,,,,,,,,,,,,,", "column last_trade_date: is empty, but FUT needs it"),
+        ("1,X,OPT,SMART,USD,20260918,,C,,,,,,,,,,", "column strike: is empty"),
+        ("1,X,OPT,SMART,USD,20260918,5,X,,,,,,,,,,", "column right: 'X' is neither"),
+        ("1,X,FUT,CME,USD,20260931,,,,,,,,,,,,", "column last_trade_date: '20260931' is not a day"),
+        ("1,X,STK,CME,USD,,,,,25:00,16:00,,,,,,,", "column extended_open: '25:00' is not a time"),
+        ("1,X,STK,CME,USD,,,,,17:00,,,,,,,,", "extended hours need both"),
+        ("1,X,STK,CME,USD,,,,,,,,,Mars/Crater,,,,", "column time_zone: 'Mars/Crater' is not"),
+        ("1,X,STK,CME,USD,,,,,,,,,,moon,,,", "column calendar: 'moon' is none of always"),
+        ("1,X,STK,CME,USD,,,,,,,,,,,2026,,", "column contract_month: '2026' is not a month"),
+        ("1,X,STK,CME,USD,,,,2147483648,,,,,,,,,", "column underlying_conid: .* below 2147483648"),
+        ("3000000000,X,STK,CME,USD,,,,,,,,,,,,,", "column conid: .* below 2147483648"),
+    ],
+)
+def test_wrong_rows_of_every_type(universe: Universe, tmp_path: Path, rows: str, words: str) -> None:
+    table = tmp_path / "bad.csv"
+    table.write_text(MORE + rows + "\n")
+    with pytest.raises(MarketFileError, match=f"row 1.*{words}"):
+        universe.extend_from_table(table)
+
+
+def test_a_column_that_is_not_known(universe: Universe, tmp_path: Path) -> None:
+    table = tmp_path / "bad.csv"
+    table.write_text("conid,symbol,security_type,exchange,currency,multiplyer\n1,X,STK,SMART,USD,5\n")
+    with pytest.raises(MarketFileError, match="no column is called 'multiplyer'") as caught:
+        universe.extend_from_table(table)
+    assert caught.value.remedy == "Did you mean multiplier?"
 
 
 def test_files_that_are_no_tables(universe: Universe, tmp_path: Path) -> None:

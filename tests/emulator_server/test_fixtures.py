@@ -24,10 +24,13 @@ QUERIES: dict[str, dict[str, str]] = {
     "MarketData/GET-history.json": {"conid": "756733", "period": "1d", "bar": "1min"},
 }
 ORDER = {"conid": 756733, "orderType": "LMT", "price": 1.0, "side": "BUY", "quantity": 1, "tif": "DAY"}
+SCAN = {"instrument": "STK", "location": "STK.US.MAJOR", "type": "TOP_PERC_GAIN", "filter": []}
 BODIES: dict[str, Any] = {
     "Accounts/POST-switch-account.json": {"acctId": ACCOUNT},
     "Contracts/POST-contract-rules.json": {"conid": 756733, "isBuy": True},
     "Contracts/POST-secdef-search.json": {"symbol": "AAPL"},
+    "MarketData/POST-scanner-run.json": SCAN,
+    "Scanner/POST-scanner-run.json": SCAN,
     "MarketData/POST-unsubscribe.json": {"conid": 756733},
     "Orders/POST-dismiss-notification.json": {"orderId": 1, "reqId": "1", "text": "Yes"},
     "Orders/POST-modify-order-submitted.json": ORDER,
@@ -48,7 +51,6 @@ NOT_SERVED = (
     "/acesws/",
     "/fyi/",
     "/pa/",
-    "/iserver/scanner/",
     "/iserver/watchlist",
     "/iserver/account/mta",
 )

@@ -13,7 +13,7 @@ import pytest
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import WireError
 from bt_ibkr.model import OrderStatus
-from bt_ibkr.wire import contract_rules, contracts, frames, history, json, orders, portfolio, session
+from bt_ibkr.wire import contract_rules, contracts, frames, history, json, orders, portfolio, scanner, session
 from bt_ibkr.wire import stream_events as events
 
 MINUTE = 60 * NS_PER_S
@@ -34,6 +34,8 @@ REST: tuple[tuple[str, Parser], ...] = (
     (r"POST /iserver/contract/rules", contract_rules.contract_rules),
     (r"GET /iserver/currency/pairs", contracts.currency_pairs),
     (r"GET /iserver/marketdata/history", lambda body: history.history(body, MINUTE)),
+    (r"GET /iserver/scanner/params", scanner.parameters),
+    (r"POST /iserver/scanner/run", scanner.rows),
     (r"POST /iserver/account/\w+/orders/whatif", orders.whatif),
     (r"POST /iserver/account/\w+/orders?(/\d+)?", orders.submission),
     (r"POST /iserver/reply/[\w-]+", orders.submission),
