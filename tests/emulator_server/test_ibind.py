@@ -82,6 +82,44 @@ def test_session_and_contracts(client: Any) -> None:
     assert client.currency_pairs("USD").data["USD"]
 
 
+def test_contracts_of_every_type(client: Any) -> None:
+    """All that ibind asks of contracts."""
+    client.receive_brokerage_accounts()
+    futures = client.security_future_by_symbol(["ES", "CL"]).data
+    front = futures["ES"][0]
+    assert (front["expirationDate"], front["underlyingConid"]) == (20260320, 11004968)
+    assert client.contract_information_by_conid(str(front["conid"])).data["local_symbol"] == "ESH6"
+    (product,) = client.search_contract_by_symbol("ES", sec_type="FUT").data
+    conid = product["conid"]
+    (future,) = client.search_secdef_info_by_conid(conid, "FUT", "MAR26", exchange="CME").data
+    assert future["conid"] == front["conid"]
+    strikes = client.search_strikes_by_conid(conid, "FOP", "MAR26", exchange="CME").data
+    assert 6700.0 in strikes["call"]
+    found = client.search_secdef_info_by_conid(
+        conid, "FOP", "MAR26", exchange="CME", strike="6700", right="C"
+    ).data
+    assert {one["tradingClass"] for one in found} == {"ES", "ECES"}
+    client.search_contract_by_symbol("AAPL")
+    assert client.search_strikes_by_conid("265598", "OPT", "MAR26").data["put"]
+    (option,) = client.search_secdef_info_by_conid("265598", "OPT", "MAR26", strike="230", right="P").data
+    assert (
+        client.info_and_rules_by_conid(str(option["conid"]), is_buy=True).data["rules"]["increment"] == 0.01
+    )
+    (bonds,) = client.search_contract_by_symbol("IBM", sec_type="BOND").data
+    issuer = bonds["issuers"][0]["id"]
+    assert client.search_bond_filter_information("BOND", issuer).data["bondFilters"]
+    assert client.search_secdef_info_by_conid("0", "BOND", "", issuer_id=issuer).data[0]["secType"] == "BOND"
+    assert client.search_contract_by_symbol("apple", name=True).data[0]["symbol"] == "AAPL"
+    assert client.search_contract_rules("265598", is_buy=True).data["algoEligible"] is True
+    assert client.algo_params_by_conid("265598").data["algos"]
+    assert {"ticker": "AAPL", "conid": 265598, "exchange": "NASDAQ"} in client.all_conids_by_exchange(
+        "NASDAQ"
+    ).data
+    assert client.currency_exchange_rate("EUR", "USD").data["rate"] > 1
+    (hours,) = client.trading_schedule_by_symbol("STK", "IBM", exchange="NYSE").data
+    assert hours["timezone"] == "America/New_York"
+
+
 def test_market_data(client: Any) -> None:
     client.receive_brokerage_accounts()
     fields = ["31", "84", "86"]
