@@ -24,6 +24,7 @@ from bt_ibkr.errors import BtIbkrError, NotArmedError, SessionError
 from bt_ibkr.journal import steps
 from bt_ibkr.login import GatewayLogin, Login
 from bt_ibkr.model.portfolio import Position
+from bt_ibkr.services.contract_cache import ContractCache, cache_path, cache_scope
 from bt_ibkr.services.contracts import ContractService
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.portfolio import PortfolioService
@@ -45,6 +46,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         mode: The kind that the account must be of; empty where nothing is traded and any will do.
         confirm_account: The account's id once more, as the confirmation of mode ``live``.
         competing: What to do about another login that holds the brokerage session.
+        contract_cache: Whether answers on contracts may come from the cache, and are kept; an emulator's never are.
     """
 
     gateway: str = ""
@@ -54,6 +56,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["", "paper", "live"] = ""
     confirm_account: str = ""
     competing: Competing = "yield"
+    contract_cache: bool = True
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,12 +123,15 @@ def visit_account(
         login=address.login,
         competing=address.competing,
         suppress=tuple(sorted(policy.suppress)),
+        contract_cache=address.contract_cache,
     )
     clock: Clock = SystemClock()
     with contextlib.ExitStack() as stack:
         emulator = emulator_at(settings, stack)
         if emulator is not None:
-            settings = msgspec.structs.replace(settings, pacing_speed=pacing_speed(emulator.state))
+            settings = msgspec.structs.replace(
+                settings, pacing_speed=pacing_speed(emulator.state), contract_cache=False
+            )
             clock = market_clock(emulator.state)
 
     async def visit() -> T:
@@ -180,6 +186,12 @@ async def _visiting(
             account = guard.choose(accounts)
             guard.admit(Standing(accounts=accounts, account=account, is_paper=told.is_paper))
             portfolio = PortfolioService(http, lambda: told)
+            cache = (
+                ContractCache(cache_path(), cache_scope(settings.base_url, accounts))
+                if settings.contract_cache
+                else None
+            )
+            contracts = ContractService(http, clock, cache)
             try:
                 yield Visit(
                     account=account,
@@ -187,11 +199,12 @@ async def _visiting(
                     http=http,
                     portfolio=portfolio,
                     orders=OrderService(http, policy, step=steps.step),
-                    contracts=ContractService(http),
+                    contracts=contracts,
                     clock=clock,
                     limits=limits_of(settings),
                 )
             finally:
+                contracts.close()
                 # A strategy that shares the session reads the lists of the account that it selected.
                 with contextlib.suppress(BtIbkrError):
                     await portfolio.give_back(accounts[0])

@@ -11,6 +11,7 @@ from typing import Annotated, get_args
 import typer
 
 from bt_ibkr.cli import account, ticks
+from bt_ibkr.cli.contracts import contracts
 from bt_ibkr.cli.emulating import emulator
 from bt_ibkr.cli.history import history
 from bt_ibkr.cli.options import text_option
@@ -219,6 +220,7 @@ def doctor(
 
 app.command()(emulator)
 app.add_typer(history)
+app.add_typer(contracts)
 app.command()(scan)
 for command in (*ticks.COMMANDS, *account.COMMANDS):
     app.command()(command)

@@ -123,6 +123,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         if self.last_trade_date:
             parts.append(self.last_trade_date)
         if self.strike is not None and self.right:
+            if self.trading_class not in ("", self.symbol):
+                parts[0] = f"{self.symbol}[{self.trading_class}]"
             parts += [f"{self.strike:.9f}".rstrip("0").rstrip("."), self.right]
         return "-".join(parts)
 

@@ -120,7 +120,7 @@ async def _near_pairs(lookups: ContractLookups, symbol: str) -> list[str]:
         for hit in await lookups.search(base)
         for section in hit.sections
         if section.security_type is SecurityType.CRYPTO
-        for name in (_written(hit, section),)
+        for name in (name_of(hit, section),)
     ]
     return [*turned, *crypto, *difflib.get_close_matches(symbol, sorted(known - set(turned)), n=4)]
 
@@ -131,11 +131,12 @@ def names_of(hits: Iterable[SearchHit]) -> list[str]:
     for hit in hits:
         if hit.issuers:
             found.append(f"{hit.issuers[0].name} bonds: SYMBOL-BOND")
-        found += [name for section in hit.sections for name in (_written(hit, section),) if name]
+        found += [name for section in hit.sections for name in (name_of(hit, section),) if name]
     return list(dict.fromkeys(found))
 
 
-def _written(hit: SearchHit, section: SearchSection) -> str:
+def name_of(hit: SearchHit, section: SearchSection) -> str:
+    """How to write what a section of a search stands for; empty where a symbol alone does not name it."""
     kind = section.security_type
     exchange = next(iter(section.exchanges), "") or hit.description
     if kind in (SecurityType.STOCK, SecurityType.INDEX, SecurityType.COMMODITY, SecurityType.FUND):
