@@ -122,6 +122,8 @@ class Dispatch:
         try:
             if kind.trades:
                 peer.grant.check_trading(peer.name)
+                if self._server.failure is not None:
+                    raise self._server.failure
             if peer.hello.role == "observer" and not kind.observers:
                 raise NotArmedError(f"An observer may not ask for {request.kind!r}.")
             body = read(request.body, kind.body)

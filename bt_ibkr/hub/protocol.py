@@ -131,6 +131,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
         may_trade: Whether orders are taken.
         beat_s, dead_s: How often both sides speak at least, and the silence after which a side is taken as gone.
         resumed: The hub knew this session: what it told is not lost, and what was asked is known.
+        emulator: Control API of the emulator that the hub's session is with; empty for IBKR.
     """
 
     hub: str
@@ -143,6 +144,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
     beat_s: float
     dead_s: float
     resumed: bool
+    emulator: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", tag_field="type"):

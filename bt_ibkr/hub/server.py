@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,11 +22,14 @@ from bt_ibkr.connection import interface as events
 from bt_ibkr.connection.brokerage import Brokerage
 from bt_ibkr.errors import BtIbkrError, NotArmedError, PortInUseError, SessionError, WireError
 from bt_ibkr.hub.access import Access, OnVanish
+from bt_ibkr.hub.arming import Arming
+from bt_ibkr.hub.books import BookView
 from bt_ibkr.hub.claim import claim
 from bt_ibkr.hub.config import HubSettings
 from bt_ibkr.hub.desk import HubDesk
 from bt_ibkr.hub.dispatch import Dispatch
 from bt_ibkr.hub.door import KeyDoor
+from bt_ibkr.hub.health import HealthServer
 from bt_ibkr.hub.peers import HarmCounts, Peer
 from bt_ibkr.hub.protocol import (
     MAX_MESSAGE,
@@ -66,14 +69,25 @@ class HubServer:
         brokerage: The session and its services; not open yet.
         settings: Endpoints, strategies, limits.
         context: ZeroMQ's; by default one of its own.
+        arming: Which accounts may be traded in; by default the settings', where they are paper.
+        emulator: Control API of the emulator that the session is with; empty for IBKR.
 
     Attributes:
         hub: Its id, another one for each start.
         endpoint, ticks: Where it listens, as bound.
+        health: The HTTP endpoints, where they are wanted.
+        failure: Why it cannot go on: no order is taken any more.
+        on_failure: Told of it.
     """
 
     def __init__(
-        self, brokerage: Brokerage, settings: HubSettings, context: zmq.Context[Any] | None = None
+        self,
+        brokerage: Brokerage,
+        settings: HubSettings,
+        context: zmq.Context[Any] | None = None,
+        *,
+        arming: Arming | None = None,
+        emulator: str = "",
     ) -> None:
         self.brokerage = brokerage
         self.settings = settings
@@ -82,6 +96,12 @@ class HubServer:
         self.since_ns = time.time_ns()
         self.harm = HarmCounts()
         self.connected = False
+        self.emulator = emulator
+        self.failure: BtIbkrError | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self.health: HealthServer | None = None
+        self._arming = arming or Arming(accounts=settings.accounts)
+        self._beaten_s = time.monotonic()
         self._context = context or zmq.Context()
         self._own_context = context is None
         self._access = Access(
@@ -94,6 +114,8 @@ class HubServer:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: set[str] = set()
         self._commands: LoopSocket | None = None
+        #: The command socket, before strategies are let in.
+        self._waiting: zmq.Socket[bytes]
         self.publisher: Publisher
         self.desk: HubDesk
         self._dispatch: Dispatch
@@ -106,22 +128,35 @@ class HubServer:
     # -- life ------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Listen, log on, attach the accounts.
-
-        The endpoints are taken first: of two hubs one fails before it touches the session.
+        """``log_on``, have the accounts admitted, ``serve``; where a person may be asked, do the three apart.
 
         Raises:
             PortInUseError: Somebody listens there already.
+            NotArmedError: An account may not be traded in.
             JournalLockedError: Another process trades in the account.
             BtIbkrError: As ``Brokerage.open`` and ``attach``.
         """
+        await self.log_on()
         try:
-            await self._open()
+            accounts = self._arming.admit(self.brokerage.accounts(), self.brokerage.is_paper())
+        except BaseException:
+            await self.close("the hub may not trade")
+            raise
+        await self.serve(accounts)
+
+    async def log_on(self) -> None:
+        """Take the endpoints, then log on: of two hubs one fails before it touches the session.
+
+        Raises:
+            BtIbkrError: As ``open``; nothing is left open then.
+        """
+        try:
+            await self._log_on()
         except BaseException:
             await self.close("the hub could not start")
             raise
 
-    async def _open(self) -> None:
+    async def _log_on(self) -> None:
         settings = self.settings
         for endpoint in (settings.endpoint, settings.ticks_endpoint):
             self._claims.append(claim(endpoint))
@@ -131,17 +166,46 @@ class HubServer:
         ticks = self._bind(zmq.XPUB, settings.ticks_endpoint)
         self.endpoint = commands.getsockopt_string(zmq.LAST_ENDPOINT)
         self.ticks = ticks.getsockopt_string(zmq.LAST_ENDPOINT)
+        if settings.health:
+            self.health = HealthServer(settings.health, self.hub, self.alive, self.ready)
+            await self.health.open()
+        self._waiting = commands
         await self.brokerage.open(self)
         self.publisher = Publisher(
             ticks, self.brokerage.subscribe_ticks, self.brokerage.unsubscribe_ticks, ring=settings.ring
         )
         self.desk = HubDesk(self)
-        if not settings.data_only:
-            for account in settings.accounts or self.brokerage.accounts()[:1]:
+
+    async def serve(self, accounts: tuple[str, ...]) -> None:
+        """Attach the accounts, and let strategies in.
+
+        Raises:
+            BtIbkrError: As ``open``; nothing is left open then.
+        """
+        try:
+            for account in () if self.settings.data_only else accounts:
                 await self.desk.attach(account)
-        self._dispatch = Dispatch(self)
-        self._commands = LoopSocket(commands, self._received)
-        self._beating = asyncio.get_running_loop().create_task(self._beat(), name="hub-beat")
+            self._dispatch = Dispatch(self)
+            self._commands = LoopSocket(self._waiting, self._received)
+            self._beating = asyncio.get_running_loop().create_task(self._beat(), name="hub-beat")
+        except BaseException:
+            await self.close("the hub could not start")
+            raise
+
+    def alive(self) -> dict[str, bool]:
+        """What ``/livez`` looks at."""
+        beats = self._beating is None or time.monotonic() - self._beaten_s <= self.settings.dead_s
+        return {"beats": beats}
+
+    def ready(self) -> dict[str, bool]:
+        """What ``/readyz`` looks at."""
+        return {
+            "listening": self._commands is not None,
+            "session streams": self.connected,
+            "accounts attached": self.settings.data_only
+            or (hasattr(self, "desk") and bool(self.desk.accounts)),
+            "may trade": self.failure is None,
+        }
 
     def _bind(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
@@ -194,6 +258,8 @@ class HubServer:
         try:
             await self.brokerage.close()
         finally:
+            if self.health is not None:
+                await self.health.close()
             if hasattr(self, "publisher"):
                 self.publisher.close()
             if hasattr(self, "desk"):
@@ -217,10 +283,22 @@ class HubServer:
     def append(self, item: events.StoreEvent) -> None:
         """What the session tells, to every strategy. (The hub is the session's ``StoreSink``.)"""
         if isinstance(item, events.SessionChanged):
+            if item.connected and not self.connected:
+                self._check_arming()
             self.connected = item.connected
+            _log.info("hub-session state=%s cause=%s next=%s", item.state, item.cause, item.next_step or "-")
         for peer in self._peers.values():
             if not peer.left and peer.hello.role == "strategy":
                 peer.tell(type(item).__name__, item)
+
+    def _check_arming(self) -> None:
+        """The session may have come back with another login."""
+        try:
+            self._arming.still_holds(self.brokerage.accounts(), self.brokerage.is_paper())
+        except NotArmedError as problem:
+            self.failure = problem
+            self.alarm("not-armed", str(problem))
+            self.on_failure()
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -323,6 +401,7 @@ class HubServer:
                 beat_s=self.settings.beat_s,
                 dead_s=self.settings.dead_s,
                 resumed=resumed,
+                emulator=self.emulator,
             )
         )
         if resumed:
@@ -388,6 +467,7 @@ class HubServer:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self.settings.beat_s)
+            self._beaten_s = time.monotonic()
             try:
                 self._look_after()
             except Exception:  # noqa: BLE001 - one peer must not stop the beats of all
@@ -504,9 +584,17 @@ class HubServer:
                 )
                 for topic in topics
             ),
-            books=self.desk.books(),
+            books=(books := self.desk.books()),
+            names=self._names(books),
+            health="" if self.health is None else self.health.url,
             harm=self._counted(),
         )
+
+    def _names(self, books: Sequence[BookView]) -> dict[int, str]:
+        """Of what stands in books, as far as it was looked up since the start."""
+        conids = {holding.conid for book in books for holding in book.holdings}
+        known = {conid: self.brokerage.contracts.known(conid) for conid in conids}
+        return {conid: contract.describe() for conid, contract in known.items() if contract is not None}
 
     def _counted(self) -> Harm:
         counts = msgspec.structs.asdict(self.harm)

@@ -74,7 +74,12 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it at one moment."""
+    """All of it at one moment.
+
+    Attributes:
+        names: Of contracts in books, by conid, as far as the hub knows them.
+        health: Where ``/livez`` and ``/readyz`` answer; empty if nowhere.
+    """
 
     hub: str
     version: str
@@ -88,3 +93,5 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[TopicStatus, ...]
     books: tuple[BookView, ...]
     harm: Harm
+    names: dict[int, str] = {}
+    health: str = ""

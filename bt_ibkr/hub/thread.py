@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextlib
 import logging
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.brokerage import Brokerage, JournalInMemory
+from bt_ibkr.errors import RequestTimeoutError
+from bt_ibkr.hub.arming import Arming
 from bt_ibkr.hub.config import HubSettings
 from bt_ibkr.hub.server import HubServer
 from bt_ibkr.hub.status import HubStatus
@@ -20,6 +27,8 @@ _log = logging.getLogger(__name__)
 _OPEN_S = 90.0
 _CLOSE_S = 15.0
 
+T = TypeVar("T")
+
 
 class HubThread:
     """Owns the loop, the session and the hub.
@@ -28,6 +37,8 @@ class HubThread:
         session: Where and how to log on.
         settings: The hub's.
         clock, policy, journal, risk: As ``Brokerage`` has them.
+        arming: Which accounts may be traded in; a person is asked on the thread that makes this object.
+        emulator: See ``HubServer``.
 
     Raises:
         PortInUseError, JournalLockedError, BtIbkrError: As ``HubServer.open``; nothing is left behind then.
@@ -42,21 +53,56 @@ class HubThread:
         policy: QuestionPolicy | None = None,
         journal: Path | JournalInMemory | None = None,
         risk: RiskLimits | None = None,
+        arming: Arming | None = None,
+        emulator: str = "",
     ) -> None:
         self.loop = LoopThread("ibkr-hub")
         self.brokerage = Brokerage(
             session, lambda: None, clock=clock, policy=policy, journal=journal, risk=risk
         )
+        arming = arming or Arming(accounts=settings.accounts)
+        # A log-on may wait for a person.
+        patience_s = _OPEN_S + getattr(session.login, "wait_s", 0.0)
+        self.server = self.loop.call(self._make(settings, arming, emulator))
         try:
-            self.server = self.loop.call(self._open(settings), _OPEN_S)
+            self._do(self.server.log_on(), patience_s)
+            standing = self.loop.call(self._standing())
+            self._do(self.server.serve(arming.admit(*standing)), _OPEN_S)
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            self.close("the hub could not start")
+            raise RequestTimeoutError(
+                f"{session.base_url} did not give the hub a session within {patience_s:g} s.",
+                remedy="Look whether it answers at all: bt-ibkr doctor.",
+            ) from None
         except BaseException:
-            self.loop.stop()
+            self.close("the hub could not start")
             raise
 
-    async def _open(self, settings: HubSettings) -> HubServer:
-        server = HubServer(self.brokerage, settings)
-        await server.open()
-        return server
+    async def _make(self, settings: HubSettings, arming: Arming, emulator: str) -> HubServer:
+        return HubServer(self.brokerage, settings, arming=arming, emulator=emulator)
+
+    async def _standing(self) -> tuple[tuple[str, ...], bool | None]:
+        return self.brokerage.accounts(), self.brokerage.is_paper()
+
+    def _do(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Wait for a step; one that is broken off (an interrupt, a timeout) has cleaned up when this returns."""
+        over = self.loop.call(self._event())
+
+        async def step() -> T:
+            try:
+                return await work
+            finally:
+                over.set()
+
+        try:
+            return self.loop.call(step(), timeout_s)
+        except BaseException:
+            with contextlib.suppress(TimeoutError):
+                self.loop.call(over.wait(), _CLOSE_S)
+            raise
+
+    async def _event(self) -> asyncio.Event:
+        return asyncio.Event()
 
     @property
     def endpoint(self) -> str:
