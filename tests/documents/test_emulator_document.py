@@ -1,4 +1,4 @@
-"""``docs/emulator.md`` names every operation, every fault and every argument of theirs."""
+"""``docs/emulator.md`` names every operation, fault and argument, and all columns of a table of instruments."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 
 from bt_ibkr.emulator.control.admin import AdminOperations
 from bt_ibkr.emulator.faults.specs import AnySpec
+from bt_ibkr.emulator.market.holidays import CALENDARS
 from bt_ibkr.emulator.server import EmulatorServer
 from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.universe_futures import PRODUCTS
+from bt_ibkr.emulator.universe_table import COLUMNS
+from bt_ibkr.model.contract import SecurityType
 
 TEXT = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
 
@@ -46,3 +50,17 @@ def test_faults(kind: Any) -> None:
         field for field in kind.__struct_fields__ if f"`{field}`" not in row and f"`{field}`" not in TEXT
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_columns_of_a_table(column: str) -> None:
+    described(column)
+
+
+def test_calendars_types_and_products() -> None:
+    calendars, types = described("calendar"), described("security_type")
+    assert [one for one in CALENDARS if f"`{one}`" not in calendars] == []
+    untold = (SecurityType.UNKNOWN, SecurityType.COMBO)
+    assert [one.value for one in SecurityType if one not in untold and f"`{one.value}`" not in types] == []
+    words = set(re.findall(r"[A-Z0-9]+", described("FUT")))
+    assert [one.symbol for one in PRODUCTS if one.symbol not in words] == []
