@@ -19,6 +19,10 @@ PENALTY_S = 900.0
 DEFAULT_GATEWAY = "https://localhost:5000/v1/api"
 #: What to do about another login that holds the brokerage session.
 Competing = Literal["yield", "take_over_once", "ask"]
+#: What becomes of a feed beyond the market-data lines.
+LinesOverflow = Literal["refuse", "snapshots"]
+#: Who gives back the lines of the user's programs.
+ClearLines = Literal["auto", "always", "never"]
 #: Where the API begins below a server's address.
 API_PATH: Final = "/v1/api"
 
@@ -102,9 +106,9 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     penalty_s: float = PENALTY_S
     tick_backlog: int = 10_000
     market_data_lines: int = 100
-    lines_overflow: Literal["refuse", "snapshots"] = "refuse"
+    lines_overflow: LinesOverflow = "refuse"
     contract_cache: bool = True
-    clear_lines: Literal["auto", "always", "never"] = "auto"
+    clear_lines: ClearLines = "auto"
     suppress: tuple[str, ...] = ()
     paced: bool = True
     pacing_speed: float = 1.0
@@ -131,8 +135,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 remedy="Leave it out for 100.",
             )
         for name, words in (
-            ("lines_overflow", ("refuse", "snapshots")),
-            ("clear_lines", ("auto", "always", "never")),
+            ("lines_overflow", get_args(LinesOverflow)),
+            ("clear_lines", get_args(ClearLines)),
         ):
             if getattr(self, name) not in words:
                 raise UsageError(

@@ -11,7 +11,7 @@ import backtrader as bt
 import msgspec
 
 from bt_ibkr.app.market import BarLength
-from bt_ibkr.config import Competing, SessionSettings, Trust
+from bt_ibkr.config import ClearLines, Competing, LinesOverflow, SessionSettings, Trust
 from bt_ibkr.emulator.build import open_market, open_universe
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.types import Instrument
@@ -55,6 +55,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         login: Modes ``paper`` and ``live``: how to log on.
         competing: Modes ``paper`` and ``live``: what to do about another login that holds the brokerage session.
         region: Modes ``paper`` and ``live``: whose midnight resets the session.
+        market_data_lines, lines_overflow, clear_lines: Modes ``paper`` and ``live``: as of ``SessionSettings``.
         risk: Modes ``paper`` and ``live``: what no order may go beyond.
         read_only: Modes ``paper`` and ``live``: no order leaves, whatever ``risk`` says.
         journal: Modes ``paper`` and ``live``: file of the journal; empty for the account's own.
@@ -85,6 +86,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     login: Login = GatewayLogin()
     competing: Competing = SessionSettings().competing
     region: str = SessionSettings().region
+    market_data_lines: int = SessionSettings().market_data_lines
+    lines_overflow: LinesOverflow = SessionSettings().lines_overflow
+    clear_lines: ClearLines = SessionSettings().clear_lines
     risk: RiskLimits = RiskLimits()
     read_only: bool = False
     journal: str = ""

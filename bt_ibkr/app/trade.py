@@ -120,6 +120,9 @@ def run_trade(
         login=request.login,
         competing=request.competing,
         region=request.region,
+        market_data_lines=request.market_data_lines,
+        lines_overflow=request.lines_overflow,
+        clear_lines=request.clear_lines,
     )
     guard = _guard(request, mode, ask)
     with contextlib.ExitStack() as stack:

@@ -112,6 +112,19 @@ def run(
         str,
         text_option(help="Whose midnight resets the session: america (default), europe, asia (paper, live)."),
     ] = "",
+    lines: Annotated[
+        int | None,
+        typer.Option("--lines", min=1, help="Market-data lines of the user, 100 by default (paper, live)."),
+    ] = None,
+    lines_overflow: Annotated[
+        str, text_option(help="Feeds beyond the lines: refuse (default) or snapshots (paper, live).")
+    ] = "",
+    clear_lines: Annotated[
+        str,
+        text_option(
+            help="Give back lines of all the user's programs: auto (default), always, never (paper, live)."
+        ),
+    ] = "",
     risk: Annotated[
         str,
         text_option(metavar="FILE", help="TOML file of limits that no order may go beyond (paper, live)."),
@@ -155,6 +168,11 @@ def run(
             f"--risk, --journal, --read-only, --on-resume and --name mean nothing in --mode {mode}.",
             remedy="Leave them out, or say --mode paper or --mode live.",
         )
+    if mode not in ("paper", "live") and (lines or lines_overflow or clear_lines):
+        raise UsageError(
+            f"--lines, --lines-overflow and --clear-lines mean nothing in --mode {mode}.",
+            remedy="Leave them out, or say --mode paper or --mode live.",
+        )
     if record and mode == "backtest":
         raise UsageError(
             "--record means nothing in --mode backtest.", remedy="Leave it out: no ticks stream there."
@@ -170,6 +188,7 @@ def run(
         )
     # What is not given has the default of the request.
     supervision = {"competing": competing, "region": region, "on_resume": on_resume}
+    budget = {"market_data_lines": lines, "lines_overflow": lines_overflow, "clear_lines": clear_lines}
     request = RunRequest(
         strategy=strategy,
         assignments=tuple(assign or ()),
@@ -196,7 +215,7 @@ def run(
         read_only=read_only,
         record=record,
         name=name,
-        **{field: value for field, value in supervision.items() if value},  # type: ignore[arg-type]
+        **{field: value for field, value in (supervision | budget).items() if value},  # type: ignore[arg-type]
     )
     return partial(run_command, request, mode, as_json=as_json)
 

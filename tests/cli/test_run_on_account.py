@@ -226,12 +226,25 @@ def test_the_session_of_another_login_is_left_alone(emulate: Emulate, here: Any,
     assert orders(emulator)
 
 
+def test_a_feed_beyond_the_lines_is_refused(emulate: Emulate, here: Any) -> None:
+    emulator = emulate("DU1111111", synthetic_instruments=("AAPL", "MSFT"))
+    words = ("run", "pairs", "--mode", "paper", "--gateway", emulator.url, "--data", "AAPL", "--data", "MSFT")
+    refused = here(*words, "--lines", "1", "--clear-lines", "never")
+    assert refused.code == 6, refused.err
+    assert "1 of 1 are in use: AAPL" in refused.err
+    assert "lines_overflow='snapshots'" in refused.err
+    assert not [r for r in emulator.do("requests")["requests"] if r["path"].endswith("unsubscribeall")]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--mode", "sim", "--competing", "yield"), "mean nothing"),
         (("--mode", "backtest", "--region", "asia"), "mean nothing"),
         (("--mode", "paper", "--competing", "fight"), "'fight' is no policy"),
+        (("--mode", "sim", "--lines", "5"), "mean nothing"),
+        (("--mode", "paper", "--lines-overflow", "burst"), "'burst' is no policy"),
+        (("--mode", "paper", "--clear-lines", "mine"), "'mine' is no policy"),
         (("--mode", "paper", "--region", "mars"), "'mars'"),
     ],
 )
