@@ -25,8 +25,8 @@ from bt_ibkr.wire.contracts import FutureListing, SearchHit, SearchSection
 
 __all__ = ["Candidate", "ContractService"]
 
-#: Stocks are routed by IBKR even where its list of exchanges does not say so.
-_ROUTED = (SecurityType.STOCK, SecurityType.OPTION, SecurityType.BOND, SecurityType.FUND, SecurityType.CFD)
+#: Routed by IBKR even where its list of exchanges does not say so.
+_ROUTED = (SecurityType.STOCK, SecurityType.BOND)
 _MOST_ISSUERS = 10
 
 
