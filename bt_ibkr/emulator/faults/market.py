@@ -18,6 +18,7 @@ class MarketFaults:
 
     Attributes:
         skew_ns: How far the server's clock is ahead.
+        changed: Whether any instrument's data are other than real time; asked for each change of a quote.
     """
 
     def __init__(self, core: Core, registry: Registry) -> None:
@@ -30,6 +31,11 @@ class MarketFaults:
         self._own = {int(conid): code for conid, _, code in told if conid}
         self._usual = next((code for conid, _, code in told if not conid), QUALITY)
         self.skew_ns = 0
+        self.changed = False
+        self._look()
+
+    def _look(self) -> None:
+        self.changed = bool(self._qualities or self._own) or self._usual != QUALITY
 
     def skew(self, fault: Active) -> None:
         """Offsets of several faults add up."""
@@ -51,11 +57,13 @@ class MarketFaults:
         if not isinstance(spec, Quality):
             return
         self._qualities.append(spec)
+        self._look()
         self._core.hub.quality_changed()
         self._registry.spend(fault)
 
         def release() -> None:
             self._qualities.remove(spec)
+            self._look()
             self._core.hub.quality_changed()
 
         fault.lasts(release)
@@ -81,11 +89,6 @@ class MarketFaults:
             if spec.conid in (None, conid):
                 return spec
         return None
-
-    @property
-    def changed(self) -> bool:
-        """Whether any instrument's data are other than real time."""
-        return bool(self._qualities or self._own) or self._usual != QUALITY
 
     def delay_ns(self, conid: int) -> int:
         """How late the data of an instrument are told."""
