@@ -52,7 +52,7 @@ def day(start_emulator: StartEmulator, connect: Connect) -> Day:
         ("EUR.USD", SecurityType.FOREX, "IDEALPRO", 1.0),
         ("BTC-CRYPTO-PAXOS-USD", SecurityType.CRYPTO, "PAXOS", 1.0),
         ("IBM-BOND-SMART-USD-203505-4.5", SecurityType.BOND, "SMART", 1.0),
-        ("VFIAX-FUND", SecurityType.FUND, "SMART", 1.0),
+        ("VFIAX-FUND", SecurityType.FUND, "FUNDSERV", 1.0),
         ("AAPL-CFD", SecurityType.CFD, "SMART", 1.0),
         ("FF 2027-01-27 YES 3.125", SecurityType.OPTION, "FORECASTX", 1.0),
     ],

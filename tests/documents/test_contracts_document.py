@@ -59,6 +59,6 @@ def test_ages() -> None:
         "pairs",
         "definitions",
     }
-    assert {age for age in AGES_S.values()} == {week, day}
+    assert set(AGES_S.values()) == {week, day}
     assert "after 7 days" in TEXT
     assert "after one day" in TEXT

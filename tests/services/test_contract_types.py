@@ -355,6 +355,9 @@ async def test_event_contracts(world: World) -> None:
         "FF",
         True,
     )
+    # By its key, too, it goes where it trades.
+    by_key = await world.service().resolve(parse_dataname("conid:722489372"))
+    assert (by_key.exchange, by_key.only_bought) == ("FORECASTX", True)
     with pytest.raises(ContractNotFoundError) as caught:
         await world.service().resolve(parse_dataname("FF 2027-01-27 YES 3.25"))
     assert "FF 20270127 YES 3.375 (Above 3.375%)" in caught.value.remedy
