@@ -153,7 +153,7 @@ def test_orders_on_futures_say_who_entered_them(
     bench: Bench, tape: type[Tape], at_bar: AtBar, given: dict[str, Any]
 ) -> None:
     prices = tape().every_second(300, lambda second: 70.0, size=50)
-    line = bench.line(market=bench.market(CL=prices))
+    line = bench.line(market=bench.market(CLX6=prices))
     far = {"exectype": bt.Order.Limit, "price": 60.0} | given
 
     def change(strategy: Any) -> None:
@@ -188,7 +188,7 @@ def months_of_crude(server: Any) -> list[date]:
 
 def test_options_on_futures(bench: Bench, tape: type[Tape], at_bar: AtBar) -> None:
     prices = tape().every_second(300, lambda second: 70.0 + second % 5 / 100, size=50)
-    line = bench.line(market=bench.market(CL=prices))
+    line = bench.line(market=bench.market(CLX6=prices))
     days = line.emulator.call(months_of_crude)
     conid = option_of(line, CRUDE, days[0], 70.0, "P")
     run = bench.run(
