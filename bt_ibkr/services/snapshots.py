@@ -96,6 +96,7 @@ class SnapshotRound:
         self._members[target] = member
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="snapshot-round")
+            self._task.add_done_callback(_ended)
 
     async def remove(self, target: str) -> None:
         """Read it no more."""
@@ -109,8 +110,7 @@ class SnapshotRound:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait((task,))
 
     async def _run(self) -> None:
         position = 0
@@ -157,6 +157,12 @@ class SnapshotRound:
             if target in self._open:
                 self._open.discard(target)
                 await close_line(self._http, int(target.partition("@")[0]))
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        # Begun anew with the next instrument that is added.
+        _log.error("snapshots-ended problem=%r", problem, exc_info=problem)
 
 
 def _target(row: Any) -> str:

@@ -417,6 +417,20 @@ def test_beyond_the_lines_snapshots_are_read_in_turn(start_emulator: StartEmulat
     client.until(lambda: not emulator.call(lambda s: s.core.snapshots.conids | s.core.hub.market_data_conids))
 
 
+def test_snapshots_go_on_after_errors(start_emulator: StartEmulator, connect: Connect) -> None:
+    emulator = start_emulator(synthetic_instruments=FIVE, market_data_lines=2)
+    client = connect(emulator, market_data_lines=2, lines_overflow="snapshots")
+    client.connection._brokerage.market_data._round._pause = _soon  # type: ignore[union-attr]
+    client.step(100)
+    emulator.fault("http", action="status", status=503, path="/iserver/marketdata/snapshot", count=3)
+    stream(client, "AAPL")
+    late = stream(client, "SPY")
+    client.until(lambda: late)
+    assert asked(emulator, "/iserver/marketdata/snapshot") > 3
+    assert emulator.do("faults")["faults"] == []
+    assert late[-1].bid is not None
+
+
 async def _soon(_: float) -> None:
     await asyncio.sleep(0.002)
 
