@@ -76,7 +76,7 @@ class Archive:
             if (not bar or one.key.bar == bar)
             and (not source or one.key.source == source)
             and (regular_hours is None or one.key.regular_hours is regular_hours)
-            and (ledger := one.ledger()) is not None
+            and (ledger := _ledger_of(one)) is not None
         ]
         wanted = name.strip().upper()
         named = [(one, ledger) for one, ledger in found if _is_meant(one.key, ledger, wanted)]
@@ -100,6 +100,14 @@ def describe(series: Series, ledger: Ledger) -> str:
     """One series in a line."""
     key = series.key
     return f"{ledger.contract.describe()} (conid:{key.conid}) {key.bar} {key.source}, {key.hours} hours"
+
+
+def _ledger_of(series: Series) -> Ledger | None:
+    """The ledger, where it can be read: another series that is damaged hides none."""
+    try:
+        return series.ledger()
+    except ArchiveError:
+        return None
 
 
 def _is_meant(key: SeriesKey, ledger: Ledger, wanted: str) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import HistoryError, ResponseError
-from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import Bar
 from bt_ibkr.services.bar_ends import BarEnds, ordinary_end_ns
 from bt_ibkr.services.history_plan import DAY_NS, MONTH_NS, Planner, Window, check_offered, offered
@@ -27,6 +27,16 @@ _log = logging.getLogger(__name__)
 
 #: History requests that IBKR answers at the same time.
 CONCURRENT: Final = 5
+#: What may not trade for weeks.
+_SELDOM: Final = frozenset(
+    {
+        SecurityType.OPTION,
+        SecurityType.FUTURE_OPTION,
+        SecurityType.WARRANT,
+        SecurityType.BOND,
+        SecurityType.FUND,
+    }
+)
 #: Windows that are read one by one until one has shown how the server cuts its answers.
 _ALONE: Final = 3
 #: An instrument without bars for so long is taken to have no older ones: longer than any holidays, and than any
@@ -216,7 +226,9 @@ class _Reader:
             page = await self._page(window.period, cursor)
             asked += 1
             delayed = delayed or page.delayed
-            self._check(page, cursor, newest=newest and not found)
+            self._check_side(page, cursor)
+            if newest and not found:
+                await self._check_age(page, cursor, window.period)
             fresh = [bar for bar in page.bars if bar.start_ns < cursor]
             inside = [bar for bar in fresh if bar.start_ns >= window.start_ns]
             if before:
@@ -257,25 +269,35 @@ class _Reader:
         )
         return msgspec.structs.replace(bar, end_ns=end_ns)
 
-    def _check(self, page: wire.HistoryPage, end_ns: int, *, newest: bool) -> None:
-        """``startTime`` is the window's end. Bars of another time, without an error, would be taken for others."""
-        if not page.bars:
-            return
-        what = f"History of {self._request.contract.describe()} until {history_time_text(end_ns)} UTC"
-        first, last = page.bars[0], page.bars[-1]
-        if first.start_ns >= end_ns + self._request.bar_ns:
+    def _told(self, end_ns: int) -> str:
+        return f"History of {self._request.contract.describe()} until {history_time_text(end_ns)} UTC"
+
+    def _check_side(self, page: wire.HistoryPage, end_ns: int) -> None:
+        """``startTime`` is the window's end: an answer that lies after it was made for another question."""
+        if page.bars and (first := page.bars[0]).start_ns >= end_ns + self._request.bar_ns:
             raise HistoryError(
-                f"{what} was answered with bars from {history_time_text(first.start_ns)} on: the server takes "
-                "startTime for the window's beginning.",
+                f"{self._told(end_ns)} was answered with bars from {history_time_text(first.start_ns)} on: the "
+                "server takes startTime for the window's beginning.",
                 remedy="Nothing of it was used. Look for a newer version of this package, and tell its authors.",
             )
-        late = 2 * self._request.bar_ns if self._request.bar_ns < MONTH_NS else 40 * DAY_NS
-        if newest and min(end_ns, _expiry_ns(self._request.contract)) - last.end_ns > _STALE_NS + late:
-            raise HistoryError(
-                f"{what} ends with a bar of {history_time_text(last.start_ns)}, "
-                f"{(end_ns - last.end_ns) // DAY_NS} days before.",
-                remedy="Nothing of it was used. If it was not traded since, ask for a span that ends then.",
-            )
+
+    async def _check_age(self, page: wire.HistoryPage, end_ns: int, period: str) -> None:
+        """Bars of long before, without an error, are no answer to a question about now."""
+        request = self._request
+        late = 2 * request.bar_ns if request.bar_ns < MONTH_NS else 40 * DAY_NS
+        until_ns = min(end_ns, _expiry_ns(request.contract))
+        if not page.bars or until_ns - (last := page.bars[-1]).end_ns <= _STALE_NS + late:
+            return
+        if request.contract.security_type in _SELDOM:
+            # It may not have traded since. Asked for the time of its last bar, an honest server tells that bar.
+            again = await self._page(period, last.end_ns)
+            if again.bars and again.bars[-1].start_ns == last.start_ns:
+                return
+        raise HistoryError(
+            f"{self._told(end_ns)} ends with a bar of {history_time_text(last.start_ns)}, "
+            f"{(end_ns - last.end_ns) // DAY_NS} days before.",
+            remedy="Nothing of it was used. If it was not traded since, ask for a span that ends then.",
+        )
 
     async def _page(self, period: str, end_ns: int) -> wire.HistoryPage:
         request = self._request

@@ -321,6 +321,45 @@ async def test_lengths_ibkr_does_not_have(server: Server, bar_ns: int) -> None:
     assert server.seen == []
 
 
+OLD = [NOON - 30 * DAY + minute * MINUTE for minute in range(50)]
+
+
+@pytest.mark.parametrize("most", [0, 10])
+async def test_bars_of_long_before_are_no_answer(server: Server, most: int) -> None:
+    """A share that trades every day, and bars of a month ago in answer to a question about today."""
+    server.answers[LINE] = Pages(OLD, MINUTE, reading="bars")
+    with pytest.raises(HistoryError, match="29 days before"):
+        await HistoryService(server.http).bars(request(MINUTE, NOON - 5 * MINUTE, NOON, most=most))
+
+
+async def test_what_seldom_trades_may_have_old_bars(server: Server) -> None:
+    """An option that did not trade for a month has no bars of today: that is the answer, once it was made sure."""
+    pages = Pages(OLD, MINUTE, reading="bars")
+    option = Contract(
+        conid=9,
+        symbol="X",
+        security_type=SecurityType.OPTION,
+        last_trade_date="20261218",
+        strike=5.0,
+        right="C",
+    )
+    wanted = request(MINUTE, NOON - 5 * MINUTE, NOON, contract=option)
+    server.answers[LINE] = pages
+    assert await HistoryService(server.http).bars(wanted) == []
+    assert len(pages.asked) == 2
+    # A server that is a month behind whatever it is asked.
+    behind = Pages([start - 30 * DAY for start in OLD] + OLD, MINUTE, reading="bars")
+
+    def late(seen: Seen) -> Any:
+        asked = calendar.timegm(time.strptime(seen.query["startTime"], "%Y%m%d-%H:%M:%S")) - 30 * 86_400
+        stamp = time.strftime("%Y%m%d-%H:%M:%S", time.gmtime(asked))
+        return behind(seen._replace(query=seen.query | {"startTime": stamp}))
+
+    server.answers[LINE] = late
+    with pytest.raises(HistoryError, match="days before"):
+        await HistoryService(server.http).bars(wanted)
+
+
 # --- the emulator ---------------------------------------------------------------------------------------
 
 
