@@ -318,10 +318,17 @@ class IBKRStore:
     # -- made by users -----------------------------------------------------------------------------
 
     def getdata(self, **kwargs: Any) -> IBKRData:
-        """A feed of this store; the parameters of ``IBKRData`` (``dataname``, ``timeframe`` …)."""
-        from bt_ibkr.feeds.ibkr_data import IBKRData
+        """A feed of this store.
 
-        return IBKRData(store=self, **kwargs)
+        Args:
+            kwargs: Parameters of ``IBKRData`` (``dataname``, ``timeframe`` …), and ``extra``: names of further lines,
+                such as ``("bid", "delta")``; see ``feeds.extra_lines.feed_class``.
+        """
+        from bt_ibkr.feeds.extra_lines import feed_class
+
+        extra = kwargs.pop("extra", ())
+        names = (extra,) if isinstance(extra, str) else tuple(dict.fromkeys(extra))
+        return feed_class(names)(store=self, **kwargs)
 
     def getchain(
         self,

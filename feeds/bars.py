@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from math import isclose, isnan
 
 from bt_ibkr.feeds.edges import Edges, FixedEdges
 from bt_ibkr.model.market import Bar, Tick
+
+#: Volumes are told in lots and rounded.
+_VOLUME_TOLERANCE = 0.51
 
 
 class PriceSource(Enum):
@@ -63,6 +67,7 @@ class BarBuilder:
         "_open",
         "_price",
         "_through",
+        "_until_ns",
         "_volume",
         "_window",
         "late",
@@ -84,7 +89,8 @@ class BarBuilder:
         self.source = source
         self.start_ns = start_ns
         self.late = 0
-        self._begin_ns = self._end_ns = 0
+        #: The bar being built, and up to when all that happens is in it.
+        self._begin_ns = self._end_ns = self._until_ns = 0
         self._open = self._high = self._low = self._close = self._volume = 0.0
         #: The last price taken, to leave out quote ticks that did not change this source's price.
         self._price: float | None = None
@@ -100,7 +106,7 @@ class BarBuilder:
         source = self.source
         trades = source is PriceSource.TRADES
         # Written for speed: this runs for every tick, and a name of one's own costs a third of an attribute.
-        begin_ns, end_ns = self._begin_ns, self._end_ns
+        begin_ns, until_ns = self._begin_ns, self._until_ns
         high, low, close, total = self._high, self._low, self._close, self._volume
         while ticks:
             tick = pop()
@@ -118,7 +124,7 @@ class BarBuilder:
                     continue
                 self._price = price
             time_ns = tick.time_ns
-            if time_ns < end_ns:
+            if time_ns < until_ns:
                 if time_ns < begin_ns:
                     self.late += 1
                     if not self._through:
@@ -137,13 +143,18 @@ class BarBuilder:
             if window is None:
                 # Outside of the sessions that bars are made of.
                 continue
-            if end_ns:
-                self._high, self._low, self._close, self._volume = high, low, close, total
-                self._finish(bars)
-            begin_ns, end_ns = window
-            self._begin_ns, self._end_ns = window
-            self._open = high = low = close = price
-            total = volume
+            begin_ns, end_ns, until_ns = window
+            if end_ns == self._end_ns:
+                # The same bar in its next session.
+                high, low, close = max(high, price), min(low, price), price
+                total += volume
+            else:
+                if self._end_ns:
+                    self._high, self._low, self._close, self._volume = high, low, close, total
+                    self._finish(bars)
+                self._open = high = low = close = price
+                total = volume
+            self._begin_ns, self._end_ns, self._until_ns = window
         self._high, self._low, self._close, self._volume = high, low, close, total
 
     def close_until(self, market_ns: int, bars: deque[Bar]) -> None:
@@ -156,7 +167,7 @@ class BarBuilder:
             Bar(self._begin_ns, self._end_ns, self._open, self._high, self._low, self._close, self._volume)
         )
         self.start_ns = self._end_ns
-        self._begin_ns = self._end_ns = 0
+        self._begin_ns = self._end_ns = self._until_ns = 0
 
     def prime(self, tick: Tick) -> None:
         """Take a quote that stood before: its price is known, but is no event of any bar."""
@@ -164,5 +175,15 @@ class BarBuilder:
 
     def drop_open(self) -> None:
         """Forget the bar being built (the stream broke inside it; history will have it whole)."""
-        self._begin_ns = self._end_ns = 0
+        self._begin_ns = self._end_ns = self._until_ns = 0
         self._price = None
+
+
+def differs(old: Bar | None, new: Bar) -> bool:
+    """Whether two bars of the same time are not the same, but for rounding."""
+    if old is None:
+        return True
+    pairs = ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
+    if any(isnan(a) or not isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in pairs):
+        return True
+    return not isclose(old.volume, new.volume, rel_tol=1e-6, abs_tol=_VOLUME_TOLERANCE)

@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import partial
+from math import inf, nan
 from typing import Any
 
 import backtrader as bt
 
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.backlog import TickBacklog
-from bt_ibkr.connection.interface import FeedEvent, HistoryArrived, SessionChanged
-from bt_ibkr.connection.mailbox import Mailbox
-from bt_ibkr.errors import UsageError
+from bt_ibkr.connection.interface import SessionChanged
+from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.base import StoreData, base_of, contract_of, is_back_filled, is_current
-from bt_ibkr.feeds.edges import Edges, FixedEdges
-from bt_ibkr.feeds.join import Delivery, FeedState, StreamJoin, Wish
-from bt_ibkr.feeds.parameters import bar_length_ns, moment_ns, price_source
+from bt_ibkr.feeds.edges import DayEdges, Edges
+from bt_ibkr.feeds.join import Correction, Delivery, EmptyBars, FeedState, StreamJoin, Wish
+from bt_ibkr.feeds.official import BarCorrected, OfficialBars, rewrite
+from bt_ibkr.feeds.parameters import (
+    BY_SESSIONS,
+    bar_length_ns,
+    corrections,
+    edges_of,
+    empty_bars,
+    moment_ns,
+    price_source,
+)
+from bt_ibkr.feeds.requests import HistoryDesk
+from bt_ibkr.feeds.standing import standing
+from bt_ibkr.feeds.stored_first import StoredFirst
+from bt_ibkr.feeds.ticks import TickReader
 from bt_ibkr.feeds.times import day_number, day_number_fast
-from bt_ibkr.model.market import Bar, DataQuality, Tick
+from bt_ibkr.feeds.zones import backtrader_zone
+from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.hours import exchange_zone
+from bt_ibkr.model.market import DataQuality, Tick
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
-from bt_ibkr.services.history import HistoryRequest, offered
+from bt_ibkr.services.history import offered
 
 __all__ = ["FeedState", "IBKRData", "base_of", "contract_of", "is_back_filled", "is_current"]
 
 _log = logging.getLogger(__name__)
 
-_QUALITY_STATUS = {
-    DataQuality.DELAYED: bt.DataBase.DELAYED,
-    DataQuality.FROZEN: bt.DataBase.DELAYED,
-    DataQuality.FROZEN_DELAYED: bt.DataBase.DELAYED,
-    DataQuality.NOT_SUBSCRIBED: bt.DataBase.NOTSUBSCRIBED,
-    DataQuality.NO_ACKNOWLEDGEMENT: bt.DataBase.NOTSUBSCRIBED,
-}
-#: An enum's member costs a look-up each time it is named; these run for every tick or every cycle.
-_TRADES = PriceSource.TRADES
+#: An enum's member costs a look-up each time it is named; these run in every cycle.
 _JOINING = FeedState.JOINING
+_LIVE = FeedState.LIVE
+#: Ticks that wait too long are conflated within so long, where bars go by sessions: those begin on whole minutes.
+_MINUTE_NS = 60 * NS_PER_S
+_LOOK_NS = 300 * NS_PER_S
+#: Further lines that every tick has by itself.
+_OF_TICKS = frozenset({"bid", "ask", "bid_size", "ask_size", "last_size"})
 
 
 class IBKRData(StoreData):
@@ -44,18 +60,28 @@ class IBKRData(StoreData):
     Parameters (those of backtrader's ``IBData`` keep their names and meaning):
 
     - ``dataname``: see ``bt_ibkr.services.datanames``; ``sectype``, ``exchange``, ``currency`` say what it does not.
-    - ``timeframe``, ``compression``: ``Ticks``, ``Seconds`` or ``Minutes`` live; ``Days`` with ``historical=True``.
+    - ``timeframe``, ``compression``: ``Ticks``, ``Seconds``, ``Minutes``, and ``Days``, ``Weeks``, ``Months`` by the
+      exchange's sessions (compression 1).
     - ``what``: ``TRADES``, ``BID``, ``ASK`` or ``MIDPOINT``; by default ``BID`` for currency pairs,
       ``MIDPOINT`` for combos, else ``TRADES``. ``TRADES`` of a combo are the last prices of its legs, without volume.
     - ``tradename``: dataname of the contract to trade, if it is not the one followed.
     - ``rtbar``: taken and without effect; bars are always built from the stream.
-    - ``useRTH``: only regular trading hours in history.
+    - ``useRTH``: only regular trading hours, in history and live.
     - ``historical``: deliver history from ``fromdate`` to ``todate`` and end.
+    - ``backfill_from``: another backtrader feed, delivered before everything else.
     - ``backfill_start``: deliver history before the live bars, from ``fromdate`` or ``backfill_bars`` bars.
     - ``backfill``: fetch what was missed after the stream broke.
+    - ``todate``: the feed ends there, live as well.
+    - ``latethrough``: let ticks through that come after later ones.
+    - ``empty_bars``: ``skip``, ``repeat`` or ``nan``: what becomes of bars inside sessions in which nothing happens.
+    - ``corrections``: ``None``, ``report`` or ``apply``: compare the bars made here with IBKR's own once those have
+      settled; differences are told by the store as ``bar-corrected``, and applied to the lines.
+    - ``tz``: of the naive times that ``data.datetime`` gives and ``fromdate`` takes: ``None`` is UTC, ``"exchange"``
+      the exchange's zone; or a name or a ``tzinfo``.
 
     A bar is stamped with its right edge, in UTC. Data notifications: CONNECTED, DELAYED while history is being
-    delivered or the market data is delayed, LIVE, CONNBROKEN, NOTSUBSCRIBED, DISCONNECTED at the end.
+    delivered or the market data is delayed, LIVE, CONNBROKEN, NOTSUBSCRIBED, DISCONNECTED at the end. DELAYED and
+    NOTSUBSCRIBED come with a reason where the market data is theirs.
     """
 
     params = (
@@ -72,7 +98,12 @@ class IBKRData(StoreData):
         ("backfill_start", True),
         ("backfill_bars", 300),
         ("backfill", True),
+        ("empty_bars", "skip"),
+        ("corrections", None),
     )
+
+    #: Names of the lines beside backtrader's own; see ``extra_lines.feed_class``.
+    extra_lines: tuple[str, ...] = ()
 
     def __init__(self, **unknown: Any) -> None:
         super().__init__(**unknown)
@@ -80,22 +111,28 @@ class IBKRData(StoreData):
             self.p.dataname, security_type=self.p.sectype, exchange=self.p.exchange, currency=self.p.currency
         )
         self._trade_query = parse_dataname(self.p.tradename) if self.p.tradename else None
-        for name in ("latethrough", "backfill_from"):
-            if getattr(self.p, name):
-                raise UsageError(f"{self._query.text}: {name} is not offered in this version.")
         #: Strategies were told that ticks are conflated.
         self._behind_told = False
-        self._answers: Mailbox[FeedEvent] = Mailbox(self._ibkr.wake)
-        self._token = 0
         self._bar_ns = 0
         self._source = PriceSource.TRADES
+        self._edges: Edges
         self._join: StreamJoin
+        self._history: HistoryDesk
+        self._reader: TickReader | None = None
+        self._stored: StoredFirst | None = None
+        self._official: OfficialBars | None = None
+        self._apply = False
         self._subscribed = False
         self._historical_due = False
-        self._last_quality = DataQuality.UNKNOWN
+        self._start_ns = 0
+        self._until_ns: float = inf
+        self._past_until = False
+        self._quality = DataQuality.UNKNOWN
+        self._halted = False
+        self._reason = ""
         self._live_due = False
-        self._tick_price: float | None = None
         self._stale = False
+        self._extra_buffers: tuple[Any, ...] = ()
         #: The bar last delivered came from history, not from the stream.
         self.back_filled = False
 
@@ -103,39 +140,38 @@ class IBKRData(StoreData):
 
     def start(self) -> None:
         super().start()
+        self._extra_buffers = tuple(getattr(self.lines, name) for name in self.extra_lines)
         self._ibkr.start()
-        self.contract = self.tradecontract = self._ibkr.connection.resolve(self._query)
+        connection = self._ibkr.connection
+        self.contract = self.tradecontract = connection.resolve(self._query)
         if self._trade_query is not None:
-            self.tradecontract = self._ibkr.connection.resolve(self._trade_query)
+            self.tradecontract = connection.resolve(self._trade_query)
         self._ibkr.start(data=self)
         self._source = price_source(self.p.what, self.contract)
         self.put_notification(self.CONNECTED)
         timeframe, compression = self._own_length()
+        historical = bool(self.p.historical)
         try:
-            self._bar_ns = bar_length_ns(
-                self._query.text, timeframe, compression, historical=self.p.historical
-            )
+            self._bar_ns = bar_length_ns(self._query.text, timeframe, compression, historical=historical)
         except UsageError:
             self.put_notification(self.NOTSUPPORTED_TF)
             raise
-        fetches = bool(self._bar_ns) and offered(self._bar_ns)
-        edges: Edges = FixedEdges(self._bar_ns or 1)
-        self._join = StreamJoin(
-            edges,
-            self._source,
-            fetch_start=bool(self.p.backfill_start) and fetches,
-            fetch_gaps=bool(self.p.backfill) and fetches,
-            grace_ns=self._ibkr.grace_ns,
-        )
-        now_ns = self._ibkr.connection.clock.now_ns()
-        start_ns = moment_ns(self.p.fromdate) if self.p.fromdate else 0
-        if self.p.historical:
-            self._join.state = FeedState.HISTORICAL
-            self._historical_due = self.holding = True
-            end_ns = min(now_ns, moment_ns(self.p.todate)) if self.p.todate else now_ns
-            self._request(Wish(start_ns, end_ns))
+        self._start_finish()
+        if self.p.fromdate:
+            self._start_ns = moment_ns(self.p.fromdate, self._tz)
+        if self.p.todate:
+            self._until_ns = moment_ns(self.p.todate, self._tz)
+        self._make_bars(timeframe, timeframe in BY_SESSIONS)
+        if historical:
+            self._begin_historical()
+        elif self.p.backfill_from is not None:
+            self._stored = StoredFirst(self.p.backfill_from, self._env, self._bar_ns)
         else:
-            self._begin_live(now_ns, start_ns)
+            self._begin_live()
+
+    def _gettz(self) -> Any:
+        assert self.contract is not None
+        return backtrader_zone(self.p.tz, exchange_zone(self.contract))
 
     def _own_length(self) -> tuple[int, int]:
         """Timeframe and compression of the bars made here.
@@ -147,40 +183,83 @@ class IBKRData(StoreData):
             return self.p.timeframe, self.p.compression
         return self._timeframe, self._compression
 
-    def _begin_live(self, now_ns: int, start_ns: int) -> None:
+    def _make_bars(self, timeframe: int, by_sessions: bool) -> None:
+        """The parts that put bars together, as the parameters say."""
+        assert self.contract is not None
+        p, name = self.p, self._query.text
+        empty = empty_bars(p.empty_bars)
+        word = corrections(p.corrections, name, self._bar_ns, by_sessions=by_sessions)
+        self._edges = edges_of(
+            self.contract,
+            timeframe,
+            self._bar_ns,
+            by_clock=not (p.useRTH or empty is not EmptyBars.SKIP),
+            extended=not p.useRTH,
+            connection=None if p.historical else self._ibkr.connection,
+        )
+        fetches = by_sessions or (bool(self._bar_ns) and offered(self._bar_ns))
+        self._join = StreamJoin(
+            self._edges,
+            self._source,
+            fetch_start=bool(p.backfill_start) and fetches,
+            fetch_gaps=bool(p.backfill) and fetches,
+            grace_ns=self._ibkr.grace_ns,
+            empty=empty,
+            late_through=bool(p.latethrough),
+            keep_quotes=bool(self.extra_lines),
+        )
+        self._history = self._new_desk(self.contract)
+        if word is not None:
+            self._apply = word == "apply"
+            self._official = OfficialBars(self._new_desk(self.contract), self._bar_ns)
+
+    def _new_desk(self, contract: Contract) -> HistoryDesk:
+        return HistoryDesk(
+            self._ibkr,
+            contract,
+            self._bar_ns,
+            self._source.history,
+            edges=self._edges,
+            extended=not self.p.useRTH,
+        )
+
+    def _begin_historical(self) -> None:
+        self._join.state = FeedState.HISTORICAL
+        self._historical_due = self.holding = True
+        now_ns = self._ibkr.connection.clock.now_ns()
+        self._history.ask(Wish(self._start_ns, int(min(now_ns, self._until_ns))))
+
+    def _begin_live(self) -> None:
         assert self.contract is not None
         source = self._source
         self._backlog = TickBacklog(
             self._ibkr.tick_backlog,
-            span_ns=self._bar_ns,
+            span_ns=_MINUTE_NS if isinstance(self._edges, DayEdges) else self._bar_ns,
             price=partial(tick_price, source=source),
             changes=source is not PriceSource.TRADES,
             dataname=self._query.text,
             told=self._ibkr.tell_ticks,
         )
-        self._ibkr.connection.subscribe_ticks(self.contract, self._backlog)
+        extras = frozenset(self.extra_lines)
+        self._ibkr.connection.subscribe_ticks(self.contract, self._backlog, extras)
         self._subscribed = True
         if not self._bar_ns:
+            self._reader = TickReader(
+                self._backlog,
+                source,
+                see=self._see_quality,
+                catch_up=self._catch_up,
+                late_through=bool(self.p.latethrough),
+            )
             self._live_due = True
             return
-        self._join.begin(now_ns, start_ns, 0 if self.p.fromdate else self.p.backfill_bars)
+        now_ns = self._ibkr.connection.clock.now_ns()
+        self._join.begin(now_ns, self._start_ns, 0 if self._start_ns else self.p.backfill_bars)
+        if self._official is not None:
+            self._official.begin(self._join.join_ns)
         if self._join.state is FeedState.BACKFILLING:
             self.put_notification(self.DELAYED)
         self._follow()
-
-    def _request(self, wish: Wish) -> None:
-        assert self.contract is not None
-        self._token += 1
-        request = HistoryRequest(
-            contract=self.contract,
-            bar_ns=self._bar_ns,
-            start_ns=wish.start_ns,
-            end_ns=wish.end_ns,
-            source=self._source.history,
-            outside_regular_hours=not self.p.useRTH,
-            most=wish.most,
-        )
-        self._ibkr.connection.request_history(request, self._token, self._answers)
 
     def stop(self) -> None:
         super().stop()
@@ -194,17 +273,31 @@ class IBKRData(StoreData):
         """What the feed's parameters ask for."""
         return self._query
 
-    # -- bars: the store's side, once per cycle ------------------------------------------------------
+    # -- the store's side, once per cycle ------------------------------------------------------------
 
     def prepare(self) -> int | None:
         """See ``StoreData``."""
-        if not self._bar_ns:
-            return self._prepare_tick()
+        if self._reader is not None:
+            head_ns = self._reader.head_ns()
+        else:
+            head_ns = self._prepare_bar()
+        if head_ns is not None:
+            if head_ns > self._until_ns:
+                self._past_until = True
+                head_ns = None
+            self._head_ns = head_ns
+            return head_ns
+        if self._live_due:
+            self._live_due = False
+            self._tell_standing()
+        return None
+
+    def _prepare_bar(self) -> int | None:
         # Before the ticks are taken in.
         market_ns = self._ibkr.market_ns()
         join = self._join
-        if len(self._answers):
-            self._take_answers()
+        if len(self._history):
+            self._use_history()
         if self._subscribed:
             ticks = self._backlog
             if ticks:
@@ -217,29 +310,42 @@ class IBKRData(StoreData):
                 self._follow()
             if join.settled:
                 self._follow()
-        if join.queue:
-            head_ns = self._head_ns = join.queue[0].bar.end_ns
-            return head_ns
-        if self._live_due:
-            self._live_due = False
-            self._notify_quality(self._last_quality)
-        return None
+            if self._official is not None:
+                self._compare_official(self._official)
+            if market_ns > self._until_ns and not join.waits and not join.queue:
+                self._past_until = True
+        elif self._stored is not None and not join.queue:
+            self._read_stored()
+        return join.queue[0].bar.end_ns if join.queue else None
 
     def _take_ticks(self) -> None:
         ticks = self._backlog
-        quality = ticks[-1].quality
-        if quality is not self._last_quality:
-            self._last_quality = quality
-            if self._join.state is FeedState.LIVE:
-                self._live_due = True
+        self._see_quality(ticks[-1])
         self._join.take(ticks)
+
+    def _see_quality(self, tick: Tick) -> None:
+        if tick.quality is not self._quality or tick.halted is not self._halted:
+            self._quality, self._halted = tick.quality, tick.halted
+            if self._reader is not None or self._join.state is _LIVE:
+                self._live_due = True
+
+    def _tell_standing(self) -> None:
+        """Tell strategies LIVE only when history is delivered and prices are the market's present ones."""
+        status, reason = standing(self._quality, halted=self._halted)
+        args = (reason,) if reason else ()
+        if status == self._laststatus and reason != self._reason and reason:
+            # The same status for another reason: backtrader would swallow it.
+            self.notifs.append((status, args, {}))
+        else:
+            self.put_notification(status, *args)
+        self._reason = reason
 
     def _follow(self) -> None:
         """Do what the join asks for, and tell what it has to tell."""
         join = self._join
         wish = join.take_wish()
         if wish is not None:
-            self._request(wish)
+            self._history.ask(wish)
         if join.settled:
             join.settled = False
             self._live_due = True
@@ -247,16 +353,15 @@ class IBKRData(StoreData):
         for gap in join.gaps:
             self._ibkr.put_notification("gap", self._query.text, start_ns=gap.start_ns, end_ns=gap.end_ns)
         join.gaps.clear()
+        self._correct(join.corrections)
+        join.corrections.clear()
 
-    def _take_answers(self) -> None:
-        while (answer := self._answers.take()) is not None:
-            if answer.token == self._token:
-                self._use_history(answer)
-
-    def _use_history(self, answer: HistoryArrived) -> None:
+    def _use_history(self) -> None:
+        answer = self._history.take()
+        if answer is None:
+            return
         if answer.error is not None:
-            _log.warning("history-failed dataname=%s problem=%s", self._query.text, answer.error)
-            self._ibkr.put_notification("history-failed", self._query.text, error=answer.error)
+            self._tell_failure(answer.error)
         now_ns = self._ibkr.connection.clock.now_ns()
         if self._historical_due:
             self._historical_due = self.holding = False
@@ -268,6 +373,21 @@ class IBKRData(StoreData):
             return
         self._join.take_history(answer.bars, now_ns, failed=answer.error is not None)
         self._follow()
+
+    def _tell_failure(self, error: BtIbkrError) -> None:
+        _log.warning("history-failed dataname=%s problem=%s", self._query.text, error)
+        self._ibkr.put_notification("history-failed", self._query.text, error=error)
+
+    def _read_stored(self) -> None:
+        """Deliver another feed's bars; when it has none left, begin by itself."""
+        assert self._stored is not None
+        bar = self._stored.take()
+        if bar is not None:
+            self._join.queue.append(Delivery(bar, back_filled=True))
+        elif self._stored.over:
+            self._start_ns = max(self._start_ns, self._stored.last_ns)
+            self._stored = None
+            self._begin_live()
 
     def _catch_up(self) -> bool:
         """All ticks are taken and others were conflated: bring those in; whether there were any."""
@@ -281,7 +401,7 @@ class IBKRData(StoreData):
         more = ticks.refill()
         if not ticks.behind:
             self._behind_told = False
-            if self._join.state is FeedState.LIVE or not self._bar_ns:
+            if self._reader is not None or self._join.state is _LIVE:
                 self._live_due = True
         return more
 
@@ -326,50 +446,50 @@ class IBKRData(StoreData):
             self.put_notification(self.DELAYED)
         self._follow()
 
-    # -- ticks: the store's side ---------------------------------------------------------------------
+    # -- official bars -------------------------------------------------------------------------------
 
-    def _prepare_tick(self) -> int | None:
-        ticks = self._backlog
-        source = self._source
-        while ticks or (ticks.behind and self._catch_up()):
-            tick = ticks[0]
-            if source is _TRADES:
-                if tick.traded and tick.last is not None:
-                    self._head_ns = tick.time_ns
-                    return tick.time_ns
-            else:
-                price = tick_price(tick, source)
-                if price is not None and price != self._tick_price:
-                    self._head_ns = tick.time_ns
-                    return tick.time_ns
-            self._see_quality(tick)
-            ticks.popleft()
-        if self._live_due:
-            self._live_due = False
-            self._notify_quality(self._last_quality)
-        return None
+    def _compare_official(self, official: OfficialBars) -> None:
+        answered = official.take(self._join.made)
+        if answered is not None:
+            if answered.error is not None:
+                self._tell_failure(answered.error)
+            self._correct(answered.found)
+        if self._join.state is _LIVE and not self._join.queue:
+            official.ask(self._ibkr.connection.clock.now_ns(), over=self._finishing)
 
-    def _see_quality(self, tick: Tick) -> None:
-        if tick.quality is not self._last_quality:
-            self._last_quality = tick.quality
-            self._live_due = True
+    def _correct(self, found: Iterable[Correction]) -> None:
+        for one in found:
+            applied = False
+            if self._apply and one.old is not None:
+                self._join.corrected(one.new)
+                applied = rewrite(self._buffers, len(self), one.new)
+            told = BarCorrected(dataname=self._query.text, old=one.old, new=one.new, applied=applied)
+            _log.warning(
+                "bar-corrected dataname=%s end_ns=%d applied=%s", told.dataname, one.new.end_ns, applied
+            )
+            self._ibkr.put_notification("bar-corrected", told)
 
-    def _notify_quality(self, quality: DataQuality) -> None:
-        """Tell strategies LIVE only when history is delivered and prices are the market's present ones."""
-        self.put_notification(_QUALITY_STATUS.get(quality, self.LIVE))
+    # -- the end -------------------------------------------------------------------------------------
 
     def deadline_ns(self) -> int | None:
         """See ``StoreData``."""
-        if not self._subscribed or self.over:
+        if not self._subscribed or self.over or self._past_until:
             return None
         if not self._bar_ns:
             return 0
         now_ns = self._ibkr.connection.clock.now_ns()
-        return now_ns // self._bar_ns * self._bar_ns + self._bar_ns
+        window = self._edges.following(now_ns)
+        # A session may be far away: look in between, at what else may have to be done.
+        return now_ns + _LOOK_NS if window is None else min(window[1], now_ns + _LOOK_NS)
 
     def ended(self) -> bool:
         """See ``StoreData``."""
-        if not self._finishing or self.holding or self._join.waits or self._join.pending or self._backlog:
+        if self._past_until:
+            return True
+        join = self._join
+        if not self._finishing or self.holding or self._stored is not None or join.waits or join.pending:
+            return False
+        if self._backlog or (self._official is not None and self._official.asked):
             return False
         # What is reported of orders after the last bar must still be heard; on bars of the past there are none.
         return not self._subscribed or self._ibkr.drained()
@@ -378,23 +498,14 @@ class IBKRData(StoreData):
 
     def write_next(self) -> bool | None:
         """See ``StoreData``."""
-        if not self._bar_ns:
-            return self._write_tick(self._backlog.popleft())
-        bar, self.back_filled = self._join.pop()
+        if self._reader is not None:
+            return self._write_tick(self._reader)
+        bar, self.back_filled, quote = self._join.pop()
         self._stale = False
         if self.back_filled:
             # An order computed from it would come too late.
             age_ns = self._ibkr.connection.clock.now_ns() - bar.end_ns
             self._stale = age_ns > self._bar_ns + self._ibkr.grace_ns
-        self._write_bar(bar)
-        return True
-
-    @property
-    def current(self) -> bool:
-        """Whether the bar last delivered is the market's newest, not one of the past."""
-        return not self._stale
-
-    def _write_bar(self, bar: Bar) -> None:
         moment, opens, highs, lows, closes, volumes, interests = self._buffers
         moment[0] = day_number(bar.end_ns)
         opens[0] = bar.open
@@ -403,19 +514,31 @@ class IBKRData(StoreData):
         closes[0] = bar.close
         volumes[0] = bar.volume
         interests[0] = 0.0
+        if self.extra_lines:
+            self._write_extras(quote)
+        return True
 
-    def _write_tick(self, tick: Tick) -> bool | None:
-        traded = tick.traded
-        price = (tick.last if traded else None) if self._source is _TRADES else tick_price(tick, self._source)
-        if price is None:
-            # `prepare` looks at the head only; a picture may have slipped in after it.
+    @property
+    def current(self) -> bool:
+        """Whether the bar last delivered is the market's newest, not one of the past."""
+        return not self._stale
+
+    def _write_tick(self, reader: TickReader) -> bool | None:
+        found = reader.take()
+        if found is None:
             return None
-        if tick.quality is not self._last_quality:
-            self._see_quality(tick)
-        self._tick_price = price
+        tick, price = found
         moment, opens, highs, lows, closes, volumes, interests = self._buffers
         moment[0] = day_number_fast(tick.time_ns)
         opens[0] = highs[0] = lows[0] = closes[0] = price
-        volumes[0] = traded
+        volumes[0] = tick.traded
         interests[0] = 0.0
+        if self.extra_lines:
+            self._write_extras(tick)
         return True
+
+    def _write_extras(self, quote: Tick | None) -> None:
+        values = (quote.extras if quote is not None else None) or {}
+        for name, line in zip(self.extra_lines, self._extra_buffers, strict=True):
+            value = getattr(quote, name, None) if name in _OF_TICKS else values.get(name)
+            line[0] = nan if value is None else value

@@ -9,17 +9,21 @@ again, from the last moment up to which the stream is known to have been whole.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
+from collections.abc import Sequence
+from enum import Enum, StrEnum
+from math import nan
 from typing import NamedTuple
 
 import msgspec
 
-from bt_ibkr.feeds.bars import BarBuilder, PriceSource
+from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.feeds.bars import BarBuilder, PriceSource, differs
 from bt_ibkr.feeds.edges import Edges
 from bt_ibkr.model.market import Bar, Tick
 
 #: So many bars that were made here are remembered, to be compared with the official ones.
 _REMEMBERED = 512
+_LOOK_AGAIN_NS = 3600 * NS_PER_S
 
 
 class FeedState(Enum):
@@ -43,6 +47,17 @@ _BACKFILLING, _JOINING, _TOPPING_UP, _LIVE = (
 )
 
 
+class EmptyBars(StrEnum):
+    """What becomes of a bar in which nothing happened, inside a session.
+
+    Nothing; the close before once more, with volume 0; or a bar whose prices are NaN, with volume 0.
+    """
+
+    SKIP = "skip"
+    REPEAT = "repeat"
+    NAN = "nan"
+
+
 class Wish(msgspec.Struct, frozen=True):
     """Bars wanted of history: those that end after ``start_ns`` and at or before ``end_ns``; ``most`` the newest."""
 
@@ -56,10 +71,12 @@ class Delivery(NamedTuple):
 
     Attributes:
         back_filled: It comes from history, not from the stream.
+        quote: As it stood at the bar's end, where quotes are kept.
     """
 
     bar: Bar
     back_filled: bool
+    quote: Tick | None = None
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -88,7 +105,9 @@ class StreamJoin:
         fetch_start: History before the live bars is wanted.
         fetch_gaps: History of what was missed is wanted. Otherwise gaps are told.
         grace_ns: Market time after an edge at which history can be expected to hold what ended there.
+        empty: See ``EmptyBars``.
         late_through: See ``BarBuilder``.
+        keep_quotes: Deliver live bars with the quote at their end.
 
     Attributes:
         state: ``BACKFILLING``, ``JOINING``, ``TOPPING_UP`` or ``LIVE``.
@@ -106,15 +125,28 @@ class StreamJoin:
         fetch_start: bool,
         fetch_gaps: bool,
         grace_ns: int = 0,
+        empty: EmptyBars = EmptyBars.SKIP,
         late_through: bool = False,
+        keep_quotes: bool = False,
     ) -> None:
         self._edges = edges
+        self._keep_quotes = keep_quotes
+        self._quote: Tick | None = None
+        #: By the right edge at which they stood.
+        self._quotes_at: dict[int, Tick] = {}
+        self._empty = empty
+        self._fills = empty is not EmptyBars.SKIP
+        #: Of the last bar in the queue or delivered: its right edge and its last close.
+        self._last_ns = 0
+        self._last_close: float | None = None
+        #: When the next bar is empty if nothing happens.
+        self._fill_ns = 0
         self._fetch_start = fetch_start
         self._fetch_gaps = fetch_gaps
         #: Of the present stretch of the stream.
         self._fetch = fetch_start
         self._grace_ns = grace_ns
-        self._quotes = source is not PriceSource.TRADES
+        self._primes = source is not PriceSource.TRADES
         self.builder = BarBuilder(0, source, 0, edges=edges, late_through=late_through)
         self.state = FeedState.NEW
         self.queue: deque[Delivery] = deque()
@@ -132,6 +164,7 @@ class StreamJoin:
         self._broken = False
         #: The right edge of the last bar taken out of the queue.
         self._delivered_ns = 0
+        self._delivered_close: float | None = None
         self._made: deque[Bar] = deque(maxlen=_REMEMBERED)
 
     # -- life ----------------------------------------------------------------------------------------
@@ -152,12 +185,45 @@ class StreamJoin:
         """Take in all ``ticks``, emptying the deque."""
         if not ticks:
             return
+        primed = False
         if not self._aligned:
             self._align(ticks[0].time_ns)
-            if self._quotes:
+            if primed := self._primes:
                 # A subscription begins with the quote as it stands: nothing happened at that moment.
-                self.builder.prime(ticks.popleft())
+                self.builder.prime(ticks[0])
+        if self._keep_quotes:
+            ticks = self._look_at_all(ticks)
+        if primed:
+            ticks.popleft()
         self.builder.drain(ticks, self._built)
+
+    def _look_at_all(self, ticks: deque[Tick]) -> deque[Tick]:
+        seen: deque[Tick] = deque()
+        # Others may append to it meanwhile: it cannot be iterated over.
+        while ticks:
+            tick = ticks.popleft()
+            self._look_at(tick)
+            seen.append(tick)
+        return seen
+
+    def _look_at(self, tick: Tick) -> None:
+        """Keep the quote before this one for each edge that lies between them."""
+        quote, self._quote = self._quote, tick
+        if quote is None:
+            return
+        window = self._edges.following(quote.time_ns)
+        while window is not None and window[1] <= tick.time_ns:
+            self._quotes_at[window[1]] = quote
+            window = self._edges.following(window[1])
+
+    def _quote_at(self, end_ns: int) -> Tick | None:
+        found = self._quotes_at.pop(end_ns, None)
+        if found is None and self._quote is not None and self._quote.time_ns < end_ns:
+            found = self._quote
+        if len(self._quotes_at) > _REMEMBERED:
+            for edge_ns in [one for one in self._quotes_at if one < end_ns]:
+                del self._quotes_at[edge_ns]
+        return found
 
     def advance(self, market_ns: int, *, over: bool = False) -> None:
         """The market has come so far, and ``take`` has seen every tick up to there.
@@ -175,6 +241,8 @@ class StreamJoin:
         if self.state is _LIVE:
             while built:
                 self._add(built.popleft())
+            if self._fills and market_ns >= self._fill_ns:
+                self._fill(market_ns, back_filled=False)
 
     def top_up(self, now_ns: int, *, over: bool = False) -> None:
         """Ask for what is missing up to the join edge, once history can be expected to hold it.
@@ -200,6 +268,22 @@ class StreamJoin:
         return self.state in (_BACKFILLING, _JOINING, _TOPPING_UP)
 
     @property
+    def made(self) -> Sequence[Bar]:
+        """The bars from the stream that were delivered last, oldest first."""
+        return self._made
+
+    @property
+    def join_ns(self) -> int:
+        """Bars that end at or before it come from history."""
+        return self._join_ns
+
+    def corrected(self, bar: Bar) -> None:
+        """The delivered bar of that time is this one after all."""
+        for index, one in enumerate(self._made):
+            if one.end_ns == bar.end_ns:
+                self._made[index] = bar
+
+    @property
     def pending(self) -> bool:
         """There are bars in it that were not delivered."""
         return bool(self.queue or self._built)
@@ -207,7 +291,7 @@ class StreamJoin:
     def pop(self) -> Delivery:
         """Take the next delivery out of the queue."""
         delivery = self.queue.popleft()
-        self._delivered_ns = delivery.bar.end_ns
+        self._delivered_ns, self._delivered_close = delivery.bar.end_ns, delivery.bar.close
         if not delivery.back_filled:
             self._made.append(delivery.bar)
         return delivery
@@ -238,7 +322,7 @@ class StreamJoin:
             if bar.end_ns <= self._delivered_ns:
                 self._compare(bar)
             else:
-                self.queue.append(Delivery(bar, back_filled=True))
+                self._append(bar, back_filled=True)
         if failed and self._covered_ns:
             self.gaps.append(Gap(self._covered_ns, until_ns))
         self._covered_ns = max(self._covered_ns, until_ns)
@@ -253,7 +337,7 @@ class StreamJoin:
     def _compare(self, bar: Bar) -> None:
         """A bar of history whose time has been delivered: it was made while the stream was dead already."""
         old = next((one for one in reversed(self._made) if one.end_ns == bar.end_ns), None)
-        if old != bar:
+        if differs(old, bar):
             self.corrections.append(Correction(old, bar))
 
     def _go_live(self) -> None:
@@ -263,8 +347,42 @@ class StreamJoin:
             self._add(self._built.popleft())
 
     def _add(self, bar: Bar) -> None:
-        self.queue.append(Delivery(bar, back_filled=False))
+        self._append(bar, back_filled=False)
         self._covered_ns = bar.end_ns
+
+    def _append(self, bar: Bar, *, back_filled: bool) -> None:
+        if self._fills:
+            self._fill(bar.start_ns, back_filled=back_filled)
+        self._put(bar, back_filled=back_filled)
+        self._last_ns, self._last_close = bar.end_ns, bar.close
+
+    def _put(self, bar: Bar, *, back_filled: bool) -> None:
+        quote = self._quote_at(bar.end_ns) if self._keep_quotes and not back_filled else None
+        self.queue.append(Delivery(bar, back_filled, quote))
+
+    def _fill(self, until_ns: int, *, back_filled: bool) -> None:
+        """Put in the empty bars that end at or before ``until_ns``, after the last bar there is."""
+        if not self._last_ns:
+            if self.state is not _LIVE:
+                # History begins with its first bar.
+                return
+            self._last_ns = self._join_ns
+        while True:
+            window = self._edges.following(self._last_ns)
+            if window is None:
+                # Nothing is known of what comes: look again after a while.
+                self._fill_ns = until_ns + _LOOK_AGAIN_NS
+                return
+            start_ns, self._fill_ns = window
+            if self._fill_ns > until_ns:
+                return
+            price = self._last_close if self._empty is EmptyBars.REPEAT else nan
+            self._last_ns = self._fill_ns
+            # No price is known yet that could be repeated.
+            if price is not None:
+                bar = Bar(start_ns, self._fill_ns, price, price, price, price, 0.0)
+                self._put(bar, back_filled=back_filled)
+            self.builder.start_ns = max(self.builder.start_ns, self._fill_ns)
 
     # -- breaks --------------------------------------------------------------------------------------
 
@@ -282,6 +400,10 @@ class StreamJoin:
             made = [one.end_ns for one in (*self._made, *(d.bar for d in queue)) if one.end_ns <= whole_ns]
             # What lies before the join edge was whole whatever came through the stream.
             self._covered_ns = max((self._join_ns, *made[-1:]))
+            self._last_ns, self._last_close = self._delivered_ns, self._delivered_close
+            if queue:
+                self._last_ns, self._last_close = queue[-1].bar.end_ns, queue[-1].bar.close
+            self._fill_ns = 0
         # Before that, history covers them anyway.
         built.clear()
 

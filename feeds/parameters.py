@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import logging
+from datetime import datetime
 from typing import Any
 
 import backtrader as bt
 
 from bt_ibkr.clock import NS_PER_S
-from bt_ibkr.errors import UsageError
+from bt_ibkr.connection.interface import Connection
+from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.feeds.bars import PriceSource
+from bt_ibkr.feeds.edges import DayEdges, Edges, FixedEdges, Period, SessionEdges
+from bt_ibkr.feeds.join import EmptyBars
 from bt_ibkr.feeds.times import ns_of
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract, SecurityType
+from bt_ibkr.services.calendars import calendar_of
 from bt_ibkr.services.history import offered
+
+_log = logging.getLogger(__name__)
 
 _LENGTHS = {
     bt.TimeFrame.Seconds: NS_PER_S,
     bt.TimeFrame.Minutes: 60 * NS_PER_S,
     bt.TimeFrame.Days: 86_400 * NS_PER_S,
+    bt.TimeFrame.Weeks: 7 * 86_400 * NS_PER_S,
+    bt.TimeFrame.Months: 30 * 86_400 * NS_PER_S,
+}
+#: Bars that begin and end with the sessions of days.
+BY_SESSIONS = {
+    bt.TimeFrame.Days: Period.DAY,
+    bt.TimeFrame.Weeks: Period.WEEK,
+    bt.TimeFrame.Months: Period.MONTH,
 }
 _SOURCES = ("TRADES", "BID", "ASK", "MIDPOINT")
 #: Of what trades rarely, or where only its parts do.
@@ -38,7 +54,7 @@ def price_source(what: object, contract: Contract) -> PriceSource:
 
 
 def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bool) -> int:
-    """The length of a bar; 0 for ticks.
+    """The length of a bar, nominal for what goes by sessions; 0 for ticks.
 
     Args:
         name: The feed's dataname, for errors.
@@ -56,22 +72,100 @@ def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bo
             )
         return 0
     unit = _LENGTHS.get(timeframe)
-    if unit is None or (timeframe == bt.TimeFrame.Days and not historical):
+    if unit is None:
         raise UsageError(
-            f"{name}: live bars of timeframe {bt.TimeFrame.getname(timeframe, 2)} are not built.",
-            remedy="Live: Ticks, Seconds, Minutes (resample for longer). With historical=True also Days.",
+            f"{name}: bars of timeframe {bt.TimeFrame.getname(timeframe, 2)} are not built.",
+            remedy="Ticks, Seconds, Minutes, Days, Weeks and Months are (resample for longer).",
+        )
+    if timeframe in BY_SESSIONS and compression != 1:
+        raise UsageError(
+            f"{name}: bars of {compression} {bt.TimeFrame.getname(timeframe, compression)} are not built.",
+            remedy="Use compression=1, and resample for longer.",
         )
     length: int = unit * compression
-    if historical and not offered(length):
+    if historical and timeframe not in BY_SESSIONS and not offered(length):
         raise UsageError(
             f"{name}: IBKR has no historical bars of {length / NS_PER_S:g} s.",
-            remedy="Lengths: 1, 2, 3, 5, 10, 15, 30 minutes; 1, 2, 3, 4, 8 hours; 1 day; 1 week.",
+            remedy="Lengths: 1, 2, 3, 5, 10, 15, 30 minutes; 1, 2, 3, 4, 8 hours; days, weeks, months.",
         )
     return length
 
 
-def moment_ns(moment: Any) -> int:
-    """Epoch nanoseconds of a date or datetime that a user gave; naive ones are UTC."""
-    if isinstance(moment, datetime):
-        return ns_of(moment)
-    return ns_of(datetime(moment.year, moment.month, moment.day, tzinfo=UTC))
+def edges_of(
+    contract: Contract,
+    timeframe: int,
+    bar_ns: int,
+    *,
+    by_clock: bool,
+    extended: bool,
+    connection: Connection | None,
+) -> Edges:
+    """Where the bars of a feed begin and end.
+
+    Args:
+        contract: Whose sessions.
+        timeframe: backtrader's.
+        bar_ns: Length of a bar; 0 for ticks.
+        by_clock: Bars of seconds and minutes go on outside of sessions, too.
+        extended: Extended hours are sessions, too.
+        connection: To ask IBKR for the hours of the next days; ``None`` where they do not matter.
+    """
+    if not bar_ns or (timeframe not in BY_SESSIONS and by_clock):
+        return FixedEdges(bar_ns or 1)
+    told: tuple[TradingDay, ...] = ()
+    if connection is not None and not contract.legs:
+        try:
+            told = connection.schedule(contract)
+        except BtIbkrError as problem:
+            _log.warning("schedule-unknown contract=%s problem=%s", contract.describe(), problem)
+    calendar = calendar_of(contract, told)
+    if timeframe in BY_SESSIONS:
+        return DayEdges(BY_SESSIONS[timeframe], calendar, extended=extended)
+    return SessionEdges(bar_ns, calendar, extended=extended)
+
+
+def empty_bars(given: object) -> EmptyBars:
+    """What ``empty_bars`` means.
+
+    Raises:
+        UsageError: It means nothing.
+    """
+    try:
+        return EmptyBars(str(given or "skip").lower())
+    except ValueError:
+        raise UsageError(
+            f"empty_bars={given!r} is not known.", remedy=f"One of: {', '.join(EmptyBars)}."
+        ) from None
+
+
+def corrections(given: object, name: str, bar_ns: int, *, by_sessions: bool) -> str | None:
+    """What ``corrections`` means: ``None``, ``report`` or ``apply``.
+
+    Raises:
+        UsageError: It means nothing, or there are no official bars of that length.
+    """
+    if given is None or given is False:
+        return None
+    word = str(given).lower()
+    if word not in ("report", "apply"):
+        raise UsageError(f"corrections={given!r} is not known.", remedy='None, "report" or "apply".')
+    if not by_sessions and not offered(bar_ns):
+        raise UsageError(
+            f"{name}: corrections={word!r} needs official bars, and IBKR has none of {bar_ns / NS_PER_S:g} s.",
+            remedy="Leave it out, or take longer bars.",
+        )
+    return word
+
+
+def moment_ns(moment: Any, zone: Any = None) -> int:
+    """Epoch nanoseconds of a date or datetime that a user gave.
+
+    Args:
+        moment: What was given.
+        zone: Of naive moments, with pytz's ``localize``; UTC by default.
+    """
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001 - the zone follows
+    if moment.tzinfo is None and zone is not None:
+        moment = zone.localize(moment)
+    return ns_of(moment)

@@ -47,7 +47,8 @@ LAYERS = (
     Layer("1", ("wire",), ("0",), ("msgspec",)),
     # uvloop is the loop itself, where it is installed.
     Layer("2", ("session",), ("0", "1"), ("msgspec", "aiohttp", "uvloop", "cryptography", "jwt", "keyring")),
-    Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp")),
+    # The library of trading days, loaded where a calendar is made.
+    Layer("3", ("services",), ("0", "1", "2"), ("msgspec", "aiohttp", "exchange_calendars")),
     # Beside the services: what keeps and judges orders knows no server.
     Layer("3b", ("journal", "risk"), ("0", "1"), ("msgspec",)),
     # Recordings of ticks and archives of bars are files, whoever made them.

@@ -25,6 +25,7 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import Quote
@@ -227,6 +228,9 @@ class DirectConnection:
         assert self._loop is not None
         # As long as it takes: each of its requests has a time-out of its own.
         return self._loop.call(self._brokerage.chain(request, progress))
+
+    def schedule(self, contract: Contract) -> tuple[TradingDay, ...]:
+        return self._call(lambda: self._brokerage.schedules.days(contract.conid))
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

@@ -14,6 +14,7 @@ from bt_ibkr.clock import Clock
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import Bar, Quote
@@ -331,6 +332,13 @@ class Connection(Protocol):
 
         Args:
             progress: Told how many requests are done, of how many; on another thread.
+        """
+
+    def schedule(self, contract: Contract) -> tuple[TradingDay, ...]:
+        """When the contract trades on the days that IBKR tells, about a week; holidays are left out.
+
+        Raises:
+            BtIbkrError: IBKR does not tell.
         """
 
     def subscribe_ticks(

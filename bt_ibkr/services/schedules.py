@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bt_ibkr.clock import Clock
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.session.http import HttpClient
 from bt_ibkr.wire.schedule import TradingSchedule, trading_schedule
 
@@ -30,6 +31,15 @@ class ScheduleService:
         if known is None or known.end_ns <= self._clock.now_ns():
             body = await self._http.get("/contract/trading-schedule", {"conid": str(conid)})
             self._known[conid] = trading_schedule(body)
+
+    async def days(self, conid: int) -> tuple[TradingDay, ...]:
+        """The contract's hours on the days that IBKR tells, oldest first; holidays are left out.
+
+        Raises:
+            BtIbkrError: They could not be had.
+        """
+        await self.load(conid)
+        return self._known[conid].days
 
     def open_now(self, conid: int) -> tuple[bool | None, bool | None]:
         """Whether the contract trades now, in regular and in extended hours; ``None`` if that is not known."""

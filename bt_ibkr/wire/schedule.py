@@ -5,21 +5,14 @@ Times are epoch seconds, holidays are left out, and so may be the liquid hours o
 
 from __future__ import annotations
 
+from datetime import date, datetime
+
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import WireError
+from bt_ibkr.model.calendar import TradingDay, Window
 from bt_ibkr.wire import fields
-
-
-class Window(msgspec.Struct, frozen=True):
-    """From ``start_ns`` to ``end_ns``, epoch nanoseconds."""
-
-    start_ns: int
-    end_ns: int
-
-    def holds(self, time_ns: int) -> bool:
-        return self.start_ns <= time_ns < self.end_ns
 
 
 class TradingSchedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,10 +21,12 @@ class TradingSchedule(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         regular: The liquid hours.
         extended: All hours; where IBKR tells none, the liquid ones.
+        days: The same by day, as the exchange calls it, oldest first.
     """
 
     regular: tuple[Window, ...]
     extended: tuple[Window, ...]
+    days: tuple[TradingDay, ...] = ()
 
     @property
     def end_ns(self) -> int:
@@ -50,11 +45,27 @@ def trading_schedule(body: object) -> TradingSchedule:
     )
     regular: list[Window] = []
     extended: list[Window] = []
+    told: list[TradingDay] = []
     for day, hours in days.items():
         found = fields.mapping(hours, f"trading-schedule: {day}")
-        regular += _windows(found.get("liquid_hours"), day)
-        extended += _windows(found.get("extended_hours"), day)
-    return TradingSchedule(regular=tuple(regular), extended=tuple(extended or regular))
+        liquid = _windows(found.get("liquid_hours"), day)
+        all_hours = _windows(found.get("extended_hours"), day)
+        regular += liquid
+        extended += all_hours
+        told.append(TradingDay(day=_day(day), regular=tuple(liquid), extended=tuple(all_hours or liquid)))
+    told.sort(key=lambda one: one.day)
+    return TradingSchedule(
+        regular=tuple(regular),
+        extended=tuple(extended or regular),
+        days=tuple(one for one in told if one.extended),
+    )
+
+
+def _day(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a date has no zone
+    except ValueError:
+        raise WireError(f"trading-schedule: {text!r} is no day.") from None
 
 
 def _windows(value: object, day: str) -> list[Window]:
@@ -67,4 +78,5 @@ def _windows(value: object, day: str) -> list[Window]:
         if not isinstance(start, int) or not isinstance(end, int) or end < start:
             raise WireError(f"trading-schedule: {day} has hours from {start!r} to {end!r}.")
         windows.append(Window(start * NS_PER_S, end * NS_PER_S))
+    windows.sort(key=lambda one: one.start_ns)
     return windows

@@ -27,6 +27,7 @@ from bt_ibkr.connection.interface import (
 from bt_ibkr.connection.mailbox import Mailbox
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import DataQuality, Quote, Tick
@@ -128,6 +129,9 @@ class Played:
 
     def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
         raise AssertionError("no chain is asked for")
+
+    def schedule(self, contract: Contract) -> tuple[TradingDay, ...]:
+        return ()
 
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()

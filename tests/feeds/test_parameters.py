@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("feed", "kind", "text"),
     [
-        ({"timeframe": bt.TimeFrame.Weeks}, UsageError, "live bars of timeframe Weeks are not built"),
-        ({"timeframe": bt.TimeFrame.Days}, UsageError, "live bars of timeframe Days are not built"),
+        ({"timeframe": bt.TimeFrame.Years}, UsageError, "bars of timeframe Years are not built"),
+        ({"timeframe": bt.TimeFrame.Days, "compression": 2}, UsageError, "bars of 2 Days are not built"),
+        ({"empty_bars": "fill"}, UsageError, "empty_bars='fill' is not known"),
+        ({"corrections": "yes"}, UsageError, "corrections='yes' is not known"),
+        ({"timeframe": bt.TimeFrame.Seconds, "corrections": "report"}, UsageError, "needs official bars"),
+        ({"tz": "Nowhere/Else"}, UsageError, "tz='Nowhere/Else' is no time zone"),
+        ({"extra": ("bid", "bids")}, UsageError, "no line 'bids'"),
         ({"timeframe": bt.TimeFrame.NoTimeFrame}, UsageError, "not built"),
         ({"timeframe": bt.TimeFrame.Ticks, "historical": True}, UsageError, "no historical ticks"),
         ({"timeframe": bt.TimeFrame.Seconds, "historical": True}, UsageError, "no historical bars of 1 s"),
