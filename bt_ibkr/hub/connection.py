@@ -51,6 +51,7 @@ from bt_ibkr.hub.requests import (
 )
 from bt_ibkr.hub.streams import Stream, Streams
 from bt_ibkr.hub.ticks import decode_tick
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import Quote
@@ -205,7 +206,7 @@ class HubConnection:
         now_ns = self._clock.now_ns()
         if not up:
             self._broken_ns = self._streams.stream_ns or now_ns
-            self._tell(SessionChanged("disconnected", cause, "the hub is waited for", False))
+            self._tell(SessionChanged("disconnected", cause, "the hub is waited for", False, self._broken_ns))
             return
         self._tell(self._session)
         if self._session.connected and self._broken_ns:
@@ -285,6 +286,10 @@ class HubConnection:
     def contract_rules(self, contract: Contract) -> ContractRules:
         rules: ContractRules = self._call("contract-rules", contract)
         return rules
+
+    def schedule(self, contract: Contract) -> tuple[TradingDay, ...]:
+        days: tuple[TradingDay, ...] = self._call("schedule", contract)
+        return days
 
     def chain(self, request: ChainRequest, progress: ChainProgress | None = None) -> tuple[Contract, ...]:
         """See ``Connection``; a hub does not tell how far it has come."""

@@ -39,6 +39,7 @@ from bt_ibkr.hub.requests import (
     Subscribed,
 )
 from bt_ibkr.hub.status import HubStatus
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.market import Bar, Quote
@@ -89,6 +90,7 @@ class Dispatch:
             "scan": self._scan,
             "scanner-parameters": self._scanner_parameters,
             "contract-rules": self._contract_rules,
+            "schedule": self._schedule,
             "chain": self._chain,
             "missed": self._missed,
             "history": self._history,
@@ -209,6 +211,9 @@ class Dispatch:
 
     async def _contract_rules(self, peer: Peer, contract: Contract) -> ContractRules:
         return await self._brokerage.contract_rules(contract)
+
+    async def _schedule(self, peer: Peer, contract: Contract) -> tuple[TradingDay, ...]:
+        return await self._brokerage.schedules.days(contract.conid)
 
     async def _chain(self, peer: Peer, request: ChainRequest) -> tuple[Contract, ...]:
         chain = await self._brokerage.chain(request)

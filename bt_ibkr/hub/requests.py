@@ -10,6 +10,7 @@ from bt_ibkr.connection import interface as events
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.status import HubStatus
+from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, OrderState
 from bt_ibkr.model.market import Bar, Quote
@@ -178,6 +179,7 @@ REQUESTS: Final[dict[str, Kind]] = {
     "scan": Kind(ScanRequest, tuple[ScanRow, ...]),
     "scanner-parameters": Kind(None, ScannerParameters),
     "contract-rules": Kind(Contract, ContractRules),
+    "schedule": Kind(Contract, tuple[TradingDay, ...]),
     "chain": Kind(ChainRequest, tuple[Contract, ...]),
     "missed": Kind(Missed, Repeated),
     "history": Kind(HistoryRequest, tuple[Bar, ...]),

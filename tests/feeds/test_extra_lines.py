@@ -6,6 +6,10 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
+import pytest
+
+from bt_ibkr.feeds.standing import standing
+from bt_ibkr.model.market import DataQuality
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Tape
@@ -100,24 +104,40 @@ def test_halt_is_told_and_cleared(bench: Bench, tape: type[Tape]) -> None:
     ]
 
 
-def test_every_quality_has_its_reason(bench: Bench, tape: type[Tape]) -> None:
+@pytest.mark.parametrize(
+    ("quality", "status", "word"),
+    [
+        (DataQuality.REALTIME, bt.DataBase.LIVE, ""),
+        (DataQuality.EXEMPT, bt.DataBase.LIVE, ""),
+        (DataQuality.DELAYED, bt.DataBase.DELAYED, "delayed"),
+        (DataQuality.FROZEN, bt.DataBase.DELAYED, "frozen"),
+        (DataQuality.FROZEN_DELAYED, bt.DataBase.DELAYED, "frozen and delayed"),
+        (DataQuality.INCOMPLETE, bt.DataBase.DELAYED, "incomplete"),
+        (DataQuality.NOT_SUBSCRIBED, bt.DataBase.NOTSUBSCRIBED, "subscription"),
+        (DataQuality.NO_ACKNOWLEDGEMENT, bt.DataBase.NOTSUBSCRIBED, "acknowledged"),
+    ],
+)
+def test_every_quality_has_its_status(quality: DataQuality, status: int, word: str) -> None:
+    assert (standing(quality, halted=False)[0] == bt.DataBase.LIVE) is quality.live
+    found, reason = standing(quality, halted=False)
+    assert found == status
+    assert word in reason
+    assert bool(reason) is not quality.live
+    assert standing(quality, halted=True)[0] != bt.DataBase.LIVE
+
+
+def test_another_reason_is_told_too(bench: Bench, tape: type[Tape]) -> None:
+    """backtrader swallows a status that is the same as before."""
     line = bench.line(market=bench.market(AAPL=tape().every_second(600, lambda s: 100.0 + s % 3)))
-    codes = iter(["DPB", "ZB", "YB", "iB", "N", "RpB"])
 
     def act(strategy: Any) -> None:
-        code = next(codes, None)
-        if code is not None:
+        if len(strategy) == 2:
+            line.control.post("/fault", {"kind": "quality", "code": "iB"})
+        elif len(strategy) == 4:
             line.control.post("/clear_faults", {})
-            line.control.post("/fault", {"kind": "quality", "code": code})
+            line.control.post("/halt", {"conid": 265598, "on": True})
 
     run = bench.run(line, strategy=Listening, act=act, feeds=[{"dataname": "AAPL"}])
-    statuses = told(run)
-    # In between, while no fault stands, it is live.
-    assert [status for status, args in statuses if args] == [*["DELAYED"] * 4, "NOTSUBSCRIBED"]
-    assert [status for status, _ in statuses][-2:] == ["LIVE", "DISCONNECTED"]
-    reasons = [args[0] for status, args in statuses if args]
-    assert len(set(reasons)) == 5
-    for word, reason in zip(
-        ("delayed", "frozen", "frozen and", "incomplete", "subscription"), reasons, strict=True
-    ):
-        assert word in reason
+    reasons = [args[0] for status, args in told(run) if args]
+    assert reasons[0] == "the market data is incomplete"
+    assert reasons[-1] == "trading is halted"
