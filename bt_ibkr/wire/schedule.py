@@ -14,6 +14,8 @@ from bt_ibkr.errors import WireError
 from bt_ibkr.model.calendar import TradingDay, Window
 from bt_ibkr.wire import fields
 
+__all__ = ["TradingSchedule", "Window", "trading_schedule"]
+
 
 class TradingSchedule(msgspec.Struct, frozen=True, kw_only=True):
     """When a contract trades.

@@ -59,7 +59,11 @@ def test_ambiguous_name_lists_what_there_is(bench: Bench, tape: type[Tape]) -> N
         lambda server: [
             symbol
             for symbol in {i.contract.symbol for i in server.core.universe.all()}
-            if len([i for i in server.core.universe.by_symbol(symbol) if i.contract.last_trade_date]) > 1
+            if sum(
+                bool(i.contract.last_trade_date) and i.contract.exchange == "CME"
+                for i in server.core.universe.by_symbol(symbol)
+            )
+            > 1
         ]
     )
     assert names
