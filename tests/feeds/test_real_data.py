@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import backtrader as bt
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from tests.conftest import Bench
 
 
-def test_minutes_of_a_day_of_ibm(bench: Bench, market_data: Path) -> None:
+def test_minutes_of_a_day_of_ibm(bench: Bench, market_data: Path, scripted: type[Any]) -> None:
     ticks = pd.read_parquet(market_data / "ticks_IBM_2013-10-07.parquet")
     trades = ticks[ticks["last"].notna() & (ticks["last_size"] > 0)]
     edges = trades["ts"].dt.floor("60s") + pd.Timedelta(seconds=60)
@@ -22,8 +23,16 @@ def test_minutes_of_a_day_of_ibm(bench: Bench, market_data: Path) -> None:
     wanted["volume"] = grouped["last_size"].sum()
     wanted.index = wanted.index.tz_localize(None)
     market = (f"{market_data / 'ticks_IBM_2013-10-07.parquet'}:IBM",)
-    run = bench.run(bench.line(market=market, speed="max"), feeds=[{"dataname": "IBM"}])
-    frame = run.strategy.frame("IBM")
+    line = bench.line(market=market, speed="max", heartbeat_s=600.0)
+    line.start()
+    cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
+    # Without an account, whose profit would be told every second of the day.
+    data = line.store.getdata(dataname="IBM", timeframe=bt.TimeFrame.Minutes, backfill_start=False)
+    cerebro.adddata(data, name="IBM")
+    cerebro.addstrategy(scripted)
+    with line.store:
+        (strategy,) = cerebro.run()
+    frame = strategy.frame("IBM")
     # The bar in which the stream begins is not whole.
     wanted = wanted.loc[frame.index[0] :]
     assert len(frame) > 400
