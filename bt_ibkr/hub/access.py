@@ -132,3 +132,7 @@ class Access:
                 remedy="Give it its own secret key, or enter its public key: bt-ibkr hub keys.",
             )
         return found
+
+    def grant_of(self, name: str) -> Grant:
+        """What a strategy of that name was given, whoever it is; nothing special if it is not known any more."""
+        return self._strategies.get(name) or self._unlisted or Grant()

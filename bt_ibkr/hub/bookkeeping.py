@@ -8,6 +8,7 @@ drift from the record.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -19,13 +20,16 @@ import msgspec
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import Difference
 from bt_ibkr.errors import JournalError, UsageError
-from bt_ibkr.hub.books import UNALLOCATED, AccountBooks, Transfer
-from bt_ibkr.hub.names import owner_of
-from bt_ibkr.journal import Journal
+from bt_ibkr.hub.books import AccountBooks, Transfer
+from bt_ibkr.hub.names import FLATTEN, UNALLOCATED, owner_of
+from bt_ibkr.journal import Journal, JournalExecution
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import Execution
 from bt_ibkr.model.portfolio import Position
+from bt_ibkr.services.executions import ExecutionBook
+
+_log = logging.getLogger(__name__)
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -37,6 +41,11 @@ CREATE TABLE IF NOT EXISTS entries (
     body BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS multipliers (conid INTEGER PRIMARY KEY, multiplier REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS strategies (
+    name TEXT PRIMARY KEY,
+    here INTEGER NOT NULL,
+    told_ns INTEGER NOT NULL
+);
 """
 _VERSION: Final = 1
 
@@ -77,27 +86,31 @@ class Bookkeeper:
         self._books: dict[str, AccountBooks] = {}
         #: Keys of orders that convert money: they leave no position of the pair.
         self._conversions: set[str] = set()
+        #: The newest execution in the books, by account: its id, and its number in the journal as far as it is known.
+        self._newest: dict[str, tuple[str, int]] = {}
+        #: Transfers that were done.
+        self._references: set[str] = set()
         try:
             self._database = sqlite3.connect(
                 path if path is not None else ":memory:", isolation_level=None, check_same_thread=False
             )
+            self._check(path)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
-            self._check_version(path)
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as problem:
-            raise JournalError(
-                f"The hub's books {path} cannot be opened: {problem}.",
-                remedy="Move the file away to begin books anew: all positions are then unallocated.",
-            ) from None
+            raise _unusable(path, str(problem)) from None
 
-    def _check_version(self, path: Path | None) -> None:
+    def _check(self, path: Path | None) -> None:
         version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
         if version > _VERSION:
             raise JournalError(
                 f"The hub's books {path} are of version {version}; this program knows {_VERSION}.",
                 remedy="Use the newer program that made them.",
             )
+        found = str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if found != "ok":
+            raise _unusable(path, found)
         self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
@@ -109,38 +122,57 @@ class Bookkeeper:
         """Make the account's books from the record, and compare them with IBKR's ``positions``.
 
         What differs is put into ``unallocated``; the first time, that is all there is.
+
+        Raises:
+            JournalError: The entries cannot be read, or not be written.
         """
         held = tuple(positions)
+        try:
+            self._replay(account, held)
+        except (sqlite3.Error, msgspec.MsgspecError) as problem:
+            raise _unusable(None, str(problem)) from None
+        return self.compare(account, held)
+
+    def _replay(self, account: str, held: tuple[Position, ...]) -> None:
         books = self._books[account] = AccountBooks(account)
         for conid, multiplier in self._database.execute("SELECT conid, multiplier FROM multipliers"):
             books.know(conid, multiplier)
-        entries = self._entries(account)
-        executions = self._journal.executions(account=account)
         self._conversions = {
             one.key for one in self._journal.orders() if one.intent.ticket.is_currency_conversion
         }
-        if not entries:
-            newest = max((one.number for one in executions), default=0)
+        executions = sorted(self._journal.executions(account=account), key=lambda one: one.number)
+        newest = executions[-1].number if executions else 0
+        if executions:
+            self._newest[account] = (executions[-1].execution.execution_id, newest)
+        entries = self._entries(account)
+        if not entries or entries[-1][0] > newest:
+            # The first time; or the journal is not the one that these entries were made beside.
             opening = _Opening({one.conid: (one.quantity, one.average_price) for one in held if one.quantity})
             self._write(account, "opening", opening, newest)
             entries = self._entries(account)
-        begin = entries[0][0]
-        pending = iter(sorted((one for one in executions if one.number > begin), key=lambda one: one.number))
+        begin = max(place for place, (_, kind, _) in enumerate(entries) if kind == "opening")
+        opened = entries[begin][0]
+        seen = ExecutionBook()
+        pending = iter(executions)
         following = next(pending, None)
-        for after, kind, raw in entries:
+        for after, kind, raw in entries[begin:]:
             while following is not None and following.number <= after:
-                self._count(books, following.execution, following.key, following.superseded)
+                self._count(books, seen, following, counts=following.number > opened)
                 following = next(pending, None)
             self._apply(books, kind, raw)
         while following is not None:
-            self._count(books, following.execution, following.key, following.superseded)
+            self._count(books, seen, following, counts=True)
             following = next(pending, None)
-        return self.compare(account, held)
 
-    def _count(self, books: AccountBooks, execution: Execution, key: str | None, superseded: bool) -> None:
-        if not superseded and key not in self._conversions:
-            self._know(books, execution.conid)
-            books.take(execution, owner_of(key))
+    def _count(
+        self, books: AccountBooks, seen: ExecutionBook, one: JournalExecution, *, counts: bool
+    ) -> None:
+        """As it was counted when it came: corrections in the place of what they correct."""
+        told = seen.add(one.execution)
+        if counts and told.new:
+            self._know(books, one.execution.conid)
+            moves = one.key not in self._conversions
+            books.take(one.execution, _owner(one.execution, one.key), told.replaces, moves=moves)
 
     def _apply(self, books: AccountBooks, kind: str, raw: bytes) -> None:
         if kind == "opening":
@@ -150,7 +182,9 @@ class Bookkeeper:
             entry = msgspec.json.decode(raw, type=_Adjustment)
             books.adjust(entry.conid, entry.quantity, entry.price)
         elif kind == "transfer":
-            books.transfer(msgspec.json.decode(raw, type=Transfer))
+            transfer = msgspec.json.decode(raw, type=Transfer)
+            self._references.add(transfer.reference)
+            books.transfer(transfer)
 
     def _entries(self, account: str) -> list[tuple[int, str, bytes]]:
         rows = self._database.execute(
@@ -160,7 +194,7 @@ class Bookkeeper:
 
     def _write(self, account: str, kind: str, entry: object, after: int | None = None) -> None:
         if after is None:
-            after = max((one.number for one in self._journal.executions(account=account)), default=0)
+            after = self._newest_number(account)
         try:
             self._database.execute(
                 "INSERT INTO entries (time_ns, account, after_execution, kind, body) VALUES (?, ?, ?, ?, ?)",
@@ -168,6 +202,20 @@ class Bookkeeper:
             )
         except sqlite3.Error as problem:
             raise JournalError(f"The hub's books could not be written: {problem}.") from None
+
+    def _newest_number(self, account: str) -> int:
+        """The journal's number of the newest execution in the books: entries stand between executions."""
+        execution_id, number = self._newest.get(account, ("", 0))
+        if execution_id and not number:
+            for row in self._journal.versions(account, execution_id):
+                if row.execution.execution_id == execution_id:
+                    number = row.number
+            # One that the journal could not take yet comes after the last that it did take.
+            number = number or max(
+                (one.number for one in self._journal.executions(account=account)), default=0
+            )
+            self._newest[account] = (execution_id, number)
+        return number
 
     # -- while running -------------------------------------------------------------------------------
 
@@ -200,23 +248,73 @@ class Bookkeeper:
             self._conversions.add(intent.key)
 
     def take(self, execution: Execution, key: str | None, replaces: Execution | None = None) -> str | None:
-        """Count an execution that is in the journal; whose book it went to, ``None`` if to nobody's."""
+        """Count an execution that is in the journal; whose it is, ``None`` if nobody's."""
         books = self._books.get(execution.account)
         if books is None:
             return None
-        if key in self._conversions:
-            return owner_of(key)
         self._know(books, execution.conid)
-        books.take(execution, owner_of(key), replaces)
-        return books.owner(execution.execution_id)
+        owner = _owner(execution, key)
+        if books.owner(execution.execution_id) is None:
+            self._newest[execution.account] = (execution.execution_id, 0)
+        books.take(execution, owner, replaces, moves=key not in self._conversions)
+        return owner
 
     def take_commission(self, execution: Execution) -> str | None:
-        """See ``AccountBooks.take_commission``."""
+        """A commission that came after its execution; whose that is, ``None`` if nobody's."""
         books = self._books.get(execution.account)
-        return None if books is None else books.take_commission(execution)
+        owner = None if books is None else books.take_commission(execution)
+        if owner is None:
+            # From before the books: the journal knows its order.
+            for row in self._journal.versions(execution.account, execution.execution_id):
+                owner = _owner(row.execution, row.key) or owner
+        return None if owner == UNALLOCATED else owner
 
-    def transfer(self, wanted: Transfer) -> None:
-        """Move quantity between books, for good.
+    # -- who was here --------------------------------------------------------------------------------
+
+    def came(self, name: str) -> None:
+        """A strategy is here: should it vanish, also while no hub runs, its policy says what is done."""
+        self._remember(
+            "INSERT INTO strategies (name, here, told_ns) VALUES (?, 1, ?) "
+            "ON CONFLICT (name) DO UPDATE SET here = 1",
+            [(name, self._clock.now_ns())],
+        )
+
+    def went(self, name: str) -> None:
+        """It said goodbye, or was dealt with."""
+        self._remember("UPDATE strategies SET here = 0 WHERE name = ?", [(name,)])
+
+    def told(self, names: Iterable[str]) -> None:
+        """These have heard of all that became of their orders up to now."""
+        now_ns = self._clock.now_ns()
+        self._remember("UPDATE strategies SET told_ns = ? WHERE name = ?", [(now_ns, name) for name in names])
+
+    def told_ns(self, name: str) -> int | None:
+        """Market time up to which it, or the process before it, has heard of all; ``None`` if it never was here."""
+        row = self._database.execute("SELECT told_ns FROM strategies WHERE name = ?", (name,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def expected(self) -> tuple[str, ...]:
+        """Strategies that were here and have not said goodbye."""
+        rows = self._database.execute("SELECT name FROM strategies WHERE here = 1 ORDER BY name")
+        return tuple(str(name) for (name,) in rows)
+
+    def _remember(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._database.executemany(statement, rows)
+            finally:
+                self._database.execute("COMMIT")
+        except sqlite3.Error as problem:
+            _log.error("hub-books-unwritten problem=%s", problem)
+
+    # -- what is no execution ------------------------------------------------------------------------
+
+    def transfer(self, wanted: Transfer) -> Transfer | None:
+        """Move quantity between books, for good; one of the same reference once only.
+
+        Returns:
+            It with its price; ``None`` if it was done before.
 
         Raises:
             UsageError: As ``AccountBooks.transfer``, or the account is not the hub's.
@@ -228,12 +326,20 @@ class Bookkeeper:
                 f"The hub keeps no books of account {wanted.account!r}.",
                 remedy=f"Its accounts: {', '.join(self._books) or 'none'}.",
             )
+        if wanted.reference in self._references:
+            return None
         priced = msgspec.structs.replace(wanted, price=books.transfer_price(wanted))
         self._write(wanted.account, "transfer", priced)
+        self._references.add(wanted.reference)
         books.transfer(priced)
+        return priced
 
     def compare(self, account: str, positions: Iterable[Position]) -> tuple[Difference, ...]:
-        """Put into ``unallocated`` what IBKR reports and the books do not have; tells what."""
+        """Put into ``unallocated`` what IBKR reports and the books do not have; tells what.
+
+        Raises:
+            JournalError: It could not be written; what follows in the list was not put anywhere.
+        """
         books = self._books[account]
         reported = {one.conid: one for one in positions}
         found = []
@@ -261,3 +367,19 @@ class Bookkeeper:
                 )
             )
         return tuple(found)
+
+
+def _owner(execution: Execution, key: str | None) -> str | None:
+    """The strategy of an order's key. Orders by which another process has closed all positions have only their
+    ``cOID``: nobody here has placed them."""
+    if key is None and owner_of(execution.order_ref) == FLATTEN:
+        return FLATTEN
+    return owner_of(key)
+
+
+def _unusable(path: Path | None, problem: str) -> JournalError:
+    which = "" if path is None else f" {path}"
+    return JournalError(
+        f"The hub's books{which} cannot be read: {problem}.",
+        remedy="Move the file away to begin books anew: all positions are unallocated then.",
+    )

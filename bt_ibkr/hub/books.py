@@ -7,17 +7,15 @@ of an account always sum to its positions.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final
 
 import msgspec
 
 from bt_ibkr.errors import UsageError
+from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.model.order import Execution
-
-#: The book of what no strategy has done.
-UNALLOCATED: Final = "unallocated"
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +25,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
         source, target: Names of books.
         quantity: Signed, as it is added to ``target``.
         price: At which it changes hands; by default at the cost that ``source`` has it at.
+        reference: Tells a transfer that is asked for again, its answer lost, from a second one.
     """
 
     account: str
@@ -35,6 +34,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     quantity: Decimal
     price: float | None = None
+    reference: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
         realised: Profit taken, in the contract's currency, commissions not subtracted.
         commission: Paid.
         bought, sold: Units traded so far.
-        flow: Money that trading has moved, in the contract's currency: below 0 was paid.
+        flow: Money that trades, transfers and commissions have moved, in the contract's currency: below 0 was paid.
     """
 
     conid: int
@@ -67,28 +67,110 @@ class BookView(msgspec.Struct, frozen=True, kw_only=True):
     holdings: tuple[Holding, ...]
 
 
+class _Entry:
+    """Something that moved a position.
+
+    Attributes:
+        quantity: Signed; 0 for a conversion of money, which costs a commission and moves no position.
+        execution_id: Of a trade; empty for a transfer and what IBKR reports beyond the books.
+        paid: Money changed hands.
+    """
+
+    __slots__ = ("commission", "execution_id", "paid", "price", "quantity")
+
+    def __init__(
+        self,
+        quantity: Decimal,
+        price: float,
+        *,
+        execution_id: str = "",
+        commission: float = 0.0,
+        paid: bool = True,
+    ) -> None:
+        self.quantity = quantity
+        self.price = price
+        self.execution_id = execution_id
+        self.commission = commission
+        self.paid = paid
+
+
 class _Line:
-    __slots__ = ("average", "bought", "commission", "flow", "quantity", "realised", "sold")
+    """One contract in one book, counted from its entries: a correction takes the place of what it corrects."""
 
-    def __init__(self) -> None:
-        self.quantity = Decimal(0)
-        self.average = 0.0
-        self.realised = 0.0
-        self.commission = 0.0
-        self.bought = Decimal(0)
-        self.sold = Decimal(0)
-        self.flow = 0.0
+    __slots__ = (
+        "_entries",
+        "average",
+        "bought",
+        "commission",
+        "flow",
+        "multiplier",
+        "quantity",
+        "realised",
+        "sold",
+    )
 
-    def move(self, quantity: Decimal, price: float, multiplier: float) -> None:
+    def __init__(self, multiplier: float) -> None:
+        self.multiplier = multiplier
+        self._entries: list[_Entry] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self.quantity = self.bought = self.sold = Decimal(0)
+        self.average = self.realised = self.commission = self.flow = 0.0
+
+    def append(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self._count(entry)
+
+    def recount(self, multiplier: float | None = None) -> None:
+        """Anew from the first entry on."""
+        if multiplier is not None:
+            self.multiplier = multiplier
+        self._clear()
+        for entry in self._entries:
+            self._count(entry)
+
+    def replace(self, execution_id: str, entry: _Entry) -> None:
+        """``entry`` in the place of a trade."""
+        self._entries[self._place(execution_id)] = entry
+        self.recount()
+
+    def pay(self, execution_id: str, commission: float) -> None:
+        """A trade's commission, as it is known now."""
+        entry = self._entries[self._place(execution_id)]
+        self.commission += commission - entry.commission
+        self.flow -= commission - entry.commission
+        entry.commission = commission
+
+    def _place(self, execution_id: str) -> int:
+        # What is corrected or told late is mostly recent.
+        for place in range(len(self._entries) - 1, -1, -1):
+            if self._entries[place].execution_id == execution_id:
+                return place
+        raise KeyError(execution_id)
+
+    def _count(self, entry: _Entry) -> None:
+        quantity, price = entry.quantity, entry.price
+        if entry.execution_id:
+            self.bought += max(quantity, Decimal(0))
+            self.sold -= min(quantity, Decimal(0))
+        if entry.paid:
+            self.flow -= float(quantity) * price * self.multiplier
+        self.commission += entry.commission
+        self.flow -= entry.commission
+        self._move(quantity, price)
+
+    def _move(self, quantity: Decimal, price: float) -> None:
         """Average cost: what adds to a position changes its price, what reduces it takes profit."""
         before, after = self.quantity, self.quantity + quantity
         if before * quantity >= 0:
-            total = float(before) * self.average + float(quantity) * price
-            self.average = total / float(after) if after else 0.0
+            if quantity:
+                total = float(before) * self.average + float(quantity) * price
+                self.average = total / float(after)
         else:
             closed = min(abs(before), abs(quantity))
             sign = 1 if before > 0 else -1
-            self.realised += float(closed) * sign * (price - self.average) * multiplier
+            self.realised += float(closed) * sign * (price - self.average) * self.multiplier
             if abs(quantity) > abs(before):
                 self.average = price
             elif not after:
@@ -101,11 +183,13 @@ class Book:
 
     Args:
         account, name: Whose.
+        multipliers: Of contracts, as far as they are known; shared by the account's books.
     """
 
-    def __init__(self, account: str, name: str) -> None:
+    def __init__(self, account: str, name: str, multipliers: dict[int, float]) -> None:
         self.account = account
         self.name = name
+        self._multipliers = multipliers
         self._lines: dict[int, _Line] = {}
 
     def quantity(self, conid: int) -> Decimal:
@@ -121,30 +205,33 @@ class Book:
         """Whatever it holds or has traded."""
         return tuple(self._lines)
 
-    def trade(self, execution: Execution, multiplier: float, *, sign: int = 1) -> None:
-        """One execution, or with ``sign`` -1 one taken back."""
-        line = self._line(execution.conid)
-        signed = execution.quantity * execution.side.sign * sign
-        line.move(signed, execution.price, multiplier)
-        if execution.side.sign > 0:
-            line.bought += execution.quantity * sign
-        else:
-            line.sold += execution.quantity * sign
-        line.flow -= float(signed) * execution.price * multiplier
-        self.pay(execution.conid, (execution.commission or 0.0) * sign)
+    def trade(self, execution: Execution, *, moves: bool = True) -> None:
+        """One execution; one that does not move the position costs its commission alone."""
+        self._line(execution.conid).append(_trade(execution, moves=moves))
 
-    def pay(self, conid: int, commission: float) -> None:
-        """A commission that came later, or what it changed by."""
-        line = self._line(conid)
-        line.commission += commission
-        line.flow -= commission
+    def correct(self, before: Execution, execution: Execution, *, moves: bool = True) -> None:
+        """``execution`` in the place of ``before``, which is in this book."""
+        self._line(before.conid).replace(before.execution_id, _trade(execution, moves=moves))
 
-    def move(self, conid: int, quantity: Decimal, price: float, multiplier: float) -> None:
-        """Something that was not traded: a transfer, a correction, a position from before."""
-        self._line(conid).move(quantity, price, multiplier)
+    def pay(self, execution: Execution) -> None:
+        """An execution's commission that came later, or changed."""
+        self._line(execution.conid).pay(execution.execution_id, execution.commission or 0.0)
+
+    def move(self, conid: int, quantity: Decimal, price: float, *, paid: bool) -> None:
+        """Something that was not traded: a transfer, which is paid for, or a position from before, which is not."""
+        self._line(conid).append(_Entry(quantity, price, paid=paid))
+
+    def know(self, conid: int) -> None:
+        """The contract's multiplier is another one than it was taken for."""
+        line = self._lines.get(conid)
+        if line is not None:
+            line.recount(self._multipliers.get(conid, 1.0))
 
     def _line(self, conid: int) -> _Line:
-        return self._lines.setdefault(conid, _Line())
+        line = self._lines.get(conid)
+        if line is None:
+            line = self._lines[conid] = _Line(self._multipliers.get(conid, 1.0))
+        return line
 
     def view(self) -> BookView:
         """As it stands; what it neither holds nor has traded is left out."""
@@ -163,9 +250,18 @@ class Book:
                     flow=line.flow,
                 )
                 for conid, line in sorted(self._lines.items())
-                if line.quantity or line.bought or line.sold or line.realised
+                if line.quantity or line.bought or line.sold or line.realised or line.flow
             ),
         )
+
+
+def _trade(execution: Execution, *, moves: bool) -> _Entry:
+    return _Entry(
+        execution.quantity * execution.side.sign if moves else Decimal(0),
+        execution.price,
+        execution_id=execution.execution_id,
+        commission=execution.commission or 0.0,
+    )
 
 
 class AccountBooks:
@@ -178,21 +274,27 @@ class AccountBooks:
     def __init__(self, account: str) -> None:
         self.account = account
         self._books: dict[str, Book] = {}
-        #: Executions in the books: whose, and as they were counted.
+        #: Executions by id: in whose book, and as they were counted.
         self._owners: dict[str, str] = {}
         self._counted: dict[str, Execution] = {}
         self._multipliers: dict[int, float] = {}
 
     def know(self, conid: int, multiplier: float) -> None:
-        """Units of currency per point of a contract's price."""
-        self._multipliers[conid] = multiplier
+        """Units of currency per point of a contract's price. What was counted with another one is counted again."""
+        if self._multipliers.get(conid, 1.0) != multiplier:
+            self._multipliers[conid] = multiplier
+            for book in self._books.values():
+                book.know(conid)
 
     def multiplier(self, conid: int) -> float:
         return self._multipliers.get(conid, 1.0)
 
     def book(self, name: str) -> Book:
         """The book of that name; an empty one from now on, if there was none."""
-        return self._books.setdefault(name, Book(self.account, name))
+        found = self._books.get(name)
+        if found is None:
+            found = self._books[name] = Book(self.account, name, self._multipliers)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -202,39 +304,54 @@ class AccountBooks:
         """In whose book an execution is."""
         return self._owners.get(execution_id)
 
-    def take(self, execution: Execution, name: str | None, replaces: Execution | None = None) -> bool:
+    def take(
+        self,
+        execution: Execution,
+        name: str | None,
+        replaces: Execution | None = None,
+        *,
+        moves: bool = True,
+    ) -> bool:
         """Count an execution, once.
 
         Args:
             execution: Of the account.
             name: Whose order it was of; ``None`` if of nobody here.
             replaces: The execution that it corrects.
+            moves: It changes a position; not so a conversion of money.
 
         Returns:
             Whether it changed a book. A combo's execution as a whole does not: those of its legs come besides.
         """
-        if execution.legs or execution.execution_id in self._owners:
+        if execution.execution_id in self._owners:
             return False
-        if replaces is not None:
-            name = self._owners.get(replaces.execution_id, name)
-            before = self._counted.pop(replaces.execution_id, None)
-            if before is not None:
-                multiplier = self.multiplier(before.conid)
-                self.book(name or UNALLOCATED).trade(before, multiplier, sign=-1)
-        owner = name or UNALLOCATED
-        self._owners[execution.execution_id] = owner
+        owner = self._owners[execution.execution_id] = self._owner_of(name, replaces)
+        if execution.legs:
+            return False
         self._counted[execution.execution_id] = execution
-        self.book(owner).trade(execution, self.multiplier(execution.conid))
+        before = None if replaces is None else self._counted.pop(replaces.execution_id, None)
+        if before is not None:
+            self.book(owner).correct(before, execution, moves=moves)
+        elif replaces is not None and moves:
+            # What it corrects is older than the books, and is in the position that they began with.
+            change = _signed(execution) - _signed(replaces)
+            self.book(owner).move(execution.conid, change, execution.price, paid=False)
+            del self._counted[execution.execution_id]
+        else:
+            self.book(owner).trade(execution, moves=moves)
         return True
+
+    def _owner_of(self, name: str | None, replaces: Execution | None) -> str:
+        before = None if replaces is None else self._owners.get(replaces.execution_id)
+        return before or name or UNALLOCATED
 
     def take_commission(self, execution: Execution) -> str | None:
         """A commission that came after its execution; whose book it is of."""
         owner = self._owners.get(execution.execution_id)
-        before = self._counted.get(execution.execution_id)
-        if owner is None or before is None or execution.commission is None:
+        if owner is None or execution.execution_id not in self._counted or execution.commission is None:
             return owner
         self._counted[execution.execution_id] = execution
-        self.book(owner).pay(execution.conid, execution.commission - (before.commission or 0.0))
+        self.book(owner).pay(execution)
         return owner
 
     def transfer_price(self, wanted: Transfer) -> float:
@@ -258,19 +375,17 @@ class AccountBooks:
         return source.average_price(wanted.conid) if wanted.price is None else wanted.price
 
     def transfer(self, wanted: Transfer) -> None:
-        """Move quantity between books.
-
-        Raises:
-            UsageError: As ``transfer_price``.
-        """
-        price = self.transfer_price(wanted)
-        multiplier = self.multiplier(wanted.conid)
-        self.book(wanted.source).move(wanted.conid, -wanted.quantity, price, multiplier)
-        self.book(wanted.target).move(wanted.conid, wanted.quantity, price, multiplier)
+        """Move quantity between books; who takes it pays its price to who gives it. Not checked again: it may be one
+        that was done before the last restart."""
+        price = wanted.price
+        if price is None:
+            price = self.book(wanted.source).average_price(wanted.conid)
+        self.book(wanted.source).move(wanted.conid, -wanted.quantity, price, paid=True)
+        self.book(wanted.target).move(wanted.conid, wanted.quantity, price, paid=True)
 
     def adjust(self, conid: int, quantity: Decimal, price: float) -> None:
         """What IBKR reports beyond the books goes to ``unallocated``."""
-        self.book(UNALLOCATED).move(conid, quantity, price, self.multiplier(conid))
+        self.book(UNALLOCATED).move(conid, quantity, price, paid=False)
 
     def total(self, conid: int) -> Decimal:
         """Of all books together."""
@@ -292,3 +407,7 @@ class AccountBooks:
         """All books, ``unallocated`` last."""
         names = sorted(self._books, key=lambda name: (name == UNALLOCATED, name))
         return tuple(self._books[name].view() for name in names)
+
+
+def _signed(execution: Execution) -> Decimal:
+    return execution.quantity * execution.side.sign

@@ -222,18 +222,29 @@ class HubConnection:
             self.link_changed(False, "the hub was restarted")
         for query in list(self._queries):
             self._queries[query] = self._link.call("resolve", query, timeout_s=_CALL_S)
-        for account, box in self._boxes.items():
-            with self._lock:
-                unanswered = frozenset(self._placing)
-            keys = self._following.keys(account)
-            caught = self._link.call("catch-up", CatchUp(account=account, keys=keys), timeout_s=_CALL_S)
-            for event in self._following.news(account, caught, unanswered, self._clock.now_ns()):
-                box.append(event)
+        for account, box in list(self._boxes.items()):
+            self._catch_up(account, box)
         for stream in self._streams:
             told = self._link.call("subscribe", stream.wanted, timeout_s=_CALL_S)
             self._streams.renew(stream, told)
             self._link.subscribe(told.topic)
         self.link_changed(True, "the hub is back")
+
+    def _catch_up(self, account: str, box: Mailbox[AccountEvent]) -> None:
+        """Tell what the new hub knows and this process has not heard."""
+        with self._lock:
+            unanswered = frozenset(self._placing)
+        keys = self._following.keys(account)
+
+        def caught(done: concurrent.futures.Future[Any]) -> None:
+            # On the link's thread: what the hub tells after its answer comes after what the answer brings.
+            if done.cancelled() or done.exception() is not None:
+                return
+            for event in self._following.news(account, done.result(), unanswered, self._clock.now_ns()):
+                box.append(event)
+
+        wanted = CatchUp(account=account, keys=keys, external=self._external)
+        self._link.call("catch-up", wanted, timeout_s=_CALL_S, done=caught)
 
     def _gap(self, stream: Stream, count: int) -> None:
         """Ticks are gone for good: feeds begin anew, and take the bars from history."""
@@ -361,8 +372,15 @@ class HubConnection:
     def attach_account(self, account: str, events: Mailbox[AccountEvent]) -> AccountSnapshot:
         # Before the answer: what the hub tells after it must find its box.
         self._boxes[account] = events
-        snapshot: AccountSnapshot = self._call("attach", Attach(account=account, external=self._external))
-        self._following.attached(snapshot)
+        self._welcome  # noqa: B018 - it says so where the connection is closed
+
+        def attached(done: concurrent.futures.Future[Any]) -> None:
+            # On the link's thread, before anything that the hub tells after its answer.
+            if not done.cancelled() and done.exception() is None:
+                self._following.attached(done.result())
+
+        wanted = Attach(account=account, external=self._external)
+        snapshot: AccountSnapshot = self._link.call("attach", wanted, timeout_s=_CALL_S, done=attached)
         return snapshot
 
     def what_if(self, ticket: OrderTicket) -> WhatIf:

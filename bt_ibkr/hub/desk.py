@@ -7,61 +7,45 @@ book.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.interface import (
     AccountEvent,
-    AccountSnapshot,
     CommissionReported,
     Difference,
     ExecutionReported,
     LedgerChanged,
     OrderChanged,
+    OrderFailed,
     OrderPlaced,
     Reconciled,
     SessionNotice,
-    StandingOrder,
     TradingChanged,
 )
-from bt_ibkr.errors import NotArmedError, OrderRefusedError
-from bt_ibkr.hub.access import Grant
+from bt_ibkr.desk.registry import Registry
+from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
-from bt_ibkr.hub.names import HUB_SUFFIX, book_name, owner_of
-from bt_ibkr.hub.requests import CaughtUp, OrderKnown
-from bt_ibkr.journal import Journal, JournalOrder
+from bt_ibkr.hub.names import FLATTEN, HUB_SUFFIX, owner_of
+from bt_ibkr.hub.view import StrategyView
+from bt_ibkr.hub.winding import WindingUp
+from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.intent import OPEN, UNPROVEN, OrderIntent, OrderState, make_key
-from bt_ibkr.model.order import Execution, OrderStatus, OrderTicket, OrderType, Side, TimeInForce
-from bt_ibkr.model.portfolio import LedgerLine, Position
+from bt_ibkr.model.intent import OrderIntent, OrderState, parse_key
+from bt_ibkr.model.order import Execution, OrderTicket, Side
+from bt_ibkr.model.portfolio import LedgerLine
 
 if TYPE_CHECKING:
     from bt_ibkr.hub.peers import Peer
     from bt_ibkr.hub.server import HubServer
 
 _log = logging.getLogger(__name__)
-
-#: Whose orders close all positions of an account: the kill switch's.
-_FLATTEN: Final = "flatten"
-#: Executions of so long ago are told to a strategy that begins.
-_DAY_NS: Final = 86_400 * NS_PER_S
-#: Seconds that cancelled orders are given to end before a book is closed.
-_ENDS_S: Final = 10.0
-_STATUSES: Final = {
-    OrderState.WORKING: OrderStatus.SUBMITTED,
-    OrderState.FILLED: OrderStatus.FILLED,
-    OrderState.CANCELLED: OrderStatus.CANCELLED,
-    OrderState.EXPIRED: OrderStatus.CANCELLED,
-    OrderState.REJECTED: OrderStatus.FAILED,
-}
 
 
 class _AccountSink:
@@ -90,6 +74,10 @@ class HubDesk:
 
     Args:
         server: Whose.
+
+    Attributes:
+        view: What strategies see; once an account is attached.
+        bookkeeper: Likewise.
     """
 
     def __init__(self, server: HubServer) -> None:
@@ -97,11 +85,11 @@ class HubDesk:
         self._brokerage = server.brokerage
         self._sinks: dict[str, _AccountSink] = {}
         self._ledgers: dict[str, dict[str, LedgerLine]] = {}
-        self._bookkeeper: Bookkeeper | None = None
-        #: Orders that ended while no hub ran, for strategies that have not come yet.
-        self._left: dict[str, list[StandingOrder]] = {}
-        #: Market time up to which a strategy was told everything.
-        self._told_ns: dict[str, int] = {}
+        #: Strategies that were told something since it was noted last how far they have heard.
+        self._fresh: set[str] = set()
+        self.view: StrategyView
+        self.bookkeeper: Bookkeeper
+        self._opened = False
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -111,28 +99,24 @@ class HubDesk:
         Raises:
             BtIbkrError: It could not be read whole, or its journal is kept by another process.
         """
-        sink = _AccountSink(account, self._route)
+        sink = _AccountSink(account, self._safely_route)
         snapshot = await self._brokerage.attach(account, sink)
-        self._sinks[account] = sink
+        if not self._opened:
+            self._open_books()
         self._ledgers[account] = dict(snapshot.ledger)
-        differences = self._books_kept().open(account, snapshot.positions)
-        for standing in snapshot.standing:
-            if not standing.open and (name := owner_of(standing.intent.key)) is not None:
-                self._left.setdefault(name, []).append(standing)
+        differences = self.bookkeeper.open(account, snapshot.positions)
+        self._sinks[account] = sink
         for difference in (*snapshot.differences, *differences):
             _log.warning("hub-difference %s", difference.text)
         sink.open()
 
-    def _books_kept(self) -> Bookkeeper:
-        if self._bookkeeper is None:
-            journal = self.journal
-            path: Path | None = None
-            if journal.path is not None:
-                path = journal.path.with_name(journal.path.name + ".books")
-            self._bookkeeper = Bookkeeper(
-                path, journal, self._brokerage.clock, self._brokerage.contracts.known
-            )
-        return self._bookkeeper
+    def _open_books(self) -> None:
+        journal, path = self.journal, None
+        if journal.path is not None:
+            path = Path(journal.path).with_name(Path(journal.path).name + ".books")
+        self.bookkeeper = Bookkeeper(path, journal, self._brokerage.clock, self._brokerage.contracts.known)
+        self._opened = True
+        self.view = StrategyView(self._brokerage, journal, self.bookkeeper, self._ledgers)
 
     @property
     def journal(self) -> Journal:
@@ -142,20 +126,63 @@ class HubDesk:
         return desk.journal
 
     @property
+    def registry(self) -> Registry:
+        """The orders of this session, and those that earlier ones left."""
+        desk = self._brokerage.desk
+        assert desk is not None
+        return desk.registry
+
+    @property
     def accounts(self) -> tuple[str, ...]:
         return tuple(self._sinks)
 
     def close(self) -> None:
-        if self._bookkeeper is not None:
-            self._bookkeeper.close()
+        if self._opened:
+            self.bookkeeper.close()
+
+    def came(self, name: str) -> int | None:
+        """A strategy is here; market time up to which the process before it has heard of everything."""
+        if not self._opened:
+            return None
+        told_ns = self.bookkeeper.told_ns(name)
+        self.bookkeeper.came(name)
+        return told_ns
+
+    def went(self, name: str) -> None:
+        """It said goodbye, or was dealt with: it has not vanished."""
+        if self._opened:
+            self.bookkeeper.went(name)
+
+    def expected(self) -> tuple[str, ...]:
+        """Strategies that were here, also with an earlier hub, and have not said goodbye."""
+        return self.bookkeeper.expected() if self._opened else ()
+
+    def note_heard(self) -> None:
+        """Note of which strategies it is certain that they have heard of everything."""
+        heard = [
+            name
+            for name in self._fresh
+            if (peer := self._server.peer(name)) is not None and peer.accounts and not peer.unheard
+        ]
+        if heard:
+            self.bookkeeper.told(heard)
+            self._fresh.difference_update(heard)
 
     # -- routing -------------------------------------------------------------------------------------
+
+    def _safely_route(self, account: str, event: AccountEvent) -> None:
+        """What goes wrong with one event must not keep the next from whom it concerns."""
+        try:
+            self._route(account, event)
+        except Exception as problem:  # noqa: BLE001 - told to everybody
+            _log.exception("hub-desk-failed account=%s event=%r", account, event)
+            self._server.alarm("hub-desk-failed", f"{type(event).__name__} of {account}: {problem!r}")
 
     def _route(self, account: str, event: AccountEvent) -> None:
         if isinstance(event, ExecutionReported):
             self._take_execution(account, event)
         elif isinstance(event, CommissionReported):
-            owner = self._books_kept().take_commission(event.execution)
+            owner = self.bookkeeper.take_commission(event.execution)
             self._tell(owner, account, event)
             self._tell_share(owner, account)
         elif isinstance(event, OrderChanged):
@@ -173,6 +200,9 @@ class HubDesk:
             for peer in self._attached(account):
                 peer.tell(type(event).__name__, event, account=account)
         else:
+            parts = parse_key(event.key)
+            if isinstance(event, OrderFailed) and parts is not None and parts.name.endswith(HUB_SUFFIX):
+                self._server.alarm("wind-up-failed", f"Order {event.key} failed: {event.error}")
             self._tell(owner_of(event.key), account, event)
 
     def _attached(self, account: str) -> list[Peer]:
@@ -180,7 +210,10 @@ class HubDesk:
 
     def _tell(self, owner: str | None, account: str, event: AccountEvent) -> None:
         """The strategy that it concerns; the journal tells one that is not there, when it comes."""
-        peer = None if owner is None else self._server.peer(owner)
+        if owner is None:
+            return
+        self._fresh.add(owner)
+        peer = self._server.peer(owner)
         if peer is not None and account in peer.accounts:
             peer.tell(type(event).__name__, event, account=account)
 
@@ -191,11 +224,11 @@ class HubDesk:
 
     def _take_execution(self, account: str, event: ExecutionReported) -> None:
         execution = event.execution
-        owner = self._books_kept().take(execution, event.key, event.replaces)
-        if owner_of(event.key) == _FLATTEN:
+        owner = self.bookkeeper.take(execution, event.key, event.replaces)
+        if owner == FLATTEN:
             self._share_flattening(account, execution)
             return
-        if event.key is None:
+        if owner is None:
             # In nobody's book but "unallocated": strategies hear of it, and their positions stay.
             text = (
                 f"{execution.side.value} {execution.quantity} {execution.symbol} at {execution.price:g} in "
@@ -209,58 +242,73 @@ class HubDesk:
         self._tell_share(owner, account)
 
     def _share_flattening(self, account: str, execution: Execution) -> None:
-        """The kill switch closed what all strategies hold together: each one's book is closed by its part."""
-        books = self._books_kept().of(account)
-        left = execution.quantity * execution.side.sign
+        """The kill switch closed what all strategies hold together: each one's book is closed by its part.
+
+        Once nothing is left in the account, what books hold against each other is closed at the same price.
+        """
+        books = self.bookkeeper.of(account)
+        conid, left = execution.conid, -books.book(FLATTEN).quantity(execution.conid)
+        flat = not books.total(conid)
         holders = sorted(
-            (name for name in books.names if name != _FLATTEN),
-            key=lambda name: -abs(books.book(name).quantity(execution.conid)),
+            (name for name in books.names if name != FLATTEN),
+            key=lambda name: -abs(books.book(name).quantity(conid)),
         )
         for name in holders:
-            held = books.book(name).quantity(execution.conid)
-            if not left or held * left >= 0:
-                continue
-            moved = held if abs(held) <= abs(left) else -left
-            self._books_kept().transfer(
-                Transfer(
-                    account=account,
-                    conid=execution.conid,
-                    source=name,
-                    target=_FLATTEN,
-                    quantity=moved,
-                    price=execution.price,
-                )
-            )
-            left += moved
-            peer = self._server.peer(name)
-            if peer is not None and account in peer.accounts:
-                self._tell_positions(
-                    peer, account, f"{moved} of {execution.symbol} were closed for everybody"
-                )
+            held = books.book(name).quantity(conid)
+            moved = held if flat else min(held, left, key=abs) if held * left > 0 else Decimal(0)
+            if moved:
+                left -= moved
+                self._close_part(account, name, execution, moved)
+
+    def _close_part(self, account: str, name: str, execution: Execution, moved: Decimal) -> None:
+        wanted = Transfer(
+            account=account,
+            conid=execution.conid,
+            source=name,
+            target=FLATTEN,
+            quantity=moved,
+            price=execution.price,
+        )
+        try:
+            self.bookkeeper.transfer(wanted)
+        except JournalError as problem:
+            self._server.alarm("books-unwritten", str(problem))
+            return
+        self._tell_moved(name, wanted, -moved, f"{execution.execution_id}/{name}", execution.symbol)
 
     def _take_reconciled(self, account: str, event: Reconciled) -> None:
-        differences: tuple[Difference, ...] = event.differences
+        differences: tuple[Difference, ...] = ()
         if event.positions is not None:
-            differences += self._books_kept().compare(account, event.positions)
+            try:
+                differences = self.bookkeeper.compare(account, event.positions)
+            except JournalError as problem:
+                self._server.alarm("books-unwritten", str(problem))
         for difference in differences:
             self._server.alarm("books-difference", difference.text)
         for peer in self._attached(account):
-            positions = None if event.positions is None else self.positions(peer.name, account)
-            told = msgspec.structs.replace(event, positions=positions, differences=differences)
+            positions = None if event.positions is None else self.view.positions(peer.name, account)
+            told = msgspec.structs.replace(
+                event, positions=positions, differences=(*event.differences, *differences)
+            )
             peer.tell("Reconciled", told, account=account)
 
-    def _tell_positions(self, peer: Peer, account: str, cause: str) -> None:
-        peer.tell(
-            "Reconciled",
-            Reconciled(
-                account=account,
-                cause=cause,
-                time_ns=self._brokerage.clock.now_ns(),
-                complete=True,
-                positions=self.positions(peer.name, account),
-            ),
-            account=account,
+    def _tell_moved(
+        self, name: str, transfer: Transfer, quantity: Decimal, execution_id: str, symbol: str
+    ) -> None:
+        """A strategy's position moved without an order of its own: to it that is an external execution."""
+        execution = Execution(
+            execution_id=execution_id,
+            account=transfer.account,
+            conid=transfer.conid,
+            symbol=symbol,
+            side=Side.BUY if quantity > 0 else Side.SELL,
+            quantity=abs(quantity),
+            price=transfer.price or 0.0,
+            time_ns=self._brokerage.clock.now_ns(),
+            commission=0.0,
         )
+        self._tell(name, transfer.account, ExecutionReported(execution, None))
+        self._tell_share(name, transfer.account)
 
     def _tell_share(self, owner: str | None, account: str) -> None:
         peer = None if owner is None else self._server.peer(owner)
@@ -268,189 +316,29 @@ class HubDesk:
             self._tell_ledger(peer, account)
 
     def _tell_ledger(self, peer: Peer, account: str) -> None:
-        event = LedgerChanged(account, self.ledger(peer.name, peer.grant, account))
+        event = LedgerChanged(account, self.view.ledger(peer.name, peer.grant, account))
         peer.tell("LedgerChanged", event, account=account)
 
     # -- what a strategy sees ------------------------------------------------------------------------
 
     def know(self, contract: Contract) -> None:
         """A contract that was looked up: its multiplier is needed for profits."""
-        if self._bookkeeper is not None:
-            self._bookkeeper.know(contract)
-
-    def placed(self, intents: Iterable[OrderIntent]) -> None:
-        """Orders that are about to be sent."""
-        for intent in intents:
-            self._books_kept().placed(intent)
-
-    def positions(self, name: str, account: str) -> tuple[Position, ...]:
-        """Of a strategy's book."""
-        book = self._books_kept().of(account).book(name)
-        found = []
-        for holding in book.view().holdings:
-            if not holding.quantity:
-                continue
-            contract = self._brokerage.contracts.known(holding.conid)
-            multiplier = self._books_kept().of(account).multiplier(holding.conid)
-            found.append(
-                Position(
-                    account=account,
-                    conid=holding.conid,
-                    symbol="" if contract is None else contract.symbol,
-                    quantity=holding.quantity,
-                    average_price=holding.average_price,
-                    average_cost=holding.average_price * multiplier,
-                    market_price=None,
-                    market_value=None,
-                    currency="" if contract is None else contract.currency,
-                    security_type="" if contract is None else contract.security_type.value,
-                    realized_pnl=holding.realised,
-                )
-            )
-        return tuple(found)
-
-    def ledger(self, name: str, grant: Grant, account: str) -> tuple[LedgerLine, ...]:
-        """The account's cash, or the strategy's share of it and what its trading moved."""
-        lines = self._ledgers[account]
-        if grant.cash is None:
-            return tuple(lines.values())
-        base = next((line for line in lines.values() if line.exchange_rate == 1.0), None)
-        if base is None:
-            return tuple(lines.values())
-        cash = grant.cash
-        held = 0.0
-        for holding in self._books_kept().of(account).book(name).view().holdings:
-            contract = self._brokerage.contracts.known(holding.conid)
-            line = None if contract is None else lines.get(contract.currency)
-            rate = 1.0 if line is None else line.exchange_rate
-            if contract is not None and contract.security_type.value in ("FUT", "FOP"):
-                # Margined: only profit moves cash.
-                cash += (holding.realised - holding.commission) * rate
-                continue
-            cash += holding.flow * rate
-            tick = self._brokerage.market_data.latest(holding.conid)
-            price = holding.average_price if tick is None or tick.last is None else tick.last
-            multiplier = self._books_kept().of(account).multiplier(holding.conid)
-            held += float(holding.quantity) * price * multiplier * rate
-        share = msgspec.structs.replace(
-            base,
-            cash=cash,
-            settled_cash=None,
-            net_liquidation=cash + held,
-            stock_value=held,
-            time_ns=self._brokerage.clock.now_ns(),
-        )
-        rates = [
-            msgspec.structs.replace(line, cash=0.0, settled_cash=None, net_liquidation=None)
-            for line in lines.values()
-            if line is not base and line.currency != "BASE"
-        ]
-        return (share, *rates)
-
-    def snapshot(self, peer: Peer, account: str) -> AccountSnapshot:
-        """What a strategy that begins is told of an account."""
-        journal = self.journal
-        peer.grant.check_account(peer.name, account)
-        if account not in self._sinks:
-            raise NotArmedError(
-                f"The hub does not trade in account {account}.",
-                remedy=f"It trades in {', '.join(self._sinks) or 'none'}: set accounts in its configuration.",
-            )
-        now_ns = self._brokerage.clock.now_ns()
-        executions = [
-            row.execution
-            for row in journal.executions(account=account, since_ns=now_ns - _DAY_NS)
-            if not row.superseded and owner_of(row.key) == peer.name
-        ]
-        desk = self._brokerage.desk
-        assert desk is not None
-        external = desk.external_orders(account) if peer.accounts.get(account) else ()
-        return AccountSnapshot(
-            positions=self.positions(peer.name, account),
-            executions=tuple(executions),
-            orders=external,
-            ledger={line.currency: line for line in self.ledger(peer.name, peer.grant, account)},
-            standing=self._standing(peer.name, account),
-            epoch=journal.epoch,
-            sequences=dict(journal.next_sequences()),
-            trading=journal.trading_state(),
-        )
-
-    def _standing(self, name: str, account: str) -> tuple[StandingOrder, ...]:
-        """A strategy's open orders, and those that ended while it was away."""
-        since_ns = self._told_ns.pop(name, None)
-        orders = [one for one in self.journal.orders(open_only=True) if owner_of(one.key) == name]
-        found = [self._one_standing(one) for one in orders if one.intent.ticket.account == account]
-        ended = [one for one in self._left.pop(name, []) if one.intent.ticket.account == account]
-        known = {one.intent.key for one in (*found, *ended)}
-        if since_ns is not None:
-            ended += [
-                self._one_standing(one)
-                for one in self.journal.orders(since_ns=since_ns)
-                if owner_of(one.key) == name
-                and not one.is_open
-                and one.key not in known
-                and one.intent.ticket.account == account
-            ]
-        return (*found, *ended)
-
-    def _one_standing(self, order: JournalOrder) -> StandingOrder:
-        return StandingOrder(
-            intent=order.intent,
-            order_id=order.order_id,
-            status=_STATUSES.get(order.state),
-            executions=tuple(
-                row.execution for row in self.journal.executions(key=order.key) if not row.superseded
-            ),
-            open=order.state in OPEN,
-            known=order.state not in (OrderState.ABSENT, *UNPROVEN),
-        )
-
-    def gone(self, name: str) -> None:
-        """A strategy was told of everything up to now, and is not there any more."""
-        self._told_ns[name] = self._brokerage.clock.now_ns()
-
-    def caught_up(self, peer: Peer, account: str, keys: Sequence[str]) -> CaughtUp:
-        """What became of orders while the strategy's hub was another one."""
-        orders: list[OrderKnown] = []
-        executions: list[tuple[str, Execution]] = []
-        for key in keys:
-            if owner_of(key) != peer.name or (order := self.journal.order(key)) is None:
-                continue
-            orders.append(
-                OrderKnown(
-                    key=key,
-                    state=order.state,
-                    order_id=order.order_id,
-                    ticket=order.intent.ticket,
-                    text=order.text,
-                )
-            )
-            executions.extend(
-                (key, row.execution) for row in self.journal.executions(key=key) if not row.superseded
-            )
-        return CaughtUp(
-            orders=tuple(orders),
-            executions=tuple(executions),
-            positions=self.positions(peer.name, account),
-            ledger=self.ledger(peer.name, peer.grant, account),
-            trading=self.journal.trading_state(),
-        )
+        if self._opened:
+            self.bookkeeper.know(contract)
 
     def books(self) -> tuple[BookView, ...]:
         """All books of all accounts."""
-        if self._bookkeeper is None:
-            return ()
-        return tuple(view for account in self._sinks for view in self._bookkeeper.of(account).views())
+        return tuple(view for account in self._sinks for view in self.bookkeeper.of(account).views())
 
     def transfer(self, wanted: Transfer) -> None:
-        """See ``Bookkeeper.transfer``; both strategies are told of their new positions."""
-        self._books_kept().transfer(wanted)
-        for name in (wanted.source, wanted.target):
-            peer = self._server.peer(name)
-            if peer is not None and wanted.account in peer.accounts:
-                text = f"{wanted.quantity} of {wanted.conid} went from {wanted.source} to {wanted.target}"
-                self._tell_positions(peer, wanted.account, text)
+        """See ``Bookkeeper.transfer``; both strategies are told."""
+        done = self.bookkeeper.transfer(wanted)
+        if done is None:
+            return
+        contract = self._brokerage.contracts.known(done.conid)
+        symbol = str(done.conid) if contract is None else contract.symbol
+        for name, quantity in ((done.source, -done.quantity), (done.target, done.quantity)):
+            self._tell_moved(name, done, quantity, f"transfer-{done.reference}", symbol)
 
     # -- orders --------------------------------------------------------------------------------------
 
@@ -462,75 +350,80 @@ class HubDesk:
         Args:
             recorded: Called once they are on record.
         """
-        self.placed(intents)
+        for intent in intents:
+            self.bookkeeper.placed(intent)
         await self._brokerage.place(intents, self._sinks[intents[0].ticket.account], recorded)
 
     async def modify(self, key: str, ticket: OrderTicket) -> None:
-        """See ``Connection.modify``."""
+        """See ``Connection.modify``.
+
+        Raises:
+            OrderRefusedError: There is no such order, or it is of another account.
+        """
+        order = self.journal.order(key)
+        if order is None or order.intent.ticket.account != ticket.account:
+            raise OrderRefusedError(f"There is no order {key} in account {ticket.account}.")
         await self._brokerage.modify(key, ticket, self._sinks[ticket.account])
 
     async def cancel(self, key: str) -> None:
-        """See ``Connection.cancel``."""
+        """See ``Connection.cancel``.
+
+        Raises:
+            OrderRefusedError: There is no such order.
+        """
         order = self.journal.order(key)
         if order is None:
             raise OrderRefusedError(f"There is no order {key}.")
         await self._brokerage.cancel(key, self._sinks[order.intent.ticket.account])
 
-    def knows(self, key: str) -> bool:
-        """Whether an order was written down, by this hub or one before it."""
-        return self.journal.order(key) is not None
+    def recorded(self, intents: Iterable[OrderIntent]) -> bool:
+        """Whether these orders were written down, by this hub or one before it: a submission is as a whole.
+
+        Raises:
+            OrderRefusedError: One of their keys is of another order.
+        """
+        found = False
+        for intent in intents:
+            order = self.journal.order(intent.key)
+            if order is None:
+                continue
+            found = True
+            theirs, ours = intent.ticket, order.intent.ticket
+            if (theirs.account, theirs.contract_id, theirs.side) != (
+                ours.account,
+                ours.contract_id,
+                ours.side,
+            ):
+                raise OrderRefusedError(
+                    f"The key {intent.key} is of another order, {ours.side.value} {ours.quantity} of "
+                    f"{ours.contract_id} in {ours.account}: nothing was sent.",
+                    remedy="Attach the account again: the answer tells the next number.",
+                )
+        return found
 
     def tell_again(self, key: str) -> None:
         """Where an order stands, to its strategy: it asked to place it a second time."""
         order = self.journal.order(key)
-        if order is not None and order.order_id is not None:
-            account = order.intent.ticket.account
+        if order is None:
+            return
+        account = order.intent.ticket.account
+        if order.order_id is not None:
             self._tell(owner_of(key), account, OrderPlaced(key, order.order_id))
+        elif order.state in (OrderState.REJECTED, OrderState.ABSENT):
+            problem = OrderRefusedError(order.text or f"Order {key} was not sent.")
+            self._tell(owner_of(key), account, OrderFailed(key, problem))
 
     async def wind_up(self, name: str, *, flatten: bool) -> None:
-        """A strategy vanished: cancel its orders, and close its positions."""
-        open_orders = [one for one in self.journal.orders(open_only=True) if owner_of(one.key) == name]
-        self._server.alarm(
-            "strategy-vanished",
-            f"Strategy {name} is gone: {len(open_orders)} orders are cancelled"
-            + (", its positions closed." if flatten else "."),
-        )
-        desk = self._brokerage.desk
-        assert desk is not None
-        ends = []
-        for order in open_orders:
-            tracked = desk.registry.get(order.key)
-            if tracked is not None:
-                ends.append(asyncio.ensure_future(tracked.ended.wait()))
-            await self.cancel(order.key)
-        if ends:
-            _, left = await asyncio.wait(ends, timeout=_ENDS_S)
-            for one in left:
-                one.cancel()
-        if not flatten:
+        """A strategy vanished: cancel its orders, and close its positions; it stops once the strategy is back."""
+
+        def gone() -> bool:
+            peer = self._server.peer(name)
+            return peer is None or peer.lost
+
+        try:
+            await WindingUp(self, name, gone, self._server.alarm).run(flatten=flatten)
+        except BtIbkrError as problem:
+            self._server.alarm("wind-up-failed", f"Strategy {name}: {problem}")
             return
-        sequence = self.journal.next_sequences().get(name + HUB_SUFFIX, 1)
-        for account in self.accounts:
-            for position in self.positions(name, account):
-                intent = _closing(position, make_key(name + HUB_SUFFIX, self.journal.epoch, sequence))
-                sequence += 1
-                await self.place((intent,))
-
-
-def _closing(position: Position, key: str) -> OrderIntent:
-    """The order that closes what a book holds, at the market."""
-    return OrderIntent(
-        key=key,
-        strategy=book_name(key.partition(".")[0]),
-        ticket=OrderTicket(
-            account=position.account,
-            contract_id=position.conid,
-            security_type=position.security_type or "STK",
-            side=Side.SELL if position.quantity > 0 else Side.BUY,
-            order_type=OrderType.MARKET,
-            quantity=Decimal(abs(position.quantity)),
-            time_in_force=TimeInForce.DAY,
-            client_order_id=key,
-            protective=True,
-        ),
-    )
+        if gone():
+            self.bookkeeper.went(name)

@@ -20,7 +20,7 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.fair import FairQueue
-from bt_ibkr.hub.names import owner_of
+from bt_ibkr.hub.names import HUB_SUFFIX, owner_of
 from bt_ibkr.hub.peers import Peer
 from bt_ibkr.hub.protocol import Request, problem_of, read
 from bt_ibkr.hub.requests import (
@@ -41,7 +41,7 @@ from bt_ibkr.hub.requests import (
 from bt_ibkr.hub.status import HubStatus
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.intent import OrderIntent
+from bt_ibkr.model.intent import OrderIntent, parse_key
 from bt_ibkr.model.market import Bar, Quote
 from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.scanner import ScannerParameters, ScanRequest, ScanRow
@@ -65,6 +65,17 @@ _MOST_REPEATED: Final = 2000
 Handler = Callable[[Peer, Any], Coroutine[Any, Any, Any]]
 
 
+class _Placing:
+    """A submission until it is on record."""
+
+    __slots__ = ("intents", "peer", "settled")
+
+    def __init__(self, peer: Peer, intents: tuple[OrderIntent, ...]) -> None:
+        self.peer = peer
+        self.intents = intents
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class Dispatch:
     """Finds who does what.
 
@@ -80,7 +91,7 @@ class Dispatch:
         self._histories: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_HISTORIES))
         self._tasks: set[asyncio.Task[None]] = set()
         #: Orders that wait for their turn, until they are on record.
-        self._placing: dict[str, asyncio.Future[None]] = {}
+        self._placing: dict[str, _Placing] = {}
         self._handlers: dict[str, Handler] = {
             "resolve": self._resolve,
             "availability": self._availability,
@@ -237,57 +248,103 @@ class Dispatch:
 
     async def _attach(self, peer: Peer, wanted: Attach) -> AccountSnapshot:
         peer.grant.check_account(peer.name, wanted.account)
+        # Orders that a process of its name before it has placed count in what it is told, and in its numbers.
+        await self._all_recorded(peer.name)
+        known = peer.accounts.get(wanted.account)
         peer.accounts[wanted.account] = wanted.external
-        return self._desk.snapshot(peer, wanted.account)
+        try:
+            return self._desk.view.snapshot(peer, wanted.account)
+        except BtIbkrError:
+            if known is None:
+                del peer.accounts[wanted.account]
+            raise
 
     async def _catch_up(self, peer: Peer, wanted: CatchUp) -> CaughtUp:
         peer.grant.check_account(peer.name, wanted.account)
-        peer.accounts.setdefault(wanted.account, True)
-        return self._desk.caught_up(peer, wanted.account, wanted.keys)
+        await self._all_recorded(peer.name)
+        peer.accounts[wanted.account] = wanted.external
+        return self._desk.view.caught_up(peer, wanted.account, wanted.keys)
 
     async def _place(self, peer: Peer, asked: tuple[Place, float]) -> None:
         """Answered once the orders are on record, or were refused; what becomes of them is told."""
         place, age_s = asked
         intents = place.intents
-        known = [one for one in intents if self._desk.knows(one.key)]
-        if known:
-            # Asked again, because the answer was lost: it is on record, and whoever asks hears where it stands.
-            for one in known:
-                self._check_owner(peer, one.key)
-                self._desk.tell_again(one.key)
-            return
         self._check_place(peer, intents)
+        waiting = [one.settled for intent in intents if (one := self._placing.get(intent.key)) is not None]
+        if waiting:
+            # Asked again while the first asking waits for its turn.
+            await asyncio.wait(waiting)
+        if self._desk.recorded(intents):
+            # Asked again, because the answer was lost: it is on record, and whoever asks hears where it stands.
+            for intent in intents:
+                self._desk.tell_again(intent.key)
+            return
         if age_s > self._server.settings.stale_s:
             raise OrderRefusedError(
                 f"The order reached the hub {age_s:.1f} s after it was placed, and was not sent.",
                 remedy="Decide anew; stale_s of the hub's configuration sets the time.",
             )
         peer.count_orders(len(intents))
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        placing = _Placing(peer, intents)
+        self._placing.update((intent.key, placing) for intent in intents)
+        self._queue.put(peer.name, placing, lambda: self._send(placing))
+        await placing.settled
 
-        def settle() -> None:
-            if not settled.done():
-                settled.set_result(None)
+    async def _send(self, placing: _Placing) -> None:
+        """Its turn has come."""
+        placing.peer.in_flight += 1
+        try:
+            await self._desk.place(placing.intents, lambda: self._settle(placing))
+        except Exception as problem:
+            if placing.settled.done():
+                # It is on record, and may have been sent: the order desk tells what became of it.
+                raise
+            _log.exception("hub-order-failed key=%s", placing.intents[0].key)
+            self._settle(placing, OrderRefusedError(f"The hub failed, and nothing was sent: {problem}"))
+        finally:
+            placing.peer.in_flight -= 1
+            self._settle(placing)
 
-        async def send() -> None:
-            peer.in_flight += 1
-            try:
-                await self._desk.place(intents, settle)
-            finally:
-                peer.in_flight -= 1
-                for intent in intents:
-                    self._placing.pop(intent.key, None)
-                settle()
+    def _settle(self, placing: _Placing, problem: BtIbkrError | None = None) -> None:
+        """It is on record, or it was refused."""
+        for intent in placing.intents:
+            self._placing.pop(intent.key, None)
+        if placing.settled.done():
+            return
+        if problem is None:
+            placing.settled.set_result(None)
+        else:
+            placing.settled.set_exception(problem)
 
-        self._placing.update((intent.key, settled) for intent in intents)
-        self._queue.put(peer.name, send)
-        await settled
+    async def _all_recorded(self, name: str) -> None:
+        """Until no order of a strategy waits for its turn or to be written down."""
+        while waiting := [one.settled for key, one in self._placing.items() if owner_of(key) == name]:
+            await asyncio.wait(waiting)
+
+    def forget(self, peer: Peer) -> None:
+        """The process is gone and another one has its name: what of its orders has not begun is not sent."""
+        for placing in {id(one): one for one in self._placing.values() if one.peer is peer}.values():
+            self._withdraw(placing, "its process is gone")
+
+    def _withdraw(self, placing: _Placing, why: str) -> bool:
+        """Take orders back that wait for their turn; whether they did."""
+        if not self._queue.withdraw(placing.peer.name, placing):
+            return False
+        _log.warning("hub-order-withdrawn key=%s cause=%s", placing.intents[0].key, why)
+        self._settle(placing, OrderRefusedError(f"The order waited for its turn at the hub, and {why}."))
+        return True
 
     def _check_place(self, peer: Peer, intents: tuple[OrderIntent, ...]) -> None:
         if not intents:
             raise UsageError("A submission without orders.")
         for intent in intents:
             self._check_owner(peer, intent.key)
+            parts = parse_key(intent.key)
+            if parts is None or parts.name.endswith(HUB_SUFFIX) or parts.name != intent.strategy:
+                raise UsageError(
+                    f"The order {intent.key} is not of {intent.strategy!r}.",
+                    remedy="A key begins with the name of the order's strategy.",
+                )
             account = intent.ticket.account
             peer.grant.check_account(peer.name, account)
             if account not in peer.accounts:
@@ -325,8 +382,11 @@ class Dispatch:
         await self._brokerage.set_expiry(wanted.key, wanted.expires_ns)
 
     async def _cancel(self, peer: Peer, key: str) -> None:
-        """Cancellations wait for nobody but the order that they cancel."""
+        """Cancellations wait for nobody; what has not begun to be placed never is."""
         self._check_owner(peer, key)
+        placing = self._placing.get(key)
+        if placing is not None and key == placing.intents[0].key and self._withdraw(placing, "was cancelled"):
+            return
         await self._recorded(key)
         await self._desk.cancel(key)
 
@@ -334,7 +394,7 @@ class Dispatch:
         """An order that waits for its turn is on record first."""
         waiting = self._placing.get(key)
         if waiting is not None:
-            await asyncio.wait((waiting,))
+            await asyncio.wait((waiting.settled,))
 
     async def _reconcile(self, peer: Peer, account: str) -> None:
         peer.grant.check_account(peer.name, account)

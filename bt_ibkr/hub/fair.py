@@ -25,18 +25,36 @@ class FairQueue:
 
     def __init__(self, at_a_time: int = _AT_A_TIME) -> None:
         self._free = at_a_time
-        self._waiting: dict[str, deque[Work]] = {}
+        self._waiting: dict[str, deque[tuple[object, Work]]] = {}
         #: Owners with work, the next one first.
         self._turns: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def put(self, owner: str, work: Work) -> None:
-        """Do it when it is its turn. Pieces of one owner begin in their order."""
+    def put(self, owner: str, piece: object, work: Work) -> None:
+        """Do it when it is its turn. Pieces of one owner begin in their order.
+
+        Args:
+            owner: Whose turn it takes.
+            piece: By which it can be withdrawn.
+            work: Does it.
+        """
         queue = self._waiting.setdefault(owner, deque())
-        queue.append(work)
+        queue.append((piece, work))
         if len(queue) == 1:
             self._turns.append(owner)
         self._go_on()
+
+    def withdraw(self, owner: str, piece: object) -> bool:
+        """Not to do it after all; whether it had not begun."""
+        queue = self._waiting.get(owner, deque())
+        for entry in queue:
+            if entry[0] is piece:
+                queue.remove(entry)
+                if not queue:
+                    del self._waiting[owner]
+                    self._turns.remove(owner)
+                return True
+        return False
 
     def waiting(self, owner: str) -> int:
         """Pieces of an owner that have not begun."""
@@ -46,7 +64,7 @@ class FairQueue:
         while self._free and self._turns:
             owner = self._turns.popleft()
             queue = self._waiting[owner]
-            work = queue.popleft()
+            _, work = queue.popleft()
             if queue:
                 self._turns.append(owner)
             else:

@@ -25,6 +25,7 @@ from bt_ibkr.errors import OrderRefusedError, OutcomeUnknownError
 from bt_ibkr.hub.requests import CaughtUp, OrderKnown
 from bt_ibkr.model.intent import ENDED, OrderIntent, OrderState
 from bt_ibkr.model.order import DONE, Execution, OrderReport, OrderStatus, OrderTicket
+from bt_ibkr.services.executions import trade_of
 
 _STATUS = {
     OrderState.WORKING: OrderStatus.SUBMITTED,
@@ -35,15 +36,24 @@ _STATUS = {
 
 
 class _Followed:
-    __slots__ = ("account", "commissions", "ended", "order_id", "ticket")
+    __slots__ = ("account", "ended", "executions", "order_id", "ticket")
 
     def __init__(self, ticket: OrderTicket) -> None:
         self.account = ticket.account
         self.ticket = ticket
         self.order_id: str | None = None
         self.ended = False
-        #: By execution, as told.
-        self.commissions: dict[str, float | None] = {}
+        #: As told, by id.
+        self.executions: dict[str, Execution] = {}
+
+    def corrected(self, execution: Execution) -> Execution | None:
+        """The execution that was told and that this one takes the place of."""
+        trade, report = trade_of(execution.execution_id)
+        for told in self.executions.values():
+            other, before = trade_of(told.execution_id)
+            if other == trade and before < report:
+                return told
+        return None
 
 
 class Following:
@@ -58,7 +68,7 @@ class Following:
             followed = self._orders[standing.intent.key] = _Followed(standing.intent.ticket)
             followed.order_id = standing.order_id
             followed.ended = not standing.open
-            followed.commissions = {one.execution_id: one.commission for one in standing.executions}
+            followed.executions = {one.execution_id: one for one in standing.executions}
 
     def placed(self, intents: Iterable[OrderIntent]) -> None:
         """Orders of this run, about to be sent."""
@@ -71,7 +81,9 @@ class Following:
             key = event.key if isinstance(event, ExecutionReported) else self._whose(event.execution)
             followed = self._orders.get(key or "")
             if followed is not None:
-                followed.commissions[event.execution.execution_id] = event.execution.commission
+                followed.executions[event.execution.execution_id] = event.execution
+                if isinstance(event, ExecutionReported) and event.replaces is not None:
+                    followed.executions.pop(event.replaces.execution_id, None)
             return
         key = getattr(event, "key", None)
         followed = self._orders.get(key or "")
@@ -88,7 +100,7 @@ class Following:
 
     def _whose(self, execution: Execution) -> str | None:
         for key, followed in list(self._orders.items()):
-            if execution.execution_id in followed.commissions:
+            if execution.execution_id in followed.executions:
                 return key
         return None
 
@@ -98,7 +110,7 @@ class Following:
             key
             for key, one in list(self._orders.items())
             if one.account == account
-            and (not one.ended or not one.commissions or None in one.commissions.values())
+            and (not one.ended or any(told.commission is None for told in one.executions.values()))
         )
 
     def news(
@@ -154,9 +166,10 @@ class Following:
         if order.ticket != followed.ticket:
             yield OrderModified(key, order.ticket)
         for execution in executions:
-            if execution.execution_id not in followed.commissions:
-                yield ExecutionReported(execution, key)
-            elif execution.commission != followed.commissions[execution.execution_id]:
+            told = followed.executions.get(execution.execution_id)
+            if told is None:
+                yield ExecutionReported(execution, key, followed.corrected(execution))
+            elif execution.commission != told.commission:
                 yield CommissionReported(execution)
         if followed.ended or order.state not in ENDED:
             return

@@ -183,23 +183,43 @@ class HubLink:
             self.close()
             raise
 
-    def ask(self, kind: str, value: object = None) -> concurrent.futures.Future[Any]:
+    def ask(
+        self,
+        kind: str,
+        value: object = None,
+        *,
+        done: Callable[[concurrent.futures.Future[Any]], None] | None = None,
+    ) -> concurrent.futures.Future[Any]:
         """Ask for something; from any thread. A hub that is away is asked when it is back."""
         if self._ended:
             raise SessionError("The connection to the hub is closed.", remedy="Open a new store.")
         first = threading.current_thread() is self._returning
         asked = _Asked(kind, body(value), REQUESTS[kind].answer, first=first)
+        if done is not None:
+            asked.future.add_done_callback(done)
         self._do(lambda: self._enqueue(asked))
         return asked.future
 
-    def call(self, kind: str, value: object = None, *, timeout_s: float) -> Any:
+    def call(
+        self,
+        kind: str,
+        value: object = None,
+        *,
+        timeout_s: float,
+        done: Callable[[concurrent.futures.Future[Any]], None] | None = None,
+    ) -> Any:
         """Ask and wait.
+
+        Args:
+            kind, value: What is asked.
+            timeout_s: For how long.
+            done: Called with the answer on the link's thread, before anything that the hub told after it is taken in.
 
         Raises:
             RequestTimeoutError: No answer in time.
             BtIbkrError: The hub's.
         """
-        future = self.ask(kind, value)
+        future = self.ask(kind, value, done=done)
         try:
             return future.result(timeout_s)
         except concurrent.futures.TimeoutError:

@@ -12,8 +12,13 @@ from typing import Final
 from bt_ibkr.errors import UsageError
 from bt_ibkr.model.intent import key_name, parse_key
 
+#: Whose orders close all positions of an account: the kill switch's.
+FLATTEN: Final = "flatten"
+#: The book of what no strategy has done.
+UNALLOCATED: Final = "unallocated"
 #: In keys of orders that the hub places for a strategy.
 HUB_SUFFIX: Final = "-hub"
+_RESERVED: Final = frozenset({FLATTEN, UNALLOCATED})
 _SUFFIX: Final = re.compile(r"-(?:[0-9]+|hub)$", re.ASCII)
 #: Room for a suffix.
 _LONGEST: Final = 32
@@ -29,6 +34,10 @@ def check_name(name: str) -> str:
         raise UsageError(
             f"{name!r} is no name for a strategy at a hub.",
             remedy=f"Use letters, digits, _ and -, at most {_LONGEST}, and no -2 or -hub at the end.",
+        )
+    if name in _RESERVED:
+        raise UsageError(
+            f"{name!r} is the hub's own book, and no name for a strategy.", remedy="Give it another name."
         )
     return name
 

@@ -32,6 +32,8 @@ class Peer:
     Attributes:
         words: Its topics.
         accounts: Those it attached, with whether it wants to hear of other programs.
+        accounts_told: Those of which it was told what ended before it came.
+        told_before_ns: Market time up to which a process of its name before it has heard of everything.
         asked: Number of its newest request.
         in_flight: Requests that are not answered yet.
     """
@@ -50,6 +52,8 @@ class Peer:
         self.grant = grant
         self.words: set[bytes] = set()
         self.accounts: dict[str, bool] = {}
+        self.accounts_told: set[str] = set()
+        self.told_before_ns: int | None = None
         self.asked = 0
         self.in_flight = 0
         self.lost = False

@@ -107,12 +107,13 @@ class CatchUp(msgspec.Struct, frozen=True, kw_only=True):
     """After a hub was restarted: what became of orders, and what executed.
 
     Attributes:
-        keys: Orders of the strategy that it takes as open.
-        known: The executions that it was told of, for these orders.
+        keys: Orders of the strategy of which it may not have heard all.
+        external: See ``Attach``.
     """
 
     account: str
     keys: tuple[str, ...]
+    external: bool = True
 
 
 class OrderKnown(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from bt_ibkr.hub.desk import HubDesk
 from bt_ibkr.hub.dispatch import Dispatch
 from bt_ibkr.hub.door import KeyDoor
 from bt_ibkr.hub.health import HealthServer
+from bt_ibkr.hub.names import check_name
 from bt_ibkr.hub.peers import HarmCounts, Peer
 from bt_ibkr.hub.protocol import (
     MAX_MESSAGE,
@@ -58,6 +59,8 @@ _log = logging.getLogger(__name__)
 
 #: Ticks that a subscriber may be behind before it is told of as slow.
 _SLOW_TICKS: Final = 1000
+#: How often it is noted which strategies have heard of everything, seconds.
+_NOTED_S: Final = 2.0
 #: Peers that have left or vanished are shown so long, seconds.
 _SHOWN_S: Final = 3600.0
 
@@ -113,6 +116,7 @@ class HubServer:
         self._vanishing: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: set[str] = set()
+        self._noted_s = 0.0
         self._commands: LoopSocket | None = None
         #: The command socket, before strategies are let in.
         self._waiting: zmq.Socket[bytes]
@@ -186,6 +190,7 @@ class HubServer:
             for account in () if self.settings.data_only else accounts:
                 await self.desk.attach(account)
             self._dispatch = Dispatch(self)
+            self._expect()
             self._commands = LoopSocket(self._waiting, self._received)
             self._beating = asyncio.get_running_loop().create_task(self._beat(), name="hub-beat")
         except BaseException:
@@ -362,6 +367,8 @@ class HubServer:
             return
         try:
             grant = self._access.grant(hello.name, hello.role, user)
+            if hello.role == "strategy":
+                check_name(hello.name)
             self._check_name(hello)
         except BtIbkrError as refusal:
             self.harm.unauthorised += isinstance(refusal, NotArmedError)
@@ -384,6 +391,7 @@ class HubServer:
             if hello.role == "strategy":
                 self._by_name[hello.name] = peer
                 self._vanishing.pop(hello.name, None)
+                peer.told_before_ns = self.desk.came(hello.name)
             _log.info(
                 "hub-joined name=%s role=%s host=%s pid=%d", peer.name, hello.role, hello.host, hello.pid
             )
@@ -439,7 +447,11 @@ class HubServer:
         self._send(address, encode(refused))
 
     def _leave(self, peer: Peer) -> None:
+        self.desk.note_heard()
         peer.left = True
+        if peer.hello.role == "strategy" and self._by_name.get(peer.name) is peer:
+            self._vanishing.pop(peer.name, None)
+            self.desk.went(peer.name)
         _log.info("hub-left name=%s", peer.name)
         self._spawn(self._release(peer), "hub-release")
 
@@ -452,8 +464,10 @@ class HubServer:
 
     def _drop(self, peer: Peer) -> None:
         """Another process takes its name over."""
+        self.desk.note_heard()
         self._peers.pop(peer.session, None)
         peer.left = True
+        self._dispatch.forget(peer)
         self._spawn(self._release(peer), "hub-release")
 
     async def _release(self, peer: Peer) -> None:
@@ -499,10 +513,19 @@ class HubServer:
                 )
             )
             self._look_at_speed(peer)
+        if now_s - self._noted_s > _NOTED_S:
+            self._noted_s = now_s
+            self.desk.note_heard()
         for name, due_s in list(self._vanishing.items()):
             if now_s >= due_s:
                 del self._vanishing[name]
-                self._vanished(self._by_name[name])
+                self._vanished(name)
+
+    def _expect(self) -> None:
+        """Strategies that an earlier hub has lost sight of with its own end: those that do not come have vanished."""
+        for name in self.desk.expected():
+            grant = self._access.grant_of(name)
+            self._vanishing[name] = time.monotonic() + grant.vanish_s
 
     def _lose(self, peer: Peer, now_s: float) -> None:
         peer.lost = True
@@ -511,13 +534,18 @@ class HubServer:
             wait_s = max(0.0, peer.grant.vanish_s - (now_s - peer.heard_s))
             self._vanishing[peer.name] = now_s + wait_s
 
-    def _vanished(self, peer: Peer) -> None:
-        """It did not come back."""
-        _log.warning("hub-vanished name=%s policy=%s", peer.name, peer.grant.on_vanish)
-        self._spawn(self._release(peer), "hub-release")
-        if peer.grant.on_vanish is not OnVanish.LEAVE:
-            flatten = peer.grant.on_vanish is OnVanish.FLATTEN
-            self._spawn(self.desk.wind_up(peer.name, flatten=flatten), "hub-wind-up")
+    def _vanished(self, name: str) -> None:
+        """It did not come back. Should it after all, it begins as with a restarted hub: nothing is kept for it."""
+        peer = self._by_name.get(name)
+        grant = self._access.grant_of(name) if peer is None else peer.grant
+        _log.warning("hub-vanished name=%s policy=%s", name, grant.on_vanish)
+        if peer is not None:
+            self._drop(peer)
+        if grant.on_vanish is OnVanish.LEAVE:
+            self.desk.went(name)
+        else:
+            flatten = grant.on_vanish is OnVanish.FLATTEN
+            self._spawn(self.desk.wind_up(name, flatten=flatten), "hub-wind-up")
 
     def _look_at_speed(self, peer: Peer) -> None:
         behind = max(max(peer.beat.behind.values(), default=0), peer.beat.waiting)

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from bt_ibkr.connection.interface import ExecutionReported, OrderFailed
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.hub.books import UNALLOCATED, BookView
+from bt_ibkr.hub.books import BookView
+from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.order import Side
 from tests.hub.conftest import ACCOUNT, APPLE, Join, Ticks, move
