@@ -93,6 +93,13 @@ class StoreFeed(Protocol):
         """Cerebro has seen the feed's end."""
 
     @property
+    def check_ns(self) -> int | None:
+        """When what was resampled from it may have to be closed by the clock; ``None`` if nothing was."""
+
+    def checked(self, now_ns: int) -> None:
+        """Cerebro has looked at what was resampled from it, at that time."""
+
+    @property
     def query(self) -> ContractQuery | None:
         """The contract it follows; ``None`` if it follows none."""
 
@@ -679,13 +686,30 @@ class IBKRStore:
                 holding = True
         if holding:
             cutoff = None
-        self.cutoff_ns = cutoff
-        if cutoff is not None or self._notifications:
+        checks = self._checks_due(cutoff)
+        self.cutoff_ns = None if checks else cutoff
+        if checks or cutoff is not None or self._notifications:
             return True
         for feed in self._feeds:
             if feed.has_news():
                 return True
         return self._broker is not None and self._broker.pending()
+
+    def _checks_due(self, cutoff_ns: int | None) -> bool:
+        """Whether cerebro needs a cycle without a bar before the next one.
+
+        Only then backtrader closes resampled bars by the clock. One that is closed by a later bar comes in that bar's
+        cycle, with a time before it: cerebro would take that bar back, and with ``exactbars=1`` it would be lost.
+        """
+        due = False
+        for feed in self._feeds:
+            check_ns = feed.check_ns
+            if check_ns is not None and (cutoff_ns is None or cutoff_ns > check_ns):
+                market_ns = self.market_ns()
+                if market_ns >= check_ns:
+                    due = True
+                    feed.checked(market_ns)
+        return due
 
     def market_ns(self) -> int:
         """How far the market is known to have come: by its own stamps, or by the clock less the grace.

@@ -9,6 +9,7 @@ from typing import Any
 
 import backtrader as bt
 
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import SessionChanged
 from bt_ibkr.errors import ContractError, UsageError
@@ -44,6 +45,9 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         self.tradecontract: Contract | None = None
         self.holding = False
         self.over = False
+        #: See ``StoreFeed``; bars made of this feed's end at multiples of so many nanoseconds.
+        self.check_ns: int | None = None
+        self._check_step_ns = 60 * NS_PER_S
         self._finishing = False
         #: The time of the next bar, as ``prepare`` found it.
         self._head_ns: int | None = None
@@ -116,6 +120,10 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         # The base class begins as CONNECTED and would swallow that notification.
         self._laststatus = self.DISCONNECTED
         for data in self._resampled():
+            if data is not self:
+                self.check_ns = 0
+                if data._timeframe <= bt.TimeFrame.Seconds:  # noqa: SLF001 - how backtrader says it
+                    self._check_step_ns = NS_PER_S
             # Cerebro leaves resampled feeds out when it looks for the earliest bar, and fails where such a bar comes
             # alone, in a cycle without one of a plain feed; and the resampler closes bars by the machine's clock.
             data.resampling = 0
@@ -126,8 +134,14 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         return (data for data in self._env.datas if base_of(data) is self)
 
     def _timeoffset(self) -> timedelta:
-        """From the machine's clock to the market's."""
-        return timedelta(microseconds=(self._ibkr.connection.clock.now_ns() - time.time_ns()) / 1000)
+        """From the machine's clock to the market's; a little more, so that an edge that was reached has passed."""
+        offset_ns = self._ibkr.connection.clock.now_ns() - time.time_ns()
+        return timedelta(microseconds=offset_ns / 1000 + 1000)
+
+    def checked(self, now_ns: int) -> None:
+        """See ``StoreFeed``."""
+        step_ns = self._check_step_ns
+        self.check_ns = now_ns // step_ns * step_ns + step_ns
 
     def _load(self) -> bool | None:
         head_ns = self._head_ns

@@ -175,7 +175,7 @@ def fives(frame: pd.DataFrame) -> Callable[[pd.Timestamp], pd.Timestamp]:
     return lambda moment: moment.ceil("5min")
 
 
-@pytest.mark.parametrize("exactbars", [False])
+@pytest.mark.parametrize("exactbars", [False, 1])
 def test_ten_feeds_and_twins_for_a_day(bench: Bench, tape: type[Tape], exactbars: int | bool) -> None:
     """A regular session from the opening to the close, each feed at a pace of its own."""
     day = int(6.5 * 3600)
