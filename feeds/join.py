@@ -185,6 +185,10 @@ class StreamJoin:
         """Take in all ``ticks``, emptying the deque."""
         if not ticks:
             return
+        if self._broken:
+            # Late, or of a stream that is not back yet: all of its time comes from history.
+            ticks.clear()
+            return
         primed = False
         if not self._aligned:
             self._align(ticks[0].time_ns)

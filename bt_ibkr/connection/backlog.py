@@ -150,7 +150,7 @@ class TickBacklog(deque[Tick]):
         room: So many ticks may wait before ``hold`` is due; 0 while the reader is behind.
         push: Put a tick in at once, where there is room; a deque's own ``append``.
         behind: Ticks are being conflated, or what was conflated has not been caught up with.
-        lost: What was conflated had to be dropped.
+        lost: What was conflated had to be dropped, or never came.
         conflated: Ticks that were merged into others or dropped, since the start.
         dropped: Those of them whose prices are in no bar.
         episodes: How often the reader fell behind.
@@ -207,7 +207,7 @@ class TickBacklog(deque[Tick]):
                 self.push(tick)
                 return
             if not self.behind:
-                self._begin(tick)
+                self._begin(tick.time_ns)
             self._end_ns = tick.time_ns
             if self.lost:
                 self._drop(tick, 1)
@@ -218,7 +218,23 @@ class TickBacklog(deque[Tick]):
                     self._drop(tick, self._conflater.taken_in)
                     self._conflater.clear()
 
-    def _begin(self, tick: Tick) -> None:
+    def lose(self, tick: Tick | None, count: int) -> None:
+        """Ticks are missing for good after ``tick``: what waits up to it is whole, and then the feed begins anew.
+
+        Args:
+            tick: The last one before; ``None`` if there was none.
+            count: How many.
+        """
+        with self._lock:
+            if not self.behind:
+                self._begin(0 if tick is None else tick.time_ns)
+            if not self.lost:
+                self.lost = True
+                self._count_lost(self._conflater.taken_in)
+                self._conflater.clear()
+            self._count_lost(count)
+
+    def _begin(self, start_ns: int) -> None:
         # Emptied in this very moment: then what came before is of no matter to what is kept.
         with contextlib.suppress(IndexError):
             self._conflater.begin(self[-1])
@@ -226,11 +242,14 @@ class TickBacklog(deque[Tick]):
         self.room = 0
         self.episodes += 1
         self._count = self._lost_count = 0
-        self._start_ns = self._end_ns = tick.time_ns
+        self._start_ns = self._end_ns = start_ns
         self._report(over=False)
 
     def _drop(self, tick: Tick, count: int) -> None:
         self._latest = tick
+        self._count_lost(count)
+
+    def _count_lost(self, count: int) -> None:
         self._count += count
         self._lost_count += count
         self.conflated += count

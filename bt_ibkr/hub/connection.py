@@ -188,46 +188,49 @@ class HubConnection:
         if self._events is not None:
             self._events.append(event)
 
-    def tick(self, word: bytes, payload: bytes) -> None:
+    def tick(self, message: bytes) -> None:
         """See ``LinkUser``."""
-        self._streams.take(word, payload)
+        self._streams.take(message)
 
-    def heads(self, heads: dict[bytes, int]) -> None:
+    def heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
         """See ``LinkUser``."""
-        self._streams.take_heads(heads)
+        self._streams.take_heads(heads, stream_ns)
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """See ``LinkUser``."""
         streams = self._streams
         return streams.behind(), streams.waiting(), streams.lost, streams.mended
 
-    def link_changed(self, up: bool, cause: str) -> None:
+    def link_changed(self, up: bool, cause: str, next_step: str = "") -> None:
         """See ``LinkUser``: to feeds and broker it is the session that broke or came back."""
         now_ns = self._clock.now_ns()
         if not up:
-            self._broken_ns = self._streams.stream_ns or now_ns
-            self._tell(SessionChanged("disconnected", cause, "the hub is waited for", False, self._broken_ns))
+            # Ticks may have been missing for as long as the hub was silent, and no number has shown it.
+            self._broken_ns = self._broken_ns or self._streams.whole_ns or 1
+            self._tell(SessionChanged("disconnected", cause, next_step, False, self._broken_ns))
             return
+        broken_ns, self._broken_ns = self._broken_ns, 0
         self._tell(self._session)
-        if self._session.connected and self._broken_ns:
+        if self._session.connected and broken_ns:
             topics = tuple(stream.contract.describe() for stream in self._streams)
             self._tell(
-                GapReported(start_ns=self._broken_ns, end_ns=now_ns, topics=topics, cause="the hub was away")
+                GapReported(start_ns=broken_ns, end_ns=now_ns, topics=topics, cause="the hub was away")
             )
-            self._broken_ns = 0
 
     def new_hub(self) -> None:
         """See ``LinkUser``: contracts, accounts and streams, in this order, are known to the new one again."""
         if not self._broken_ns:
-            self.link_changed(False, "the hub was restarted")
+            self.link_changed(False, "the hub was restarted", "it is brought up to date")
         for query in list(self._queries):
             self._queries[query] = self._link.call("resolve", query, timeout_s=_CALL_S)
         for account, box in list(self._boxes.items()):
             self._catch_up(account, box)
         for stream in self._streams:
             told = self._link.call("subscribe", stream.wanted, timeout_s=_CALL_S)
-            self._streams.renew(stream, told)
-            self._link.subscribe(told.topic)
+            before = stream.word
+            if self._streams.renew(stream, told):
+                self._link.unsubscribe(before)
+                self._link.subscribe(told.topic)
         self.link_changed(True, "the hub is back")
 
     def _catch_up(self, account: str, box: Mailbox[AccountEvent]) -> None:
@@ -261,7 +264,7 @@ class HubConnection:
         for sink in stream.sinks:
             lose = getattr(sink, "lose", None)
             if lose is not None:
-                lose(stream.seen)
+                lose(stream.seen, count)
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------
 
@@ -344,9 +347,10 @@ class HubConnection:
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         for stream in self._streams.remove(sink):
-            if not self._closed and self._link.up:
+            if not self._closed:
                 self._link.unsubscribe(stream.word)
-                self._call("unsubscribe", stream.word)
+                # Nobody waits for the answer: the hub may be away.
+                self._link.ask("unsubscribe", stream.word)
 
     def stream_ns(self) -> int:
         return self._streams.stream_ns

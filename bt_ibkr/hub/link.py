@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 import zmq
@@ -52,6 +53,8 @@ _FIRST_BEAT_S: Final = 0.5
 _BEATS_BEFORE_AGAIN: Final = 2
 #: Ticks taken in before the command channel gets its turn.
 _TICKS_AT_ONCE: Final = 500
+#: Between attempts to be brought up to date by a new hub, seconds.
+_RETURN_S: Final = 1.0
 
 
 class Keys(Protocol):
@@ -73,17 +76,18 @@ class LinkUser(Protocol):
     def told(self, message: Told) -> None:
         """A numbered message that is no reply."""
 
-    def tick(self, word: bytes, payload: bytes) -> None:
+    def tick(self, message: bytes) -> None:
         """A message of the tick channel."""
 
-    def heads(self, heads: dict[bytes, int]) -> None:
-        """Numbers of the newest ticks, by topic."""
+    def heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
+        """Numbers of the newest ticks, by topic; all that came up to the server time are in them."""
 
-    def link_changed(self, up: bool, cause: str) -> None:
+    def link_changed(self, up: bool, cause: str, next_step: str = "") -> None:
         """The hub fell silent, or is heard again."""
 
     def new_hub(self) -> None:
-        """Another hub is there: bring it up to date. On a thread of its own; may ask and wait."""
+        """Another hub is there: bring it up to date. On a thread of its own; may ask and wait, and is called again
+        after a failure."""
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """Ticks behind by topic, ticks waiting, lost and mended."""
@@ -100,6 +104,11 @@ class _Asked:
         self.answer = answer
         self.asked_s = time.monotonic()
         self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def fail(self, problem: BtIbkrError) -> None:
+        """There is no answer."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(problem)
 
 
 class HubLink:
@@ -152,6 +161,7 @@ class HubLink:
         self._pending: dict[int, _Asked] = {}
         self._held_back: list[_Asked] | None = None
         self._returning: threading.Thread | None = None
+        self._return_failure = ""
         self._denied: BtIbkrError | None = None
         self._heard_s = time.monotonic()
         self._beat_due_s = 0.0
@@ -345,8 +355,8 @@ class HubLink:
                 role=self._role,
                 host=sockets.gethostname(),
                 pid=os.getpid(),
+                join="" if self.welcome is None else self.welcome.join,
                 told=self._told,
-                hub="" if self.welcome is None else self.welcome.hub,
             )
         )
 
@@ -363,6 +373,7 @@ class HubLink:
         self._say(
             Beat(
                 session=self.session,
+                join=welcome.join,
                 told=self._told,
                 behind=behind,
                 waiting=waiting,
@@ -373,25 +384,28 @@ class HubLink:
         if self.up and now_s - self._heard_s > welcome.dead_s:
             self._lose("the hub is not heard any more")
 
-    def _lose(self, cause: str) -> None:
+    def _lose(self, cause: str, next_step: str = "the hub is waited for") -> None:
         if self.up:
             self.up = False
             _log.warning("hub-silent endpoint=%s cause=%s", self.endpoint, cause)
-            self._user.link_changed(False, cause)
+            self._user.link_changed(False, cause, next_step)
+
+    def _heard_again(self) -> None:
+        if not self.up:
+            self.up = True
+            # What was sent meanwhile has gone nowhere, most probably.
+            self._short_beats = _BEATS_BEFORE_AGAIN
+            self._user.link_changed(True, "the hub is heard again")
 
     # -- messages ------------------------------------------------------------------------------------
 
     def _take_ticks(self, sub: zmq.Socket[bytes]) -> None:
-        take, again = self._user.tick, zmq.Again
-        receive, block = sub.recv_multipart, zmq.NOBLOCK
+        take, receive, look, block = self._user.tick, sub.recv, sub.getsockopt, zmq.NOBLOCK
         for _ in range(_TICKS_AT_ONCE):
-            try:
-                word, payload = receive(block)
-            except again:
+            take(receive(block))
+            # To look is cheaper than to have the socket raise.
+            if not int(look(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            except ValueError:
-                continue
-            take(word, payload)
 
     def _take_messages(self) -> None:
         while True:
@@ -420,22 +434,20 @@ class HubLink:
         welcome = self.welcome
         if welcome is None:
             return
+        if isinstance(message, Closing):
+            if message.hub == welcome.hub:
+                self._lose(message.reason)
+            return
+        if message.join != welcome.join:
+            # Of an earlier joining, still under way.
+            return
         self._heard_s = time.monotonic()
-        if isinstance(message, Told):
-            if message.number == self._told + 1:
-                self._told = message.number
-                self._take_told(message)
-            return
-        if message.hub != welcome.hub:
-            self._hello()
-            return
         if isinstance(message, HubBeat):
-            if not self.up:
-                self.up = True
-                self._user.link_changed(True, "the hub is heard again")
+            self._heard_again()
             self._take_beat(message)
-        elif isinstance(message, Closing):
-            self._lose(message.reason)
+        elif message.number == self._told + 1:
+            self._told = message.number
+            self._take_told(message)
 
     def _take_beat(self, beat: HubBeat) -> None:
         if beat.asked < self._number:
@@ -447,16 +459,14 @@ class HubLink:
                         self._send_request(number)
         else:
             self._short_beats = 0
-        self._user.heads(beat.heads)
+        self._user.heads(beat.heads, beat.stream_ns)
 
     def _welcomed(self, welcome: Welcome) -> None:
         before, self.welcome = self.welcome, welcome
         self._heard_s = time.monotonic()
         self._beat_due_s = 0.0
-        if before is not None and before.hub == welcome.hub and welcome.resumed:
-            if not self.up:
-                self.up = True
-                self._user.link_changed(True, "the hub is heard again")
+        if before is not None and before.join == welcome.join:
+            self._heard_again()
             return
         self._told = 0
         self._number = 0
@@ -469,35 +479,50 @@ class HubLink:
                 self._enqueue(asked)
             return
         # Another hub, or one that had given this session up: first it is brought up to date, then asked again.
-        _log.warning("hub-restarted hub=%s", welcome.hub)
-        self._held_back = self._take_pending()
-        self._returning = threading.Thread(target=self._bring_up_to_date, name="hub-return", daemon=True)
+        _log.warning("hub-joined-anew hub=%s before=%s", welcome.hub, before.hub)
+        waiting = self._take_pending()
+        # What was to bring up to date a hub that is gone itself: whoever waits for it gives up.
+        for asked in waiting:
+            if asked.first:
+                asked.fail(SessionError("The hub was restarted once more."))
+        self._held_back = [asked for asked in waiting if not asked.first]
+        self._returning = threading.Thread(
+            target=self._bring_up_to_date, args=(welcome.join,), name="hub-return", daemon=True
+        )
         self._returning.start()
 
     def _take_pending(self) -> list[_Asked]:
         pending, self._pending = list(self._pending.values()), {}
         return [*(self._held_back or ()), *pending]
 
-    def _bring_up_to_date(self) -> None:
-        assert self.welcome is not None
-        hub = self.welcome.hub
-        try:
-            self._user.new_hub()
-        except BtIbkrError as problem:
-            _log.error("hub-return-failed problem=%s", problem)
-            cause = f"the hub came back, but {problem}"
-            self._do(lambda: self._user.link_changed(False, cause))
-        except Exception:  # noqa: BLE001 - a thread of its own: nobody else would say so
-            _log.exception("hub-return-failed")
-        self._do(lambda: self._release(hub))
+    def _present(self, join: str) -> bool:
+        return self.welcome is not None and self.welcome.join == join and not self._stop.is_set()
 
-    def _release(self, hub: str) -> None:
-        """What was not answered by the hub before goes to this one."""
-        if self._held_back is None or self.welcome is None or self.welcome.hub != hub:
+    def _bring_up_to_date(self, join: str) -> None:
+        """On a thread of its own, until it is done: a strategy without its streams would stand still."""
+        while self._present(join):
+            try:
+                self._user.new_hub()
+                problem = ""
+            except BtIbkrError as failure:
+                problem = str(failure)
+            except Exception as failure:  # noqa: BLE001 - a thread of its own: nobody else would say so
+                _log.exception("hub-return-failed")
+                problem = repr(failure)
+            self._do(partial(self._returned, join, problem))
+            if not problem or self._stop.wait(_RETURN_S):
+                return
+
+    def _returned(self, join: str, problem: str) -> None:
+        """What was not answered by the hub before goes to this one, even if it was not brought up to date whole."""
+        if not self._present(join):
             return
-        self._returning = None
+        if problem and problem != self._return_failure:
+            _log.error("hub-return-failed problem=%s", problem)
+            self._user.link_changed(False, f"the hub came back, but {problem}", "it is tried again")
+        self._return_failure = problem
         held, self._held_back = self._held_back, None
-        for asked in held:
+        for asked in held or ():
             if not asked.future.cancelled():
                 self._enqueue(asked)
 
@@ -522,12 +547,13 @@ class HubLink:
         if message.again:
             # Somebody of this name is there, perhaps one that has just died: it is asked again.
             self._denied = problem
+            self._lose(problem.message, problem.remedy)
             return
         self.refusal = problem
         if not self._first.done():
             self._first.set_exception(problem)
             return
-        self._lose(str(problem))
+        self._lose(problem.message, problem.remedy)
         self._fail_all(problem)
 
     def _take_told(self, message: Told) -> None:
@@ -547,8 +573,7 @@ class HubLink:
 
     def _enqueue(self, asked: _Asked) -> None:
         if self.refusal is not None:
-            if asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(self.refusal)
+            asked.fail(self.refusal)
             return
         if self._held_back is not None and not asked.first:
             self._held_back.append(asked)
@@ -562,6 +587,7 @@ class HubLink:
         self._say(
             Request(
                 session=self.session,
+                join="" if self.welcome is None else self.welcome.join,
                 number=number,
                 kind=asked.kind,
                 body=asked.raw,
@@ -573,6 +599,5 @@ class HubLink:
         if not self._first.done():
             self._first.set_exception(problem)
         for asked in self._take_pending():
-            if asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(problem)
+            asked.fail(problem)
         self._held_back = None

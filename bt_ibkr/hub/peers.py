@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,9 @@ class Peer:
         send: Sends one frame to it; ``False`` if it cannot be sent now.
 
     Attributes:
+        join: Of this joining, see ``Welcome``.
+        lost: It is not heard, and may come back.
+        left: It ended, or did not come back in time: nothing is kept for it, and it joins anew if it comes.
         words: Its topics.
         accounts: Those it attached, with whether it wants to hear of other programs.
         accounts_told: Those of which it was told what ended before it came.
@@ -50,6 +54,7 @@ class Peer:
         self.address = address
         self.user = user
         self.grant = grant
+        self.join = secrets.token_hex(4)
         self.words: set[bytes] = set()
         self.accounts: dict[str, bool] = {}
         self.accounts_told: set[str] = set()
@@ -58,7 +63,7 @@ class Peer:
         self.in_flight = 0
         self.lost = False
         self.left = False
-        self.beat = Beat(session=hello.session, told=0)
+        self.beat = Beat(session=hello.session, join=self.join, told=0)
         self.since_ns = time.time_ns()
         self.heard_s = time.monotonic()
         self.orders = 0
@@ -93,13 +98,18 @@ class Peer:
 
     def tell(self, kind: str, value: object, *, account: str = "") -> None:
         """Tell it something, for certain: kept until it is acknowledged."""
-        self._keep(Told(number=self._told + 1, kind=kind, body=body(value), account=account))
+        self._keep(Told(number=self._told + 1, join=self.join, kind=kind, body=body(value), account=account))
 
     def reply(self, to: int, value: object = None, problem: Problem | None = None) -> None:
         """Answer a request."""
-        self._keep(Told(number=self._told + 1, kind="reply", body=body(value), to=to, problem=problem))
+        answer = body(value)
+        self._keep(
+            Told(number=self._told + 1, join=self.join, kind="reply", body=answer, to=to, problem=problem)
+        )
 
     def _keep(self, message: Told) -> None:
+        if self.left:
+            return
         self._told = message.number
         self._kept.append((message.number, encode(message)))
         self.pump()
@@ -140,15 +150,25 @@ class Peer:
 
     def acknowledge(self, told: int) -> None:
         """It has all messages up to this one."""
+        told = min(told, self._told)
         while self._kept and self._kept[0][0] <= told:
             self._kept.popleft()
 
     def again_from(self, told: int) -> None:
         """It is back and has all up to ``told``: what follows is sent again."""
+        told = min(told, self._told)
         self.acknowledge(told)
         self._sent = max(told, self._told - len(self._kept))
         self._late_beats = 0
         self.pump()
+
+    # -- ends ----------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Keep nothing for it: it ended, did not come back in time, or another process has its name."""
+        self.left = True
+        self._kept.clear()
+        self._sent = self._told
 
     # -- for people ----------------------------------------------------------------------------------
 

@@ -3,16 +3,17 @@
 Two channels. On the *command channel* (DEALER to ROUTER) every message is one MessagePack map, tagged by ``type``.
 What the hub has to tell a strategy is numbered, kept until it is acknowledged, and sent again after a loss; what a
 strategy asks is numbered too, and a repeated number is recognised. On the *tick channel* (SUB to XPUB) a message is a
-topic and a pair of sequence number and tick; see ``ticks``.
+topic, a sequence number and a tick; see ``ticks``.
 
-A request that crosses a restart of the hub is sent again under the same number to the new one, which knows orders by
-their keys in the journal.
+Numbers count from 1 each time a process joins, and every message that has one names the joining it belongs to: what
+is still under way of an earlier one is nothing to the next. A request that crosses a restart of the hub is asked
+again of the new one, which knows orders by their keys in the journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -21,10 +22,17 @@ from bt_ibkr.errors import BtIbkrError, WireError
 
 #: Raised when messages change so that older peers would misread them. Peers of another number are refused.
 PROTOCOL: Final = 1
-#: No message is longer; ZeroMQ drops a peer that sends one.
+#: The hub sends no longer message; ZeroMQ drops a peer that does.
 MAX_MESSAGE: Final = 16 * 1024 * 1024
-#: What is asked at most of a request that a strategy sends, before it is decoded.
+#: A strategy sends no longer one: refused before it is decoded, and counted.
 MAX_REQUEST: Final = 1024 * 1024
+#: ZeroMQ drops a strategy that sends so much at once: it may fill memory before anybody looks.
+MAX_RECEIVED: Final = 4 * MAX_REQUEST
+#: The same on the tick channel, where a strategy sends subscriptions alone; a handshake has to pass.
+MAX_SUBSCRIPTION: Final = 4096
+
+_Short = Annotated[str, msgspec.Meta(max_length=256)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 T = TypeVar("T")
 
@@ -56,19 +64,28 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
         session: Chosen anew by each process: tells a strategy that came back from one that was restarted.
         role: ``strategy``, or ``observer``, which has no book and no orders.
         host, pid: For people.
-        told: Number of the last message it has from the hub of ``hub``.
-        hub: The hub that it last spoke to; empty at first.
+        join: As the last welcome had it; empty at first.
+        told: Number of the last message it has of that joining.
     """
 
     protocol: int
-    version: str
-    name: str
-    session: str
-    role: str = "strategy"
-    host: str = ""
+    version: _Short
+    name: _Short
+    session: _Short
+    role: _Short = "strategy"
+    host: _Short = ""
     pid: int = 0
-    told: int = 0
-    hub: str = ""
+    join: _Short = ""
+    told: _Count = 0
+
+
+class Greeting(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="type"):
+    """What of a ``Hello`` stays as it is in every version, so that a peer of any other can be told so."""
+
+    protocol: int
+    version: _Short = "?"
+    name: _Short = "?"
+    session: _Short = ""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", tag_field="type"):
@@ -76,17 +93,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", tag_fiel
 
     Attributes:
         session: Of the sender; a message of an earlier process of its name is refused.
+        join: See ``Welcome``.
         number: Counts the sender's requests, from 1.
         kind: One of ``requests.REQUESTS``.
         body: As that kind has it.
         age_s: Seconds since it was asked first: it may have waited for a hub to come back.
     """
 
-    session: str
-    number: int
-    kind: str
+    session: _Short
+    join: _Short
+    number: _Count
+    kind: _Short
     body: msgspec.Raw
-    age_s: float = 0.0
+    age_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat", tag_field="type"):
@@ -94,25 +113,27 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat", tag_field="typ
 
     Attributes:
         session: Of the sender.
-        told: Number of the last message it has from this hub, without a gap before it.
+        join: See ``Welcome``.
+        told: Number of the last message it has, without a gap before it.
         behind: Ticks that were published and not received yet, by topic, where there are any.
         waiting: Ticks received that the strategy has not taken in yet.
         lost: Ticks that it found missing so far, and of them those that were made good.
         mended: See ``lost``.
     """
 
-    session: str
-    told: int
-    behind: dict[bytes, int] = {}
-    waiting: int = 0
-    lost: int = 0
-    mended: int = 0
+    session: _Short
+    join: _Short
+    told: _Count
+    behind: Annotated[dict[bytes, int], msgspec.Meta(max_length=1000)] = {}
+    waiting: _Count = 0
+    lost: _Count = 0
+    mended: _Count = 0
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave", tag_field="type"):
     """The strategy ends as it should: it has not vanished."""
 
-    session: str
+    session: _Short
 
 
 # -- from the hub ---------------------------------------------------------------------------------------
@@ -125,25 +146,26 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
         hub: This hub's id; a restarted one has another.
         version: Of its package.
         session: Of the receiver.
+        join: Of this joining; the same as before where the hub knew this process: then what it told is not lost, and
+            what was asked is known.
         ticks: Endpoint of the tick channel, as seen from the receiver; empty: on the same host, the next port.
         accounts: That the receiver may use, the hub's first one first.
         paper: Whether IBKR calls them paper; ``None`` if it does not tell.
         may_trade: Whether orders are taken.
         beat_s, dead_s: How often both sides speak at least, and the silence after which a side is taken as gone.
-        resumed: The hub knew this session: what it told is not lost, and what was asked is known.
         emulator: Control API of the emulator that the hub's session is with; empty for IBKR.
     """
 
     hub: str
     version: str
     session: str
+    join: str
     ticks: str
     accounts: tuple[str, ...]
     paper: bool | None
     may_trade: bool
     beat_s: float
     dead_s: float
-    resumed: bool
     emulator: str = ""
 
 
@@ -156,7 +178,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", tag_fiel
 
 
 class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag="unknown", tag_field="type"):
-    """The hub does not know the session of what it received: say ``Hello``."""
+    """The hub does not know the session of what it received, or not by that joining: say ``Hello``."""
 
     hub: str
     session: str
@@ -166,7 +188,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told", tag_field="typ
     """A numbered message.
 
     Attributes:
-        number: Counts what this hub tells this session, from 1.
+        number: Counts what is told in this joining, from 1.
+        join: See ``Welcome``.
         kind: One of ``events.EVENTS``, or ``reply``.
         body: As that kind has it.
         to: Of a reply: the request's number.
@@ -175,6 +198,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told", tag_field="typ
     """
 
     number: int
+    join: str
     kind: str
     body: msgspec.Raw = msgspec.Raw(b"\xc0")
     to: int = 0
@@ -186,16 +210,14 @@ class HubBeat(msgspec.Struct, frozen=True, kw_only=True, tag="hub-beat", tag_fie
     """Sent all the time: the hub lives.
 
     Attributes:
-        hub: Its id.
-        session: Of the receiver.
+        join: See ``Welcome``.
         told: Number of the last message it has for the receiver.
         asked: Number of the last request it has from the receiver.
         heads: Sequence number of the newest tick, by topic of the receiver.
-        stream_ns: The newest server time seen on any tick.
+        stream_ns: The newest server time seen on any tick; what came up to there is in ``heads``.
     """
 
-    hub: str
-    session: str
+    join: str
     told: int
     asked: int
     heads: dict[bytes, int]
@@ -230,6 +252,7 @@ def _decode_other(kind: type, value: Any) -> object:
 
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_encode_other)
 _FROM_STRATEGY: Final = msgspec.msgpack.Decoder(FromStrategy)
+_GREETING: Final = msgspec.msgpack.Decoder(Greeting)
 _FROM_HUB: Final = msgspec.msgpack.Decoder(FromHub)
 _DECODERS: dict[object, Any] = {}
 
@@ -252,6 +275,16 @@ def from_strategy(raw: bytes) -> FromStrategy:
     """
     message: FromStrategy = _decoded(_FROM_STRATEGY.decode, raw)
     return message
+
+
+def greeting(raw: bytes) -> Greeting:
+    """A ``Hello`` of any version.
+
+    Raises:
+        WireError: It is none.
+    """
+    found: Greeting = _decoded(_GREETING.decode, raw)
+    return found
 
 
 def from_hub(raw: bytes) -> FromHub:

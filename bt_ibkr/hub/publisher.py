@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 import zmq
 
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.hub.sockets import LoopSocket
 from bt_ibkr.hub.status import TopicStatus
 from bt_ibkr.hub.ticks import TOPIC_LENGTH, Ring, encode_tick
@@ -56,7 +57,7 @@ class Topic:
         conflate_s: float,
         extras: frozenset[str],
         ring: int,
-        send: Callable[[tuple[bytes, bytes]], bool],
+        send: Callable[[bytes], None],
     ) -> None:
         self.word = secrets.token_bytes(TOPIC_LENGTH)
         self.contract = contract
@@ -69,6 +70,8 @@ class Topic:
         self._send = send
         self._latest: Tick | None = None
         self._traded = 0.0
+        self._stretch_ns = max(1, round(conflate_s * NS_PER_S))
+        self._stretch = 0
         self._timer: asyncio.TimerHandle | None = None
         self._rates: deque[tuple[float, int]] = deque(maxlen=16)
         #: Put a tick in: published at once, or kept for the end of the stretch.
@@ -87,9 +90,15 @@ class Topic:
         ring = self.ring
         payload = encode_tick((ring.head + 1, tick))
         ring.add(payload)
-        self._send((self.word, payload))
+        self._send(self.word + payload)
 
     def _hold_back(self, tick: Tick) -> None:
+        stretch = tick.time_ns // self._stretch_ns
+        if stretch != self._stretch and self._timer is not None:
+            # By the market's time: where a bar is made of whole stretches, all of its volume is in it.
+            self._timer.cancel()
+            self._flush()
+        self._stretch = stretch
         self._traded += tick.traded
         self._latest = tick
         if self._timer is None:
@@ -168,7 +177,9 @@ class Publisher:
         key = (contract.conid, contract.exchange, conflate_s, extras)
         topic = self._by_stream.get(key)
         if topic is None:
-            topic = self._by_stream[key] = Topic(contract, conflate_s, extras, self._ring, self._socket.send)
+            topic = self._by_stream[key] = Topic(
+                contract, conflate_s, extras, self._ring, self._socket.publish
+            )
             self._by_word[topic.word] = topic
             topic.subscribers.add(subscriber)
             try:
@@ -214,7 +225,8 @@ class Publisher:
             socket.setsockopt(zmq.SUBSCRIBE, word)
         else:
             self.refused += 1
-            _log.warning("hub-subscription-refused bytes=%d", len(word))
+            if self.refused & (self.refused - 1) == 0:
+                _log.warning("hub-subscription-refused count=%d bytes=%d", self.refused, len(word))
 
     def status(self) -> tuple[TopicStatus, ...]:
         """As they stand."""

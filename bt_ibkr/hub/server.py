@@ -33,11 +33,13 @@ from bt_ibkr.hub.health import HealthServer
 from bt_ibkr.hub.names import check_name
 from bt_ibkr.hub.peers import HarmCounts, Peer
 from bt_ibkr.hub.protocol import (
-    MAX_MESSAGE,
+    MAX_RECEIVED,
     MAX_REQUEST,
+    MAX_SUBSCRIPTION,
     PROTOCOL,
     Beat,
     Closing,
+    Greeting,
     Hello,
     HubBeat,
     Leave,
@@ -47,6 +49,7 @@ from bt_ibkr.hub.protocol import (
     Welcome,
     encode,
     from_strategy,
+    greeting,
     problem_of,
 )
 from bt_ibkr.hub.publisher import Publisher
@@ -63,6 +66,8 @@ _SLOW_TICKS: Final = 1000
 _NOTED_S: Final = 2.0
 #: Peers that have left or vanished are shown so long, seconds.
 _SHOWN_S: Final = 3600.0
+#: So many processes are served; a number that nobody needs, and that memory bears.
+_MOST_PEERS: Final = 500
 
 
 class HubServer:
@@ -216,7 +221,7 @@ class HubServer:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         self._sockets.append(socket)
         socket.setsockopt(zmq.LINGER, 500)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_RECEIVED if kind == zmq.ROUTER else MAX_SUBSCRIPTION)
         socket.setsockopt(zmq.SNDHWM, self.settings.queue)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
@@ -312,39 +317,41 @@ class HubServer:
 
     def _received(self, frames: list[zmq.Frame]) -> None:
         if len(frames) != 2:
-            self.harm.malformed += 1
+            self._harmed("malformed", f"frames={len(frames)}")
             return
         address, frame = frames[0].bytes, frames[1]
         if len(frame) > MAX_REQUEST:
-            self.harm.oversized += 1
-            _log.warning("hub-message-oversized bytes=%d", len(frame))
+            self._harmed("oversized", f"bytes={len(frame)}")
             return
         try:
             message = from_strategy(frame.bytes)
         except WireError as problem:
-            self.harm.malformed += 1
-            _log.warning("hub-message-malformed problem=%s", problem)
+            self._unreadable(address, frame.bytes, problem)
             return
         user = _user(frame)
         if isinstance(message, Hello):
             self._hello(address, user, message)
             return
         peer = self._peers.get(message.session)
-        if peer is None:
+        if address != message.session.encode() or (peer is not None and peer.user != user):
+            # Whoever repeats what another one has sent.
+            self._harmed("replayed", f"session={message.session!r}")
+            return
+        if peer is None or peer.left:
             self.harm.unknown += isinstance(message, Request)
             self._send(address, encode(Unknown(hub=self.hub, session=message.session)))
             return
-        if peer.address != address or peer.user != user:
-            # Whoever repeats what another one has sent.
-            self.harm.replayed += 1
-            _log.warning("hub-message-replayed name=%s", peer.name)
+        if isinstance(message, Leave):
+            self._leave(peer)
+            return
+        if message.join != peer.join:
+            # Sent before it heard that it has joined anew; it may not have heard at all.
+            self._send(address, encode(Unknown(hub=self.hub, session=message.session)))
             return
         self._back(peer)
         peer.heard()
         if isinstance(message, Beat):
             peer.take_beat(message)
-        elif isinstance(message, Leave):
-            self._leave(peer)
         elif message.number <= peer.asked:
             # Asked before; the answer is kept until the peer has it.
             return
@@ -355,15 +362,40 @@ class HubServer:
             peer.asked = message.number
             self._dispatch.take(peer, message)
 
+    def _unreadable(self, address: bytes, raw: bytes, problem: WireError) -> None:
+        """Not of this version, or of none."""
+        try:
+            hello = greeting(raw)
+        except WireError:
+            hello = None
+        if hello is None or hello.protocol == PROTOCOL:
+            self._harmed("malformed", f"problem={problem}")
+        else:
+            self._incompatible(address, hello)
+
+    def _incompatible(self, address: bytes, hello: Hello | Greeting) -> None:
+        self._harmed("incompatible", f"name={hello.name!r} protocol={hello.protocol}")
+        problem = SessionError(
+            f"The hub speaks protocol {PROTOCOL} (bt_ibkr {__version__}), {hello.name} speaks protocol "
+            f"{hello.protocol} (bt_ibkr {hello.version}).",
+            remedy="Install the same version on both sides.",
+        )
+        self._refuse(address, hello, problem)
+
+    def _harmed(self, kind: str, what: str) -> None:
+        """Count it. A flood must not fill the log: it is told at every power of two."""
+        count = getattr(self.harm, kind) + 1
+        setattr(self.harm, kind, count)
+        if count & (count - 1) == 0:
+            _log.warning("hub-message-%s count=%d %s", kind, count, what)
+
     def _hello(self, address: bytes, user: str, hello: Hello) -> None:
         if hello.protocol != PROTOCOL:
-            self.harm.incompatible += 1
-            problem = SessionError(
-                f"The hub speaks protocol {PROTOCOL} (bt_ibkr {__version__}), {hello.name} speaks protocol "
-                f"{hello.protocol} (bt_ibkr {hello.version}).",
-                remedy="Install the same version on both sides.",
-            )
-            self._refuse(address, hello, problem)
+            self._incompatible(address, hello)
+            return
+        known = self._peers.get(hello.session)
+        if address != hello.session.encode() or (known is not None and known.user != user):
+            self._harmed("replayed", f"hello={hello.name!r}")
             return
         try:
             grant = self._access.grant(hello.name, hello.role, user)
@@ -371,15 +403,19 @@ class HubServer:
                 check_name(hello.name)
             self._check_name(hello)
         except BtIbkrError as refusal:
-            self.harm.unauthorised += isinstance(refusal, NotArmedError)
-            _log.warning("hub-refused name=%s problem=%s", hello.name, refusal)
+            if isinstance(refusal, SessionError):
+                _log.info("hub-refused name=%s problem=%s", hello.name, refusal)
+            else:
+                self._harmed("unauthorised", f"name={hello.name!r} problem={refusal}")
             self._refuse(address, hello, refusal, again=isinstance(refusal, SessionError))
             return
-        known = self._peers.get(hello.session)
-        resumed = known is not None and hello.hub == self.hub and known.user == user and not known.left
+        if known is not None and (known.name, known.hello.role) != (hello.name, hello.role):
+            self._harmed("replayed", f"hello={hello.name!r}")
+            return
+        # Said again before it heard the first answer: nothing has been asked yet.
+        resumed = known is not None and not known.left and (hello.join == known.join or not known.asked)
         if known is not None and resumed:
             peer = known
-            peer.address = address
             self._back(peer)
             peer.heard()
         else:
@@ -400,6 +436,7 @@ class HubServer:
                 hub=self.hub,
                 version=__version__,
                 session=hello.session,
+                join=peer.join,
                 ticks=self.settings.ticks_seen(self.ticks),
                 accounts=tuple(
                     one for one in self._accounts() if not grant.accounts or one in grant.accounts
@@ -408,12 +445,11 @@ class HubServer:
                 may_trade=grant.trading,
                 beat_s=self.settings.beat_s,
                 dead_s=self.settings.dead_s,
-                resumed=resumed,
                 emulator=self.emulator,
             )
         )
         if resumed:
-            peer.again_from(hello.told)
+            peer.again_from(hello.told if hello.join == peer.join else 0)
         elif hello.role == "strategy":
             peer.tell("SessionChanged", self._session_state())
 
@@ -432,6 +468,11 @@ class HubServer:
         Raises:
             SessionError: Another process of that name is alive.
         """
+        if (
+            hello.session not in self._peers
+            and sum(not one.left for one in self._peers.values()) >= _MOST_PEERS
+        ):
+            raise SessionError(f"The hub serves {_MOST_PEERS} processes already.", remedy="End some.")
         other = self._by_name.get(hello.name) if hello.role == "strategy" else None
         if other is None or other.session == hello.session or other.left or other.lost:
             return
@@ -442,14 +483,18 @@ class HubServer:
             remedy="End that one, or give this one another name.",
         )
 
-    def _refuse(self, address: bytes, hello: Hello, problem: BtIbkrError, *, again: bool = False) -> None:
+    def _refuse(
+        self, address: bytes, hello: Hello | Greeting, problem: BtIbkrError, *, again: bool = False
+    ) -> None:
         refused = Refused(session=hello.session, problem=problem_of(problem), again=again)
         self._send(address, encode(refused))
 
     def _leave(self, peer: Peer) -> None:
         self.desk.note_heard()
-        peer.left = True
-        if peer.hello.role == "strategy" and self._by_name.get(peer.name) is peer:
+        peer.leave()
+        if peer.hello.role != "strategy":
+            self._peers.pop(peer.session, None)
+        elif self._by_name.get(peer.name) is peer:
             self._vanishing.pop(peer.name, None)
             self.desk.went(peer.name)
         _log.info("hub-left name=%s", peer.name)
@@ -466,7 +511,8 @@ class HubServer:
         """Another process takes its name over."""
         self.desk.note_heard()
         self._peers.pop(peer.session, None)
-        peer.left = True
+        self._slow.discard(peer.session)
+        peer.leave()
         self._dispatch.forget(peer)
         self._spawn(self._release(peer), "hub-release")
 
@@ -495,17 +541,16 @@ class HubServer:
             if peer.left:
                 if silent_s > _SHOWN_S:
                     self._peers.pop(peer.session, None)
+                    if self._by_name.get(peer.name) is peer:
+                        del self._by_name[peer.name]
                 continue
             if silent_s > self.settings.dead_s:
                 if not peer.lost:
                     self._lose(peer, now_s)
-                elif silent_s > _SHOWN_S and peer.hello.role != "strategy":
-                    self._peers.pop(peer.session, None)
                 continue
             peer.say(
                 HubBeat(
-                    hub=self.hub,
-                    session=peer.session,
+                    join=peer.join,
                     told=peer.told,
                     asked=peer.asked,
                     heads=self.publisher.heads(peer.words),
@@ -530,7 +575,10 @@ class HubServer:
     def _lose(self, peer: Peer, now_s: float) -> None:
         peer.lost = True
         _log.warning("hub-lost name=%s silent_s=%.1f", peer.name, now_s - peer.heard_s)
-        if peer.hello.role == "strategy":
+        if peer.hello.role != "strategy":
+            # It asks anew, should it come back.
+            self._peers.pop(peer.session, None)
+        else:
             wait_s = max(0.0, peer.grant.vanish_s - (now_s - peer.heard_s))
             self._vanishing[peer.name] = now_s + wait_s
 
@@ -608,7 +656,7 @@ class HubServer:
             ),
             topics=tuple(
                 msgspec.structs.replace(
-                    topic, subscribers=tuple(sorted(shown.get(one, one) for one in topic.subscribers))
+                    topic, subscribers=tuple(sorted(shown.get(one, "?") for one in topic.subscribers))
                 )
                 for topic in topics
             ),

@@ -35,6 +35,13 @@ class LoopSocket:
         self._loop.add_reader(self._fd, self._readable)
         self._look()
 
+    def publish(self, message: bytes) -> None:
+        """Send one message of one frame to all who want it; whoever takes no more at present loses it."""
+        self.socket.send(message, zmq.NOBLOCK)
+        # Sending may have swallowed the signal that there is something to read.
+        if not self._due:
+            self._look()
+
     def send(self, frames: Sequence[bytes]) -> bool:
         """Send one message at once; ``False`` if its receiver takes no more at present, or is not there.
 

@@ -1,6 +1,6 @@
 """Ticks of the hub on their way to feeds: in order, once each, and what is missing asked for again.
 
-Runs on the link's thread, but for ``add`` and ``remove``.
+What comes is taken on the link's thread; who wants it says so on others. One lock stands between them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from bt_ibkr.errors import BtIbkrError, WireError
 from bt_ibkr.hub.requests import Missed, Repeated, Subscribe, Subscribed
-from bt_ibkr.hub.ticks import decode_tick
+from bt_ibkr.hub.ticks import TOPIC_LENGTH, decode_tick
 from bt_ibkr.model.market import Tick
 from bt_ibkr.services.marketdata import TickSink
 
@@ -21,12 +21,15 @@ _log = logging.getLogger(__name__)
 
 #: Beats in which a tick is not received that the hub says it has published, before it is asked for.
 _BEATS_BEFORE_ASKING: Final = 2
+#: Ticks kept of a stream while those before them are asked for; what comes beyond is asked for in its turn.
+_MOST_KEPT: Final = 50_000
 
 
 class LossySink(TickSink, Protocol):
     """A sink that can be told that ticks are missing for good."""
 
-    def lose(self, tick: Tick | None) -> None: ...
+    def lose(self, tick: Tick | None, count: int) -> None:
+        """``count`` ticks are missing after ``tick``."""
 
 
 class Stream:
@@ -34,7 +37,7 @@ class Stream:
 
     Attributes:
         word: Of the topic; another one with each hub.
-        received: Number of the last tick handed on.
+        received: Number of the last tick handed on, or known to be gone.
         asking: Missing ticks were asked for; what comes meanwhile is kept.
     """
 
@@ -93,6 +96,8 @@ class Streams:
     Attributes:
         lost, mended: Ticks found missing so far, and those of them that were had again.
         stream_ns: The newest server time seen on any tick.
+        whole_ns: Server time up to which nothing is missing in any stream, as far as the hub has confirmed it; 0 if
+            it has not.
     """
 
     def __init__(
@@ -105,11 +110,15 @@ class Streams:
         self._gap = gap
         self._wake = wake
         self._by_word: dict[bytes, Stream] = {}
-        self._lock = threading.Lock()
+        #: Asking may be answered at once, by whoever asks.
+        self._lock = threading.RLock()
         self.lost = 0
         self.mended = 0
         self.stream_ns = 0
+        self.whole_ns = 0
+        #: Of the last beat: numbers of the newest ticks, and the server time that goes with them.
         self._heads: dict[bytes, int] = {}
+        self._heads_ns = 0
 
     def __iter__(self) -> Iterator[Stream]:
         with self._lock:
@@ -154,32 +163,41 @@ class Streams:
                         unwanted.append(stream)
         return unwanted
 
-    def renew(self, stream: Stream, told: Subscribed) -> None:
-        """A new hub streams it: by another topic, from another number on."""
+    def renew(self, stream: Stream, told: Subscribed) -> bool:
+        """A new hub streams it, by another topic and from another number on; false if it is the present one still."""
         with self._lock:
-            self._by_word.pop(stream.word, None)
+            if self._by_word.get(stream.word) is not stream or stream.word == told.topic:
+                return False
+            del self._by_word[stream.word]
             stream.begin(told)
             self._by_word[stream.word] = stream
+            self._heads = {}
+            return True
 
     # -- what comes (the link's thread) --------------------------------------------------------------
 
-    def take(self, word: bytes, payload: bytes) -> None:
-        """One message."""
-        stream = self._by_word.get(word)
-        if stream is None:
-            return
-        try:
-            number, tick = decode_tick(payload)
-        except WireError as problem:
-            _log.warning("hub-tick-unreadable problem=%s", problem)
-            return
-        if number == stream.received + 1 and not stream.asking:
-            self._hand_on(stream, number, tick)
-            self._wake()
-        elif number > stream.received:
-            stream.kept[number] = tick
-            if not stream.asking:
-                self._ask_for(stream, number - 1)
+    def take(self, message: bytes) -> None:
+        """One message of the tick channel."""
+        with self._lock:
+            stream = self._by_word.get(message[:TOPIC_LENGTH])
+            if stream is None:
+                return
+            try:
+                number, tick = decode_tick(message[TOPIC_LENGTH:])
+            except WireError as problem:
+                _log.warning("hub-tick-unreadable problem=%s", problem)
+                return
+            if number == stream.received + 1 and not stream.asking:
+                self._hand_on(stream, number, tick)
+            elif number > stream.received:
+                if len(stream.kept) < _MOST_KEPT:
+                    stream.kept[number] = tick
+                if not stream.asking:
+                    self._ask_for(stream, number - 1)
+                return
+            else:
+                return
+        self._wake()
 
     def _hand_on(self, stream: Stream, number: int, tick: Tick) -> None:
         stream.received = number
@@ -214,20 +232,25 @@ class Streams:
     def _repeated(
         self, stream: Stream, word: bytes, last: int, future: concurrent.futures.Future[Repeated]
     ) -> None:
-        if stream.word != word or not stream.asking:
-            return
-        messages: tuple[bytes, ...] = ()
-        first = last + 1
-        if not future.cancelled():
-            problem = future.exception()
-            if problem is None:
-                messages, first = future.result().messages, future.result().first
-            elif not isinstance(problem, BtIbkrError):
-                raise problem
+        with self._lock:
+            if stream.word != word or not stream.asking:
+                return
+            messages: tuple[bytes, ...] = ()
+            first = last + 1
+            if not future.cancelled():
+                problem = future.exception()
+                if problem is None:
+                    messages, first = future.result().messages, future.result().first
+                elif not isinstance(problem, BtIbkrError):
+                    raise problem
+            self._take_repeated(stream, last, first if messages else last + 1, messages)
+        self._wake()
+
+    def _take_repeated(self, stream: Stream, last: int, first: int, messages: tuple[bytes, ...]) -> None:
+        """Ticks from ``first`` on, of those up to ``last``; what is before them is in no ring any more."""
         fresh = stream.fresh
-        gone = (first if messages else last + 1) - (stream.received + 1)
+        gone = first - (stream.received + 1)
         if gone > 0:
-            # They are in no ring any more: bars come from history.
             self._gap(stream, gone)
             stream.received += gone
         for payload in messages:
@@ -240,7 +263,6 @@ class Streams:
             return
         stream.asking = False
         self._hand_on_kept(stream)
-        self._wake()
 
     def _hand_on_kept(self, stream: Stream) -> None:
         for number in sorted(stream.kept):
@@ -252,27 +274,42 @@ class Streams:
                 self._ask_for(stream, number - 1)
                 return
 
-    def take_heads(self, heads: dict[bytes, int]) -> None:
-        """What the hub has published: a loss that no later tick shows is found by it."""
-        for word, head in heads.items():
-            stream = self._by_word.get(word)
-            if stream is None or stream.asking or head <= stream.received:
-                continue
-            stream.late_beats += 1
-            if stream.late_beats >= _BEATS_BEFORE_ASKING:
-                stream.late_beats = 0
-                self._ask_for(stream, head)
-        self._heads = heads
+    def take_heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
+        """What the hub has published: a loss that no later tick shows is found by it.
+
+        Args:
+            heads: Numbers of the newest ticks, by topic.
+            stream_ns: Server time up to which they are all there is.
+        """
+        with self._lock:
+            for known, whole_ns in ((self._heads, self._heads_ns), (heads, stream_ns)):
+                if self._all_received(known):
+                    self.whole_ns = max(self.whole_ns, whole_ns)
+            self._heads, self._heads_ns = heads, stream_ns
+            for word, head in heads.items():
+                stream = self._by_word.get(word)
+                if stream is None or stream.asking or head <= stream.received:
+                    continue
+                stream.late_beats += 1
+                if stream.late_beats >= _BEATS_BEFORE_ASKING:
+                    stream.late_beats = 0
+                    self._ask_for(stream, head)
+
+    def _all_received(self, heads: dict[bytes, int]) -> bool:
+        by_word = self._by_word
+        return bool(heads) and all(
+            word in heads and heads[word] <= stream.received for word, stream in by_word.items()
+        )
 
     def behind(self) -> dict[bytes, int]:
         """Ticks published and not received yet, by topic, as of the last beat."""
-        found = {}
-        for word, head in self._heads.items():
-            stream = self._by_word.get(word)
-            if stream is not None and head > stream.received:
-                found[word] = head - stream.received
-        return found
+        with self._lock:
+            return {
+                word: head - stream.received
+                for word, head in self._heads.items()
+                if (stream := self._by_word.get(word)) is not None and head > stream.received
+            }
 
     def waiting(self) -> int:
         """Ticks that the slowest reader has not taken in."""
-        return max((len(sink) for stream in list(self._by_word.values()) for sink in stream.sinks), default=0)
+        return max((len(sink) for stream in self for sink in stream.sinks), default=0)

@@ -65,7 +65,7 @@ class Ticks:
     def hold(self, tick: Tick, /) -> None:
         self.all.append(tick)
 
-    def lose(self, tick: Tick | None) -> None:
+    def lose(self, tick: Tick | None, count: int = 0) -> None:
         self.losses += 1
 
 
