@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from rich.box import SIMPLE_HEAD
@@ -16,9 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from bt_ibkr.app.result import OrderBooks, RecordingSummary, RunResult, utc_text
-from bt_ibkr.app.trade import Banner
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.feeds.times import epoch_ns
+
+if TYPE_CHECKING:
+    # It brings the whole emulator with it, which help and errors can do without.
+    from bt_ibkr.app.trade import Banner
 
 #: A line of prices is shown this often at most, in bars of the first instrument.
 _BARS_A_LINE = 60
