@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: Distributions whose modules have another name.
 MODULES = {"pyzmq": "zmq", "pyjwt": "jwt"}
-#: tzdata holds data, no code; pyzmq is not used yet, which the document says.
-NOT_IMPORTED = {"tzdata", "pyzmq"}
+#: tzdata holds data, no code.
+NOT_IMPORTED = {"tzdata"}
 #: Imported if it is there, and missed in words if it is not.
 OPTIONAL = {"keyring"}
 
