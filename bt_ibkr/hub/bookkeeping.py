@@ -131,6 +131,9 @@ class Bookkeeper:
             self._replay(account, held)
         except (sqlite3.Error, msgspec.MsgspecError) as problem:
             raise _unusable(None, str(problem)) from None
+        books = self._books[account]
+        for conid in books.totals():
+            self._know(books, conid)
         return self.compare(account, held)
 
     def _replay(self, account: str, held: tuple[Position, ...]) -> None:
@@ -328,6 +331,7 @@ class Bookkeeper:
             )
         if wanted.reference in self._references:
             return None
+        self._know(books, wanted.conid)
         priced = msgspec.structs.replace(wanted, price=books.transfer_price(wanted))
         self._write(wanted.account, "transfer", priced)
         self._references.add(wanted.reference)
