@@ -182,6 +182,9 @@ class HubConnection:
     def _store_event(self, event: StoreEvent) -> None:
         if isinstance(event, SessionChanged):
             self._session = event
+            if not self._link.up and not event.connected:
+                # Of a hub that closes: it is known to be gone.
+                return
         self._tell(event)
 
     def _tell(self, event: StoreEvent) -> None:

@@ -23,7 +23,7 @@ import zmq
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.hub.sockets import LoopSocket
 from bt_ibkr.hub.status import TopicStatus
-from bt_ibkr.hub.ticks import TOPIC_LENGTH, Ring, encode_tick
+from bt_ibkr.hub.ticks import TOPIC_LENGTH, TOPIC_PREFIX, Ring, encode_tick
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Tick
 from bt_ibkr.services.marketdata import TickSink
@@ -43,6 +43,7 @@ class Topic:
     """One stream of ticks, as it is published. It is the ``TickSink`` of the session's stream.
 
     Args:
+        word: What its messages begin with.
         contract: Whose ticks.
         conflate_s, extras: See ``requests.Subscribe``.
         ring: How many messages are kept.
@@ -53,13 +54,14 @@ class Topic:
 
     def __init__(
         self,
+        word: bytes,
         contract: Contract,
         conflate_s: float,
         extras: frozenset[str],
         ring: int,
         send: Callable[[bytes], None],
     ) -> None:
-        self.word = secrets.token_bytes(TOPIC_LENGTH)
+        self.word = word
         self.contract = contract
         self.conflate_s = conflate_s
         self.extras = extras
@@ -149,8 +151,9 @@ class Publisher:
         self._ring = ring
         self._by_word: dict[bytes, Topic] = {}
         self._by_stream: dict[_Key, Topic] = {}
-        #: Subscriptions of words that were never given away.
-        self.refused = 0
+        self._prefix = secrets.token_bytes(TOPIC_PREFIX)
+        #: Subscriptions of words that were never given away, and of those that another hub has given, perhaps.
+        self.refused = self.stale = 0
 
     def __len__(self) -> int:
         return len(self._by_word)
@@ -177,9 +180,9 @@ class Publisher:
         key = (contract.conid, contract.exchange, conflate_s, extras)
         topic = self._by_stream.get(key)
         if topic is None:
-            topic = self._by_stream[key] = Topic(
-                contract, conflate_s, extras, self._ring, self._socket.publish
-            )
+            word = self._prefix + secrets.token_bytes(TOPIC_LENGTH - TOPIC_PREFIX)
+            topic = Topic(word, contract, conflate_s, extras, self._ring, self._socket.publish)
+            self._by_stream[key] = topic
             self._by_word[topic.word] = topic
             topic.subscribers.add(subscriber)
             try:
@@ -223,6 +226,9 @@ class Publisher:
             socket.setsockopt(zmq.UNSUBSCRIBE, word)
         elif wanted == b"\x01" and word in self._by_word:
             socket.setsockopt(zmq.SUBSCRIBE, word)
+        elif wanted == b"\x01" and len(word) == TOPIC_LENGTH and not word.startswith(self._prefix):
+            # Whoever comes from an earlier hub says again what it had there.
+            self.stale += 1
         else:
             self.refused += 1
             if self.refused & (self.refused - 1) == 0:

@@ -674,7 +674,8 @@ class HubServer:
 
     def _counted(self) -> Harm:
         counts = msgspec.structs.asdict(self.harm)
-        counts["unauthorised"] += self.publisher.refused
+        counts["unauthorised"] += self.publisher.refused + (0 if self._door is None else self._door.refused)
+        counts["unknown"] += self.publisher.stale
         return Harm(**counts)
 
 

@@ -56,18 +56,20 @@ class HubThread:
         arming: Arming | None = None,
         emulator: str = "",
     ) -> None:
+        arming = arming or Arming(accounts=settings.accounts)
+        self._closed = False
         self.loop = LoopThread("ibkr-hub")
         self.brokerage = Brokerage(
             session, lambda: None, clock=clock, policy=policy, journal=journal, risk=risk
         )
-        arming = arming or Arming(accounts=settings.accounts)
         # A log-on may wait for a person.
         patience_s = _OPEN_S + getattr(session.login, "wait_s", 0.0)
         self.server = self.loop.call(self._make(settings, arming, emulator))
         try:
             self._do(self.server.log_on(), patience_s)
             standing = self.loop.call(self._standing())
-            self._do(self.server.serve(arming.admit(*standing)), _OPEN_S)
+            accounts = () if settings.data_only else arming.admit(*standing)
+            self._do(self.server.serve(accounts), _OPEN_S)
         except (TimeoutError, concurrent.futures.TimeoutError):
             self.close("the hub could not start")
             raise RequestTimeoutError(
@@ -114,7 +116,10 @@ class HubThread:
         return self.loop.call(self.server.status(), _CLOSE_S)
 
     def close(self, reason: str = "the hub was stopped") -> None:
-        """End in order."""
+        """End in order; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.loop.call(self.server.close(reason), _CLOSE_S)
         finally:

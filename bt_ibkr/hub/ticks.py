@@ -15,8 +15,9 @@ import msgspec
 from bt_ibkr.errors import WireError
 from bt_ibkr.model.market import Tick
 
-#: Bytes of a topic.
-TOPIC_LENGTH: Final = 8
+#: Bytes of a topic: those that all of one hub begin with, and those that nobody guesses.
+TOPIC_PREFIX: Final = 4
+TOPIC_LENGTH: Final = TOPIC_PREFIX + 8
 
 encode_tick = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, Tick]).decode
