@@ -187,7 +187,8 @@ def start_hub(emulator: EmulatorThread, tmp_path: Path) -> Iterator[StartHub]:
 
     yield start
     for hub in hubs:
-        hub.close()
+        if not hub.server._closed:
+            hub.close()
 
 
 @pytest.fixture

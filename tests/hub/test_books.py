@@ -283,7 +283,12 @@ class BooksMachine(RuleBasedStateMachine):
 
 TestBooks = BooksMachine.TestCase
 TestBooks.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, phases=(Phase.generate,), print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15,
+    stateful_step_count=25,
+    deadline=None,
+    phases=(Phase.generate,),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
@@ -357,7 +362,7 @@ def test_a_correction_counts_from_its_own_place() -> None:
     books.take(execution(2, Side.SELL, 10, 110.0), "alpha")
     books.take(execution(1, Side.BUY, 10, 105.0, revision=2), "alpha", first)
     (held,) = books.book("alpha").view().holdings
-    assert (held.quantity, held.average_price, held.realised, held.flow) == (0, 0.0, 50.0, 50.0)
+    assert (held.quantity, held.average_price, held.realised, held.flow) == (Decimal(0), 0.0, 50.0, 50.0)
 
 
 def test_a_multiplier_that_is_known_late_counts_for_what_was_before() -> None:
@@ -380,19 +385,17 @@ def test_who_takes_a_position_over_pays_for_it() -> None:
         )
     )
     alpha, beta = (books.book(name).view().holdings[0] for name in ("alpha", "beta"))
-    assert (alpha.quantity, alpha.realised, alpha.flow) == (6, 40.0, -560.0)
-    assert (beta.quantity, beta.average_price, beta.flow) == (4, 110.0, -440.0)
+    assert (alpha.quantity, alpha.realised, alpha.flow) == (Decimal(6), 40.0, -560.0)
+    assert (beta.quantity, beta.average_price, beta.flow) == (Decimal(4), 110.0, -440.0)
     # Nothing was traded.
-    assert (beta.bought, alpha.sold) == (0, 0)
+    assert beta.bought == alpha.sold == Decimal(0)
 
 
 @pytest.mark.parametrize("quantity", ["0", "11", "-1"])
 def test_what_a_book_has_not_cannot_be_moved(quantity: str) -> None:
     books = AccountBooks(ACCOUNT)
     books.take(execution(1, Side.BUY, 10, 100.0), "alpha")
-    wanted = Transfer(
-        account=ACCOUNT, conid=STOCK, source="alpha", target="beta", quantity=Decimal(quantity)
-    )
+    wanted = Transfer(account=ACCOUNT, conid=STOCK, source="alpha", target="beta", quantity=Decimal(quantity))
     with pytest.raises(UsageError, match=quantity):
         books.transfer_price(wanted)
 
