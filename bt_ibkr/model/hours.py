@@ -6,7 +6,7 @@ order is done with the session anyway and cancelled at the ordinary hour.
 
 from __future__ import annotations
 
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -90,6 +90,8 @@ _STOCKS_END: Final = {
 _FUTURES_END: Final = {"America/Chicago": time(16), _NEW_YORK: time(17), "Europe/Berlin": time(22)}
 #: US stocks trade until then in extended hours.
 _EXTENDED_END: Final = time(20)
+#: Nothing but overnight trading goes on then.
+_MORNING: Final = time(4)
 _FUTURES: Final = frozenset({SecurityType.FUTURE, SecurityType.FUTURE_OPTION})
 
 
@@ -113,6 +115,27 @@ def session_end_ns(contract: Contract, day: date, *, extended: bool = False) -> 
     """
     zone = exchange_zone(contract)
     return int(datetime.combine(day, _end(contract, zone, extended), tzinfo=zone).timestamp()) * NS_PER_S
+
+
+def next_turn_ns(contract: Contract, time_ns: int) -> int:
+    """When the trading day that the moment belongs to is over for good, epoch nanoseconds.
+
+    Futures and currencies turn with the end of their session, since the next one begins in the evening; crypto at
+    midnight; all others before the first of them opens in the morning.
+    """
+    zone = exchange_zone(contract)
+    kind = contract.security_type
+    turn = _MORNING
+    if kind in _FUTURES or kind is SecurityType.FOREX:
+        turn = _end(contract, zone, extended=False)
+    if kind is SecurityType.CRYPTO or turn == _MIDNIGHT:
+        turn = time()
+    day = datetime.fromtimestamp(time_ns // NS_PER_S, tz=zone).date()
+    while True:
+        turn_ns = int(datetime.combine(day, turn, tzinfo=zone).timestamp()) * NS_PER_S
+        if turn_ns > time_ns:
+            return turn_ns
+        day += timedelta(days=1)
 
 
 def _end(contract: Contract, zone: ZoneInfo, extended: bool) -> time:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bt_ibkr.errors import UsageError, WireError
 from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.hours import next_turn_ns
 from bt_ibkr.model.market import Missing, Quote, Tick
 from bt_ibkr.wire import tags
 from bt_ibkr.wire.extras import Extras
-from bt_ibkr.wire.frames import QUOTE_FIELDS, QuoteFrame, QuoteMerger, decode_quote
+from bt_ibkr.wire.frames import QUOTE_FIELDS, QuoteFrame, decode_quote
+from bt_ibkr.wire.quotes import QuoteMerger
 
 if TYPE_CHECKING:
     from bt_ibkr.services.marketdata import MarketDataService, TickSink
@@ -60,7 +63,7 @@ class Stream:
 
     def __init__(self, service: MarketDataService, contract: Contract, now_ns: Callable[[], int]) -> None:
         self.contract = contract
-        self.merger = QuoteMerger(contract.conid)
+        self.merger = QuoteMerger(contract.conid, partial(next_turn_ns, contract))
         self.sinks: list[tuple[TickSink, Callable[[Tick], None]]] = []
         self.seen: Tick | None = None
         self.extras: Extras | None = None
@@ -126,7 +129,9 @@ class Stream:
     @property
     def fields(self) -> tuple[str, ...]:
         """Tags to ask for."""
-        return QUOTE_FIELDS if self.extras is None else (*QUOTE_FIELDS, *self.extras.fields)
+        if self.extras is None:
+            return QUOTE_FIELDS
+        return tuple(dict.fromkeys((*QUOTE_FIELDS, *self.extras.fields)))
 
     def widen(self, names: frozenset[str]) -> bool:
         """Have the fields of ``names``, too; whether the server has to be asked for more."""

@@ -46,7 +46,7 @@ class Extras:
     """
 
     __slots__ = (
-        "_by_tag", "_day", "_decode", "_money", "_quantity", "_strange",
+        "_by_tag", "_decode", "_money", "_quantity", "_strange",
         "fields", "gone", "names", "numbers", "texts",
     )  # fmt: skip
 
@@ -63,12 +63,11 @@ class Extras:
         #: Tags with a text that nobody understands: told once.
         self._strange: set[str] = set()
         self._quantity = self._money = 0.0
-        self._day: float | None = None
 
     def inherit(self, before: Extras) -> None:
         """Go on from what was known of fewer names."""
         self.numbers, self.texts, self.gone = before.numbers, before.texts, set(before.gone)
-        self._quantity, self._money, self._day = before._quantity, before._money, before._day
+        self._quantity, self._money = before._quantity, before._money
 
     def merge(self, data: str | bytes) -> bool:
         """Take in a frame; whether a value changed by it."""
@@ -121,14 +120,12 @@ class Extras:
         """Something traded: the average price goes with it, if it was asked for; whether it changed.
 
         Args:
-            volume: The day's; a smaller one than before begins another day.
+            volume: The day's; where all of it traded just now, another day begins.
         """
         if "vwap" not in self.names or price is None or quantity <= 0:
             return False
-        if volume is not None:
-            if self._day is not None and volume < self._day * 0.5:
-                self._quantity = self._money = 0.0
-            self._day = volume
+        if volume is not None and quantity >= volume:
+            self._quantity = self._money = 0.0
         self._quantity += quantity
         self._money += quantity * price
         self.numbers = dict(self.numbers) | {"vwap": self._money / self._quantity}

@@ -15,16 +15,15 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bt_ibkr.clock import NS_PER_MS
 from bt_ibkr.errors import WireError
-from bt_ibkr.model.market import DataQuality, Missing, Tick
 from bt_ibkr.wire import values
 
 #: A frame above this many characters is refused unread (the largest recorded one is below 20 kB).
 MAX_FRAME = 4_000_000
 
-#: Field tags asked for by a feed: last, bid, ask, ask size, bid size, last size, day volume, availability.
-QUOTE_FIELDS: Final = ("31", "84", "86", "85", "88", "7059", "7762", "6509")
+#: Field tags asked for by a feed: last, bid, ask, ask size, bid size, last size, day volume, availability; the
+#: previous close and the day's open, which change with the day.
+QUOTE_FIELDS: Final = ("31", "84", "86", "85", "88", "7059", "7762", "6509", "7741", "7295")
 
 # Constraints keep "nan", "inf" and absurd magnitudes out: they make the fast decoder fail, and the slow one
 # then says what is wrong.
@@ -41,6 +40,8 @@ _TAGS = {
     "last_size": "7059",
     "volume": "7762",
     "availability": "6509",
+    "close_before": "7741",
+    "day_open": "7295",
     "updated_ms": "_updated",
     "heartbeat_ms": "hb",
 }
@@ -54,6 +55,7 @@ class QuoteFrame(msgspec.Struct, gc=False, rename=_TAGS):
         last, bid, ask: Prices; sizes in units.
         volume: The day's volume (7762).
         availability: Field 6509.
+        close_before, day_open: As they came: only whether they change is of interest.
     """
 
     topic: str | None = None
@@ -66,6 +68,8 @@ class QuoteFrame(msgspec.Struct, gc=False, rename=_TAGS):
     last_size: _Number | None = None
     volume: _Number | None = None
     availability: str | None = None
+    close_before: str | float | None = None
+    day_open: str | float | None = None
 
 
 class Frame(QuoteFrame, gc=False, rename=_TAGS):
@@ -185,195 +189,3 @@ def _decode_slowly(data: str | bytes) -> AnnotatedFrame:
         name: getattr(plain, name) for name in Frame.__struct_fields__ if name not in _NUMBERS
     }
     return AnnotatedFrame(**others, **numbers, last_prefix=prefix, gone=frozenset(gone))
-
-
-class QuoteMerger:
-    """The present quote of one instrument, built from frames that name only what changed.
-
-    ``apply`` returns the tick for a frame, or ``None`` if it told nothing new. The first frame after a
-    subscription is a picture, not a trade: its volume is the base from which later trades are counted. A
-    frame that is delivered twice therefore makes one tick at most.
-
-    Args:
-        conid: Whose quote.
-
-    Attributes:
-        availability: Field 6509 as it was told last.
-        prior_close: The previous day's close, where it was told in place of a last price.
-        gone: Names of fields that the server called not available; a value may have come since.
-    """
-
-    __slots__ = (
-        "_first",
-        "ask",
-        "ask_size",
-        "availability",
-        "bid",
-        "bid_size",
-        "conid",
-        "gone",
-        "halted",
-        "last",
-        "last_size",
-        "prior_close",
-        "quality",
-        "time_ns",
-        "volume",
-    )
-
-    def __init__(self, conid: int) -> None:
-        self.conid = conid
-        self.bid: float | None = None
-        self.ask: float | None = None
-        self.bid_size: float | None = None
-        self.ask_size: float | None = None
-        self.last: float | None = None
-        self.last_size: float | None = None
-        self.volume: float | None = None
-        self.quality = DataQuality.UNKNOWN
-        self.availability = ""
-        self.prior_close: float | None = None
-        self.gone: set[str] = set()
-        self.halted = False
-        self.time_ns = 0
-        self._first = True
-
-    def resubscribed(self) -> None:
-        """The next frame is a picture again: what traded before it is not known from it."""
-        self._first = True
-
-    def apply(self, frame: QuoteFrame, received_ns: int) -> Tick | None:
-        """Merge ``frame`` and return the tick it makes.
-
-        Written for speed: this runs once for every frame of market data.
-
-        Args:
-            frame: A decoded ``smd`` frame of this instrument.
-            received_ns: This machine's time of reading it.
-        """
-        changed = self._annotate(frame) if type(frame) is AnnotatedFrame else False
-        traded = 0.0
-        last = frame.last
-        volume = frame.volume
-        last_size = frame.last_size
-        if last_size is not None:
-            self.last_size = last_size
-        if volume is not None:
-            before = self.volume
-            self.volume = volume
-            if self._first:
-                pass
-            elif before is None:
-                # Nothing had traded when the picture was taken, or the server withheld the volume: the
-                # last trade's own size is what is known for certain.
-                traded = self.last_size or 0.0
-            elif volume > before:
-                traded = volume - before
-            elif volume < before * 0.5:
-                # A new day's volume has begun: all of it traded since.
-                traded = volume
-        elif last is not None and self.volume is None and last != self.last and not self._first:
-            traded = self.last_size or 0.0
-        if last is not None:
-            if last != self.last:
-                self.last = last
-                changed = True
-            if self.halted and type(frame) is not AnnotatedFrame:
-                self.halted = False
-                changed = True
-        value = frame.bid
-        if value is not None and value != self.bid:
-            self.bid = value
-            changed = True
-        value = frame.ask
-        if value is not None and value != self.ask:
-            self.ask = value
-            changed = True
-        value = frame.bid_size
-        if value is not None and value != self.bid_size:
-            self.bid_size = value
-            changed = True
-        value = frame.ask_size
-        if value is not None and value != self.ask_size:
-            self.ask_size = value
-            changed = True
-        if frame.availability is not None:
-            self.availability = frame.availability
-            quality = values.quality(frame.availability)
-            if quality is not self.quality:
-                self.quality = quality
-                changed = True
-        if self._first:
-            self._first = False
-        elif not changed and not traded:
-            return None
-        updated = frame.updated_ms
-        if updated is not None:
-            self.time_ns = updated * NS_PER_MS
-        elif not self.time_ns:
-            self.time_ns = received_ns
-        return Tick(
-            self.time_ns,
-            self.conid,
-            self.bid,
-            self.ask,
-            self.bid_size,
-            self.ask_size,
-            self.last,
-            self.last_size,
-            traded,
-            self.volume,
-            self.quality,
-            self.halted,
-            received_ns,
-        )
-
-    def tick(self, received_ns: int) -> Tick:
-        """The quote as it stands, as a tick by which nothing traded."""
-        # `apply` does the same by itself: it is the hot path.
-        return Tick(
-            self.time_ns,
-            self.conid,
-            self.bid,
-            self.ask,
-            self.bid_size,
-            self.ask_size,
-            self.last,
-            self.last_size,
-            0.0,
-            self.volume,
-            self.quality,
-            self.halted,
-            received_ns,
-        )
-
-    def missing(self, name: str) -> Missing:
-        """Why the field ``name`` of a tick has no value."""
-        if self.quality is DataQuality.NOT_SUBSCRIBED:
-            return Missing.NOT_SUBSCRIBED
-        if name in ("last", "last_size") and self.last is None and self.prior_close is not None:
-            return Missing.NO_TRADE
-        if name not in self.gone:
-            return Missing.NOT_SENT
-        others = (self.bid, self.ask, self.last)
-        if name in ("bid", "ask", "bid_size", "ask_size") and self.quality.live and any(others):
-            return Missing.NO_MARKET
-        return Missing.NOT_AVAILABLE
-
-    def _annotate(self, frame: AnnotatedFrame) -> bool:
-        """Take in what the text around the numbers said; true if the quote changed by it."""
-        changed = False
-        if frame.last is not None:
-            if frame.last_prefix == values.PriceText.PREVIOUS_CLOSE:
-                # A previous close is no trade of today and never shown as one.
-                self.prior_close = frame.last
-                frame.last = None
-            elif self.halted != (frame.last_prefix == "H"):
-                self.halted = not self.halted
-                changed = True
-        self.gone |= frame.gone
-        for name in frame.gone:
-            if getattr(self, name) is not None:
-                setattr(self, name, None)
-                changed = True
-        return changed

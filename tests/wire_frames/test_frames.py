@@ -21,10 +21,10 @@ from bt_ibkr.wire.frames import (
     AnnotatedFrame,
     Frame,
     QuoteFrame,
-    QuoteMerger,
     decode,
     decode_quote,
 )
+from bt_ibkr.wire.quotes import QuoteMerger
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "ibkr" / "fixtures" / "ws-frames.jsonl"
 TAGS = {
@@ -120,7 +120,7 @@ def test_a_snapshot_with_sizes() -> None:
 
 def test_the_fields_a_feed_asks_for() -> None:
     """Sources differ on 88 and 7059; the recorded meaning is bid size and last size."""
-    assert set(QUOTE_FIELDS) == {*TAGS.values(), "6509"}
+    assert set(QUOTE_FIELDS) == {*TAGS.values(), "6509", "7741", "7295"}
 
 
 # --- spellings ---------------------------------------------------------------------------------------------
