@@ -21,6 +21,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -51,21 +52,48 @@ def read_login(path: str) -> Login:
     Raises:
         UsageError: No such file, not TOML, an unknown key or a wrong value, or others could change the file.
     """
-    file = Path(path)
-    try:
-        text, about = _read(file)
-    except (OSError, ValueError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise UsageError(f"--login: the file {path!r} cannot be read: {reason}.", remedy=_REMEDY) from None
-    _check_owner(path, about)
+    text = read_own_file(path, "--login", _REMEDY)
     try:
         given = tomllib.loads(text)
-        login = msgspec.convert(given, Login, strict=True)
     except tomllib.TOMLDecodeError as problem:
         raise UsageError(f"--login: {path!r} is not TOML: {problem}.", remedy=_REMEDY) from None
+    return login_of(given, f"--login: {path!r}", Path(path).parent)
+
+
+def login_of(given: dict[str, Any], where: str, folder: Path) -> Login:
+    """The login that a table describes.
+
+    Args:
+        where: Names the table in messages.
+        folder: Where relative paths in it begin.
+
+    Raises:
+        UsageError: An unknown key or a wrong value.
+    """
+    try:
+        login = msgspec.convert(given, Login, strict=True)
     except msgspec.ValidationError as problem:
-        raise UsageError(f"--login: {path!r}: {problem}.", remedy=_REMEDY) from None
-    return _located(login, file.parent)
+        raise UsageError(f"{where}: {problem}.", remedy=_REMEDY) from None
+    return _located(login, folder)
+
+
+def read_own_file(path: str, option: str, remedy: str) -> str:
+    """Text of a file that nobody else may change: what it says decides where a credential is sent.
+
+    Args:
+        option: That named it, for messages.
+        remedy: Where its form is shown.
+
+    Raises:
+        UsageError: No such file, or others could change it.
+    """
+    try:
+        text, about = _read(Path(path))
+    except (OSError, ValueError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise UsageError(f"{option}: the file {path!r} cannot be read: {reason}.", remedy=remedy) from None
+    _check_owner(path, about, option)
+    return text
 
 
 def _read(file: Path) -> tuple[str, os.stat_result]:
@@ -85,19 +113,19 @@ def _read(file: Path) -> tuple[str, os.stat_result]:
         raise ValueError("it is not text") from None
 
 
-def _check_owner(path: str, about: os.stat_result) -> None:
+def _check_owner(path: str, about: os.stat_result, option: str) -> None:
     """Whoever can change the file can have the credential sent elsewhere."""
     if os.name != "posix":
         return
     mode = stat.S_IMODE(about.st_mode)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UsageError(
-            f"--login: others than its owner may change the file {path!r} (mode {mode:04o}).",
+            f"{option}: others than its owner may change the file {path!r} (mode {mode:04o}).",
             remedy=f"Run: chmod go-w {path}",
         )
     if about.st_uid not in (os.geteuid(), 0):
         raise UsageError(
-            f"--login: the file {path!r} belongs to another user, who may change it.",
+            f"{option}: the file {path!r} belongs to another user, who may change it.",
             remedy="Make a copy of your own, and look at what it says.",
         )
 

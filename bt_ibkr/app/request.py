@@ -62,6 +62,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         on_resume: Modes ``paper`` and ``live``: what is done with open orders of earlier runs.
         record: Folder that the ticks of the run are recorded into; empty for none. Not of mode ``backtest``.
         name: Modes ``paper`` and ``live``: the strategy's name in the journal; empty for one made from its class.
+        hub: Modes ``paper`` and ``live``: endpoint of a hub that owns session and journal, or ``default``; empty for
+            a session of this process.
+        hub_keys: Key file of the strategy, for an encrypted hub.
     """
 
     strategy: str
@@ -95,6 +98,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     on_resume: str = "default"
     record: str = ""
     name: str = ""
+    hub: str = ""
+    hub_keys: str = ""
 
 
 class Stopper:

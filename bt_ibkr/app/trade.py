@@ -20,6 +20,7 @@ import msgspec
 from bt_ibkr.app.collect import collect_recording, ended, execute, make_cerebro, now_text
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import LockstepMarket
+from bt_ibkr.app.hub_run import emulator_of, hub_address
 from bt_ibkr.app.journals import visiting
 from bt_ibkr.app.login_file import default_base
 from bt_ibkr.app.market import BarLength
@@ -31,10 +32,11 @@ from bt_ibkr.clock import Clock, ManualClock, SystemClock
 from bt_ibkr.config import API_PATH, SessionSettings, rest_base
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.errors import BtIbkrError, JournalError, SessionError, UsageError
+from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.journal import journal_path
 from bt_ibkr.login import is_loopback
 from bt_ibkr.model.intent import UNPROVEN
-from bt_ibkr.model.trading import Trading
+from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.risk import Actor, RiskLimits, Who, moved
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.store import IBKRStore
@@ -110,6 +112,7 @@ def run_trade(
         BtIbkrError: What ended the run; ``result`` holds what there is.
     """
     _check(request, mode)
+    hub = hub_address(request)
     bar = BarLength.parse(request.bar)
     cerebro, name = make_cerebro(request, listener)
     result = RunResult(mode=mode, strategy=name, started=now_text())
@@ -127,13 +130,15 @@ def run_trade(
     guard = _guard(request, mode, ask)
     with contextlib.ExitStack() as stack:
         try:
-            control = emulator_at(settings, stack)
+            control = emulator_at(settings, stack) if hub is None else _emulator_behind(hub, settings, stack)
             if control is not None:
                 refuse_driven(control.state, base)
                 settings = msgspec.structs.replace(
                     settings, pacing_speed=pacing_speed(control.state), contract_cache=False
                 )
-            _Trade(request, settings, guard, control, announce, halter).run(cerebro, result, bar, stopper)
+            _Trade(request, settings, guard, control, announce, halter, hub).run(
+                cerebro, result, bar, stopper
+            )
         except BtIbkrError as problem:
             problem.result = ended(result)  # type: ignore[attr-defined]
             raise
@@ -205,6 +210,27 @@ def emulator_at(settings: SessionSettings, stack: contextlib.ExitStack) -> _Emul
     return _Emulator(client, url, state)
 
 
+def _emulator_behind(
+    hub: HubAddress, settings: SessionSettings, stack: contextlib.ExitStack
+) -> _Emulator | None:
+    """The emulator that a hub's session is with.
+
+    Raises:
+        UsageError: There is one, but not within reach of this process: the time of its market is not known.
+    """
+    url = emulator_of(hub)
+    if not url:
+        return None
+    base = url.removesuffix("/control") + API_PATH
+    found = emulator_at(msgspec.structs.replace(settings, base_url=base), stack)
+    if found is None:
+        raise UsageError(
+            f"The hub's session is with the emulator at {url}, which does not answer here.",
+            remedy="Run the strategy on the emulator's machine: its market has a clock of its own.",
+        )
+    return found
+
+
 class _Trade:
     """One run.
 
@@ -215,6 +241,7 @@ class _Trade:
         emulator: Where the server is one.
         announce: Shown the banner.
         halter: Halts trading.
+        hub: That owns the session.
     """
 
     def __init__(
@@ -225,6 +252,7 @@ class _Trade:
         emulator: _Emulator | None,
         announce: Announce | None,
         halter: Stopper | None,
+        hub: HubAddress | None = None,
     ) -> None:
         self._request = request
         self._settings = settings
@@ -238,14 +266,18 @@ class _Trade:
         self._halter = halter
         self._broker: Any = None
         self._over = False
+        self._hub = hub
+        own: dict[str, Any] = {
+            "settings": settings,
+            "journal": request.journal or None,
+            "risk": _read_only(request.risk) if request.read_only else request.risk,
+        }
         self._store = IBKRStore(
-            settings=settings,
             clock=self._clock,
             guard=guard,
             bar_grace_s=grace,
-            journal=request.journal or None,
             record=request.record or None,
-            risk=_read_only(request.risk) if request.read_only else request.risk,
+            **({"hub": hub} if hub is not None else own),
         )
 
     def run(self, cerebro: Any, result: RunResult, bar: BarLength, stopper: Stopper | None) -> None:
@@ -282,7 +314,9 @@ class _Trade:
         read_off(result, cerebro, broker, strategy)
 
     def _place(self) -> Path | None:
-        """The journal's file; ``None`` before the account is known."""
+        """The journal's file; ``None`` before the account is known, and where a hub keeps it."""
+        if self._hub is not None:
+            return None
         if self._request.journal:
             return Path(self._request.journal)
         standing = self._guard.passed
@@ -311,17 +345,12 @@ class _Trade:
         """A signal: the state is written at once, whatever strategy and session are busy with; then open orders are
         cancelled. Not on cerebro's thread."""
         place = self._place()
-        assert place is not None
+        if place is None:
+            self._halt_at_the_hub()
+            return
         try:
             with visiting(place) as journal:
-                before = journal.trading_state()
-                state = moved(
-                    before,
-                    Trading.HALTED,
-                    by=Actor(Who.SIGNAL),
-                    reason="halted by a signal",
-                    now_ns=self._clock.now_ns(),
-                )
+                state = self._halted(journal.trading_state())
                 journal.set_trading_state(state)
         except JournalError as problem:
             _log.error("halt-failed problem=%s", problem)
@@ -335,6 +364,22 @@ class _Trade:
         with contextlib.suppress(SessionError):
             # The run has ended meanwhile: nothing of it can be sent any more.
             self._store.connection.halt(state, cancel_open=True, flatten=False)
+
+    def _halted(self, before: TradingState) -> TradingState:
+        now_ns = self._clock.now_ns()
+        by = Actor(Who.SIGNAL)
+        return moved(before, Trading.HALTED, by=by, reason="halted by a signal", now_ns=now_ns)
+
+    def _halt_at_the_hub(self) -> None:
+        """The hub writes the state, and halts all of its strategies."""
+        while not self._broker.attached:
+            if self._over:
+                return
+            time.sleep(_LOOK_S)
+        state = self._halted(self._broker.trading_state)
+        with contextlib.suppress(SessionError):
+            self._store.connection.halt(state, cancel_open=True, flatten=False)
+        _log.warning("halted-by-signal at the hub")
 
     def _queries(self) -> list[ContractQuery]:
         return [parse_dataname(text) for text in self._request.data]
@@ -350,12 +395,17 @@ class _Trade:
             code = connection.availability(contract)
             told.append((contract.symbol, code, quality(code).name.lower().replace("_", " ")))
         login = type(self._settings.login).__struct_config__.tag
+        place = (
+            f"{self._settings.base_url} ({login})"
+            if self._hub is None
+            else f"the hub at {self._hub.endpoint}"
+        )
         self._announce(
             Banner(
                 mode=self._mode,
                 account=standing.account,
                 kind=standing.kind.value,
-                connection=f"{self._settings.base_url} ({login})",
+                connection=place,
                 emulator=self._emulator is not None,
                 data=tuple(told),
             )

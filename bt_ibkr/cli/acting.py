@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from bt_ibkr.app.journals import existing, known_accounts, move_trading, place_o
 from bt_ibkr.app.order_list import read_orders
 from bt_ibkr.app.trade import Ask
 from bt_ibkr.app.visit import Address, Visit, visit_account
+from bt_ibkr.cli.asking import ask_account
 from bt_ibkr.cli.running import EXIT_DIFFERENCE
 from bt_ibkr.cli.tables import (
     console,
@@ -53,17 +53,7 @@ class HaltWishes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _ask() -> Ask | None:
-    """Asks for the account's id, where there is a terminal."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        return None
-
-    def ask(account: str) -> str:
-        told = Console(stderr=True, soft_wrap=True, highlight=False)
-        told.print(f"[bold red]Real money.[/] Type the account id ({account}) to go on: ", end="")
-        told.file.flush()
-        return sys.stdin.readline()
-
-    return ask
+    return ask_account(Console(stderr=True, soft_wrap=True, highlight=False))
 
 
 def _ended(told: dict[str, Any], errors: list[str], code: int, *, as_json: bool) -> int:

@@ -14,6 +14,7 @@ from bt_ibkr.cli import account, ticks
 from bt_ibkr.cli.contracts import contracts
 from bt_ibkr.cli.emulating import emulator
 from bt_ibkr.cli.history import history
+from bt_ibkr.cli.hub import hub
 from bt_ibkr.cli.options import text_option
 from bt_ibkr.cli.scan import scan
 from bt_ibkr.errors import UsageError
@@ -145,6 +146,17 @@ def run(
         str,
         text_option(help="The strategy's name in the journal (paper, live); else made from its class."),
     ] = "",
+    hub_endpoint: Annotated[
+        str,
+        text_option(
+            "--hub",
+            metavar="ENDPOINT",
+            help="Trade through a hub that owns the session (paper, live); or default.",
+        ),
+    ] = "",
+    hub_keys: Annotated[
+        str, text_option("--hub-keys", metavar="FILE", help="The strategy's key file, for an encrypted hub.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> Callable[[], int]:
     """Run a strategy: over stored bars, against the emulator, or on an account."""
@@ -173,6 +185,13 @@ def run(
             f"--lines, --lines-overflow and --clear-lines mean nothing in --mode {mode}.",
             remedy="Leave them out, or say --mode paper or --mode live.",
         )
+    if mode not in ("paper", "live") and (hub_endpoint or hub_keys):
+        raise UsageError(
+            f"--hub and --hub-keys mean nothing in --mode {mode}.",
+            remedy="Say --mode paper or --mode live, as the hub's account is.",
+        )
+    if hub_keys and not hub_endpoint:
+        raise UsageError("--hub-keys was given without --hub.", remedy="Name the hub: --hub ENDPOINT.")
     if record and mode == "backtest":
         raise UsageError(
             "--record means nothing in --mode backtest.", remedy="Leave it out: no ticks stream there."
@@ -215,6 +234,8 @@ def run(
         read_only=read_only,
         record=record,
         name=name,
+        hub=hub_endpoint,
+        hub_keys=hub_keys,
         **{field: value for field, value in (supervision | budget).items() if value},  # type: ignore[arg-type]
     )
     return partial(run_command, request, mode, as_json=as_json)
@@ -239,6 +260,7 @@ def doctor(
 
 app.command()(emulator)
 app.add_typer(history)
+app.add_typer(hub)
 app.add_typer(contracts)
 app.command()(scan)
 for command in (*ticks.COMMANDS, *account.COMMANDS):

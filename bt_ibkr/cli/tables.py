@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bt_ibkr.app.cancelling import OVER, Cancelled
 from bt_ibkr.app.result import utc_text
@@ -34,21 +35,28 @@ def show_table(
     out: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str
 ) -> None:
     """A table whose numbers stand at the right; without rows a line that says so."""
-    listed = [[_text(cell) for cell in row] for row in rows]
-    kinds = [list(row) for row in listed]
+    listed = list(rows)
     if not listed:
         out.print(f"[dim]{escape(empty)}[/]")
         return
+    out.print(make_table(title, headings, listed))
+
+
+def make_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose numbers stand at the right; a cell that is a ``Text`` keeps its style."""
+    listed = [[_text(cell) for cell in row] for row in rows]
     table = Table(
         title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for index, heading in enumerate(headings):
-        cells = [row[index] for row in kinds if row[index]]
+        cells = [row[index] for row in listed if row[index]]
         right = bool(cells) and all(_is_number(cell) for cell in cells)
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in listed:
-        table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
+    for row, texts in zip(rows, listed, strict=True):
+        table.add_row(
+            *(cell if isinstance(cell, Text) else escape(text) for cell, text in zip(row, texts, strict=True))
+        )
+    return table
 
 
 def _text(cell: object) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import math
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +12,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bt_ibkr.config import state_directory
 from bt_ibkr.errors import UsageError
 from bt_ibkr.hub.access import EVERYTHING, Grant
+from bt_ibkr.hub.health import parse_health
+from bt_ibkr.hub.keys import check_key, read_keys
 from bt_ibkr.hub.names import check_name
 
+_REMEDY: Final = "docs/hub.md shows what it may say."
 _LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]", "::1", "localhost"})
 
 
@@ -55,7 +62,12 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         for endpoint in (self.endpoint, self.ticks_endpoint):
             _check_endpoint(endpoint, encrypted=bool(self.secret_key), plain=self.plain_tcp)
-        if not 0 < self.beat_s * 2 <= self.dead_s:
+        for name in ("beat_s", "dead_s", "stale_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"A hub's {name} = {getattr(self, name)!r} is no time.", remedy="Give seconds above 0."
+                )
+        if self.beat_s * 2 > self.dead_s:
             raise UsageError(
                 f"A hub with beats every {self.beat_s:g} s cannot take {self.dead_s:g} s of silence for death.",
                 remedy="Let dead_s be at least twice beat_s.",
@@ -63,8 +75,37 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("ring", "queue"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)} is too little.", remedy="Give 1 or more.")
-        for name in self.strategies:
+        if self.health:
+            parse_health(self.health)
+        self._check_strategies()
+
+    def _check_strategies(self) -> None:
+        owners: dict[str, str] = {}
+        for name, grant in self.strategies.items():
             check_name(name)
+            where = f"[strategies.{name}]"
+            if not 0 <= grant.vanish_s < math.inf:
+                raise UsageError(
+                    f"{where}: vanish_s = {grant.vanish_s!r} is no time.",
+                    remedy="Give seconds, 0 for at once.",
+                )
+            if grant.cash is not None and not math.isfinite(grant.cash):
+                raise UsageError(f"{where}: cash = {grant.cash!r} is no amount.", remedy="Give an amount.")
+            if bool(grant.key) is not bool(self.secret_key):
+                raise UsageError(
+                    f"{where} has a key, but the hub has none: the channel would not be encrypted."
+                    if grant.key
+                    else f"{where} has no key: any strategy with a key could trade under its name.",
+                    remedy="Make keys with bt-ibkr hub keys, for the hub and for each strategy, and enter them.",
+                )
+            if not grant.key:
+                continue
+            check_key(grant.key, f"{where}: key")
+            if (other := owners.setdefault(grant.key, name)) != name:
+                raise UsageError(
+                    f"{where} has the key of [strategies.{other}]: each could trade as the other.",
+                    remedy="Make a key for each: bt-ibkr hub keys NAME.",
+                )
 
     def __repr__(self) -> str:
         return f"HubSettings(endpoint={self.endpoint!r}, strategies={sorted(self.strategies)})"
@@ -90,6 +131,13 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if parts.scheme == "tcp" and parts.hostname in ("0.0.0.0", "::", "*"):
             return f":{parts.port}"
         return bound
+
+
+def default_endpoint() -> str:
+    """Where a hub listens, and is looked for, unless told otherwise: below the state directory."""
+    if sys.platform == "win32":
+        return "tcp://127.0.0.1:5560"
+    return f"ipc://{state_directory() / 'hub'}"
 
 
 def beside(endpoint: str) -> str:
@@ -133,29 +181,92 @@ def _no_endpoint(endpoint: str) -> UsageError:
     )
 
 
-def read_settings(path: Path, **given: Any) -> tuple[HubSettings, dict[str, Any]]:
-    """Settings from a TOML file: table ``hub``, tables ``strategies.NAME``.
+def read_settings(
+    text: str, *, source: str, folder: Path, **given: Any
+) -> tuple[HubSettings, dict[str, Any]]:
+    """Settings from a TOML text: table ``hub``, tables ``strategies.NAME``.
 
     Args:
-        given: Values that go before those of the file.
+        source: Names the text in messages.
+        folder: Where relative paths in it begin.
+        given: Values that go before those of the text; ``None`` is none.
 
     Returns:
-        The settings, and the file's other tables (``login``, ``risk``).
+        The settings, and the text's other tables.
 
     Raises:
-        UsageError: It cannot be read, or has a word or value that means nothing; names both.
+        UsageError: It is no TOML, or has a word or value that means nothing; names table and value.
     """
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise UsageError(f"The hub's configuration {path} cannot be read: {problem.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UsageError(f"The hub's configuration {path} is no TOML: {problem}.") from None
-    hub = dict(tables.pop("hub", {})) | {name: value for name, value in given.items() if value is not None}
-    hub["strategies"] = tables.pop("strategies", {})
-    try:
-        return msgspec.convert(hub, HubSettings), tables
-    except msgspec.ValidationError as problem:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
         raise UsageError(
-            f"The hub's configuration {path}: {problem}.", remedy="See docs/hub.md for what it may say."
+            f"The hub's configuration {source} is not TOML: {problem}.", remedy=_REMEDY
         ) from None
+    table = take_table(tables, "hub", source)
+    if "secret_key" in table:
+        raise UsageError(
+            f"{source}, [hub]: a secret key does not belong into a configuration (it is not repeated).",
+            remedy='Make a key file with bt-ibkr hub keys --hub, and name it: key_file = "hub.key".',
+        )
+    key_file = table.pop("key_file", None)
+    given_key = given.pop("key_file", None)
+    values = convert_table(HubSettings, table, f"{source}, [hub]", skip=("strategies",))
+    values |= {name: value for name, value in given.items() if value is not None}
+    values.setdefault("endpoint", default_endpoint())
+    if key_file is not None and not isinstance(key_file, str):
+        raise UsageError(f"{source}, [hub]: key_file = {key_file!r} is no path.", remedy=_REMEDY)
+    if given_key or key_file:
+        values["secret_key"] = read_keys(Path(given_key) if given_key else folder / str(key_file)).secret
+    values["strategies"] = _grants(tables, source)
+    return HubSettings(**values), tables
+
+
+def _grants(tables: dict[str, Any], source: str) -> dict[str, Grant]:
+    grants = {}
+    for name, table in take_table(tables, "strategies", source).items():
+        where = f"{source}, [strategies.{name}]"
+        if not isinstance(table, dict):
+            raise UsageError(f"{where}: {table!r} is no table.", remedy=_REMEDY)
+        grants[name] = Grant(**convert_table(Grant, table, where))
+    return grants
+
+
+def take_table(tables: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    """A table of a file, taken out of it; an empty one if it is not there.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    found = tables.pop(name, {})
+    if not isinstance(found, dict):
+        raise UsageError(f"{source}: {name} = {found!r} is no table.", remedy=f"Write [{name}]. {_REMEDY}")
+    return dict(found)
+
+
+def convert_table(
+    kind: type[msgspec.Struct], table: dict[str, Any], where: str, *, skip: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The values of a TOML table, each of the type that ``kind`` wants.
+
+    Args:
+        skip: Fields that the table cannot set.
+
+    Raises:
+        UsageError: A word that there is not, or a value of another type; names both.
+    """
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind) if field.name not in skip}
+    values = {}
+    for name, value in table.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            raise UsageError(
+                f"{where}: there is no {name!r}.",
+                remedy=(f"Did you mean {near[0]!r}? " if near else "")
+                + f"It may say: {', '.join(sorted(fields))}.",
+            )
+        try:
+            values[name] = msgspec.convert(value, fields[name])
+        except msgspec.ValidationError as problem:
+            raise UsageError(f"{where}: {name} = {value!r} cannot be: {problem}.", remedy=_REMEDY) from None
+    return values

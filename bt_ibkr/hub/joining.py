@@ -11,7 +11,7 @@ from bt_ibkr.connection.mailbox import WakeUp
 from bt_ibkr.errors import UsageError
 from bt_ibkr.hub.config import beside
 from bt_ibkr.hub.connection import HubConnection
-from bt_ibkr.hub.keys import read_keys
+from bt_ibkr.hub.keys import read_strategy_keys
 from bt_ibkr.hub.names import check_name
 
 
@@ -45,7 +45,7 @@ class HubAddress(msgspec.Struct, frozen=True, kw_only=True):
             self.name,
             wake,
             clock=clock,
-            keys=None if self.keys is None else read_keys(self.keys),
+            keys=None if self.keys is None else read_strategy_keys(self.keys),
             conflate_s=self.conflate_s,
             external=self.external,
         )

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 import tomllib
 from pathlib import Path
 
 import msgspec
 import zmq
+from zmq.utils import z85
 
 from bt_ibkr.errors import UsageError
 
 _KEY_LENGTH = 40
+_KEY_BYTES = 32
 
 
 class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,17 +85,55 @@ def read_keys(path: Path) -> KeyPair:
         raise UsageError(
             f"The key file {path} is no key file.", remedy="Make one: bt-ibkr hub keys."
         ) from None
+    keys = {}
     for name in ("public", "secret", "server"):
         value = found.get(name, "" if name == "server" else None)
-        if not isinstance(value, str) or len(value) not in (
-            _KEY_LENGTH,
-            0 if name == "server" else _KEY_LENGTH,
-        ):
-            raise UsageError(
-                f"The key file {path} has no {name} key of {_KEY_LENGTH} characters.",
-                remedy="Make one: bt-ibkr hub keys.",
-            )
-    return KeyPair(public=found["public"], secret=found["secret"], server=found.get("server", ""))
+        if not isinstance(value, str):
+            raise UsageError(f"The key file {path} has no {name} key.", remedy="Make one: bt-ibkr hub keys.")
+        wanted = value or name != "server"
+        keys[name] = check_key(value, f"The {name} key in the file {path}") if wanted else ""
+    pair = KeyPair(**keys)
+    if zmq.curve_public(pair.secret.encode()).decode() != pair.public:
+        raise UsageError(
+            f"The keys in the file {path} do not belong together.", remedy="Make one: bt-ibkr hub keys."
+        )
+    return pair
+
+
+def read_strategy_keys(path: Path) -> KeyPair:
+    """A strategy's keys from a file.
+
+    Raises:
+        UsageError: As ``read_keys``, or the hub's public key is missing.
+    """
+    keys = read_keys(path)
+    if not keys.server:
+        raise UsageError(
+            f"The key file {path} does not say which hub it is for.",
+            remedy="It is a hub's own. Make a strategy's: bt-ibkr hub keys NAME.",
+        )
+    return keys
+
+
+def check_key(text: str, what: str) -> str:
+    """A key that is one.
+
+    Args:
+        what: Names it in messages; the key itself is not repeated: it may be a secret one by mistake.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        fine = len(text) == _KEY_LENGTH and len(z85.decode(text.encode("ascii"))) == _KEY_BYTES
+    except (ValueError, KeyError, UnicodeEncodeError, struct.error):
+        fine = False
+    if not fine:
+        raise UsageError(
+            f"{what} is no key: it has {_KEY_LENGTH} characters of Z85.",
+            remedy="bt-ibkr hub keys makes them, and shows the public ones.",
+        )
+    return text
 
 
 def _escaped(text: str) -> str:

@@ -3,7 +3,7 @@
 from bt_ibkr.risk.exposure import Reach, effects, group_of, increasing, reach
 from bt_ibkr.risk.gate import CONTROLS, RiskGate
 from bt_ibkr.risk.limits import RiskLimits
-from bt_ibkr.risk.limits_file import parse_limits, read_limits
+from bt_ibkr.risk.limits_file import limits_of, parse_limits, read_limits
 from bt_ibkr.risk.switch import Actor, Who, may_lift, moved
 from bt_ibkr.risk.view import OpenOrder, Quote, RiskView, TradingRules
 
@@ -21,6 +21,7 @@ __all__ = [
     "effects",
     "group_of",
     "increasing",
+    "limits_of",
     "may_lift",
     "moved",
     "parse_limits",

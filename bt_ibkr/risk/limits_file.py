@@ -42,6 +42,14 @@ def parse_limits(text: str, *, source: str) -> RiskLimits:
         given = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as problem:
         raise UsageError(f"The risk limits {source!r} are not TOML: {problem}.", remedy=_REMEDY) from None
+    return limits_of(given, source=source)
+
+
+def limits_of(given: dict[str, Any], *, source: str) -> RiskLimits:
+    """The limits of a table that was read, numbers as decimals.
+
+    Raises:
+        UsageError: As ``read_limits``.
+    """
     known(source, given, {**KINDS, **dict.fromkeys(_TABLES)})
-    values: dict[str, Any] = given
-    return RiskLimits(**values, source=source)
+    return RiskLimits(**given, source=source)
