@@ -1,4 +1,4 @@
-"""Ticks of a stock that seldom trades, over several days: a day's first trade is larger than half of the day before."""
+"""Ticks of a stock that seldom trades: a day's first trade is larger than half of the day before."""
 
 from __future__ import annotations
 
