@@ -55,8 +55,8 @@ class SessionNotice(msgspec.Struct, frozen=True):
     Attributes:
         kind: ``notice`` (IBKR's, for people), ``error`` (the stream refused something), ``unreadable`` (a report of
             orders or executions that cannot be understood), ``mute`` (executions that the stream did not tell of),
-            ``unread`` (after a break orders and executions could not be read yet), ``reread`` (now they were) or
-            ``recording`` (what befell a recording of ticks).
+            ``unread`` (after a break orders and executions could not be read yet), ``reread`` (now they were),
+            ``recording`` (what befell a recording of ticks) or ``filled`` (ticks that a hub had to repeat).
         text: In words.
     """
 

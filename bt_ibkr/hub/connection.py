@@ -108,7 +108,7 @@ class HubConnection:
         self._conflate_s = conflate_s
         self._external = external
         self._link = HubLink(endpoint, self.name, self, keys=keys)
-        self._streams = Streams(self._link.ask, self._gap, wake.set)
+        self._streams = Streams(self._link.ask, self._gap, wake.set, self._filled)
         self._events: Mailbox[StoreEvent] | None = None
         self._boxes: dict[str, Mailbox[AccountEvent]] = {}
         self._following = Following()
@@ -251,6 +251,10 @@ class HubConnection:
 
         wanted = CatchUp(account=account, keys=keys, external=self._external)
         self._link.call("catch-up", wanted, timeout_s=_CALL_S, done=caught)
+
+    def _filled(self, stream: Stream, count: int) -> None:
+        """Nothing is missing: they came late."""
+        self._tell(SessionNotice("filled", f"{count} ticks of {stream.contract.describe()} came late, in order"))
 
     def _gap(self, stream: Stream, count: int) -> None:
         """Ticks are gone for good: feeds begin anew, and take the bars from history."""

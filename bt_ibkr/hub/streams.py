@@ -49,6 +49,7 @@ class Stream:
         "fresh",
         "kept",
         "late_beats",
+        "mended",
         "received",
         "seen",
         "sinks",
@@ -68,6 +69,8 @@ class Stream:
         #: No message of the present topic has come yet: what is missing was published while it was subscribed.
         self.fresh = True
         self.late_beats = 0
+        #: Ticks had again since they were found missing.
+        self.mended = 0
         self.begin(told)
 
     @property
@@ -92,6 +95,7 @@ class Streams:
         ask: Asks the hub.
         gap: Told of ticks that are gone for good: the stream and how many.
         wake: Called after ticks were handed on.
+        filled: Told of ticks that were missing and were had again: the stream and how many.
 
     Attributes:
         lost, mended: Ticks found missing so far, and those of them that were had again.
@@ -105,9 +109,11 @@ class Streams:
         ask: Callable[[str, object], concurrent.futures.Future[Repeated]],
         gap: Callable[[Stream, int], None],
         wake: Callable[[], None],
+        filled: Callable[[Stream, int], None] = lambda stream, count: None,
     ) -> None:
         self._ask = ask
         self._gap = gap
+        self._filled = filled
         self._wake = wake
         self._by_word: dict[bytes, Stream] = {}
         #: Asking may be answered at once, by whoever asks.
@@ -248,7 +254,7 @@ class Streams:
 
     def _take_repeated(self, stream: Stream, last: int, first: int, messages: tuple[bytes, ...]) -> None:
         """Ticks from ``first`` on, of those up to ``last``; what is before them is in no ring any more."""
-        fresh = stream.fresh
+        mends = not stream.fresh
         gone = first - (stream.received + 1)
         if gone > 0:
             self._gap(stream, gone)
@@ -256,12 +262,16 @@ class Streams:
         for payload in messages:
             number, tick = decode_tick(payload)
             if number == stream.received + 1:
-                self.mended += not fresh
+                self.mended += mends
+                stream.mended += mends
                 self._hand_on(stream, number, tick)
         if stream.received < last and messages:
             self._ask_range(stream, stream.received + 1, last)
             return
         stream.asking = False
+        if stream.mended:
+            self._filled(stream, stream.mended)
+            stream.mended = 0
         self._hand_on_kept(stream)
 
     def _hand_on_kept(self, stream: Stream) -> None:
