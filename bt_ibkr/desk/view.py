@@ -15,7 +15,7 @@ from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import DONE, OrderReport
 from bt_ibkr.model.portfolio import LedgerLine
 from bt_ibkr.model.trading import TradingState
-from bt_ibkr.risk import OpenOrder, Quote, TradingRules
+from bt_ibkr.risk import Book, OpenOrder, Quote, TradingRules
 from bt_ibkr.risk.exposure import effects
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class SessionView:
         self._rules: dict[int, tuple[Contract, TradingRules]] = {}
         #: Set once the desk is there: it needs the controls, and they need it.
         self.desk: TradingDesk | None = None
+        #: Strategies' own books, where they have some: at a hub.
+        self.books: Callable[[str], Book | None] | None = None
 
     # -- fed by the connection -----------------------------------------------------------------------
 
@@ -110,12 +112,30 @@ class SessionView:
         held = self.desk.positions(account) if self.desk is not None else None
         return None if held is None else held.get(conid, Decimal(0))
 
+    def book(self, strategy: str) -> Book | None:
+        return None if self.books is None else self.books(strategy)
+
     def open_orders(self, account: str, conid: int) -> Sequence[OpenOrder]:
         if self.desk is None:
             return ()
-        found = []
-        for order in self.desk.registry:
-            if not order.open or order.account != account:
+        found = self.own_orders(account, conid, lambda key: True)
+        found.extend(
+            OpenOrder(
+                key=report.order_id,
+                effect=_effect(report),
+                parent_key=report.parent_id,
+                group=report.oca_group,
+            )
+            for report in self.desk.external_orders(account)
+            if report.conid == conid
+        )
+        return found
+
+    def own_orders(self, account: str, conid: int, whose: Callable[[str], bool]) -> list[OpenOrder]:
+        """Open orders of this session's strategies on a contract, of those keys that are wanted."""
+        found: list[OpenOrder] = []
+        for order in () if self.desk is None else self.desk.registry:
+            if not order.open or order.account != account or not whose(order.key):
                 continue
             effect = effects(order.ticket, max(Decimal(0), order.ticket.quantity - order.filled)).get(conid)
             if effect:
@@ -127,16 +147,6 @@ class SessionView:
                         group=order.group,
                     )
                 )
-        found.extend(
-            OpenOrder(
-                key=report.order_id,
-                effect=_effect(report),
-                parent_key=report.parent_id,
-                group=report.oca_group,
-            )
-            for report in self.desk.external_orders(account)
-            if report.conid == conid
-        )
         return found
 
     def open_count(self, account: str) -> int:

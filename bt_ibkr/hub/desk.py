@@ -8,6 +8,7 @@ book.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -32,7 +33,8 @@ from bt_ibkr.desk.registry import Registry
 from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
-from bt_ibkr.hub.names import FLATTEN, HUB_SUFFIX, owner_of
+from bt_ibkr.hub.names import FLATTEN, HUB_SUFFIX, book_name, owner_of
+from bt_ibkr.hub.own import OwnBook
 from bt_ibkr.hub.view import StrategyView
 from bt_ibkr.hub.winding import WindingUp
 from bt_ibkr.journal import Journal
@@ -116,7 +118,17 @@ class HubDesk:
             path = Path(journal.path).with_name(Path(journal.path).name + ".books")
         self.bookkeeper = Bookkeeper(path, journal, self._brokerage.clock, self._brokerage.contracts.known)
         self._opened = True
+        risk = self._brokerage.reception.view
+        if risk is not None:
+            risk.books = self._own_book
         self.view = StrategyView(self._brokerage, journal, self.bookkeeper, self._ledgers)
+
+    def _own_book(self, strategy: str) -> OwnBook | None:
+        """For the strategy's limits; who closes everything does it for the account."""
+        risk = self._brokerage.reception.view
+        if strategy == FLATTEN or risk is None:
+            return None
+        return OwnBook(book_name(strategy), self.bookkeeper, risk)
 
     @property
     def journal(self) -> Journal:
@@ -258,23 +270,42 @@ class HubDesk:
             moved = held if flat else min(held, left, key=abs) if held * left > 0 else Decimal(0)
             if moved:
                 left -= moved
-                self._close_part(account, name, execution, moved)
+                self._close_part(account, name, conid, execution.price, moved, execution.execution_id)
 
-    def _close_part(self, account: str, name: str, execution: Execution, moved: Decimal) -> None:
+    def close_against_each_other(self) -> None:
+        """All positions were to be closed: what books hold against each other, and the account not at all, is closed
+        at the market's price without an order."""
+        for account in self.accounts:
+            books = self.bookkeeper.of(account)
+            for conid in {one for name in books.names for one in books.book(name).conids}:
+                holders = [name for name in books.names if books.book(name).quantity(conid)]
+                if books.total(conid) or not holders:
+                    continue
+                tick = self._brokerage.market_data.latest(conid)
+                price = books.book(holders[0]).average_price(conid)
+                if tick is not None and tick.last is not None:
+                    price = tick.last
+                for name in holders:
+                    moved = books.book(name).quantity(conid)
+                    self._close_part(account, name, conid, price, moved, f"netted-{secrets.token_hex(4)}")
+
+    def _close_part(
+        self, account: str, name: str, conid: int, price: float, moved: Decimal, execution_id: str
+    ) -> None:
         wanted = Transfer(
             account=account,
-            conid=execution.conid,
+            conid=conid,
             source=name,
             target=FLATTEN,
             quantity=moved,
-            price=execution.price,
+            price=price,
         )
         try:
             self.bookkeeper.transfer(wanted)
         except JournalError as problem:
             self._server.alarm("books-unwritten", str(problem))
             return
-        self._tell_moved(name, wanted, -moved, f"{execution.execution_id}/{name}", execution.symbol)
+        self._tell_moved(name, wanted, -moved, f"{execution_id}/{name}")
 
     def _take_reconciled(self, account: str, event: Reconciled) -> None:
         differences: tuple[Difference, ...] = ()
@@ -292,15 +323,14 @@ class HubDesk:
             )
             peer.tell("Reconciled", told, account=account)
 
-    def _tell_moved(
-        self, name: str, transfer: Transfer, quantity: Decimal, execution_id: str, symbol: str
-    ) -> None:
+    def _tell_moved(self, name: str, transfer: Transfer, quantity: Decimal, execution_id: str) -> None:
         """A strategy's position moved without an order of its own: to it that is an external execution."""
+        contract = self._brokerage.contracts.known(transfer.conid)
         execution = Execution(
             execution_id=execution_id,
             account=transfer.account,
             conid=transfer.conid,
-            symbol=symbol,
+            symbol=str(transfer.conid) if contract is None else contract.symbol,
             side=Side.BUY if quantity > 0 else Side.SELL,
             quantity=abs(quantity),
             price=transfer.price or 0.0,
@@ -335,10 +365,8 @@ class HubDesk:
         done = self.bookkeeper.transfer(wanted)
         if done is None:
             return
-        contract = self._brokerage.contracts.known(done.conid)
-        symbol = str(done.conid) if contract is None else contract.symbol
         for name, quantity in ((done.source, -done.quantity), (done.target, done.quantity)):
-            self._tell_moved(name, done, quantity, f"transfer-{done.reference}", symbol)
+            self._tell_moved(name, done, quantity, f"transfer-{done.reference}")
 
     # -- orders --------------------------------------------------------------------------------------
 

@@ -409,6 +409,8 @@ class Dispatch:
         if wanted.state.mode is Trading.ACTIVE or wanted.flatten:
             peer.grant.check_admin(peer.name, "resume trading or close all positions")
         await self._brokerage.halt(wanted.state, cancel_open=wanted.cancel_open, flatten=wanted.flatten)
+        if wanted.flatten:
+            self._desk.close_against_each_other()
 
     async def _take_over(self, peer: Peer, body: None) -> None:
         peer.grant.check_admin(peer.name, "take the session over")

@@ -5,11 +5,12 @@ from bt_ibkr.risk.gate import CONTROLS, RiskGate
 from bt_ibkr.risk.limits import RiskLimits
 from bt_ibkr.risk.limits_file import limits_of, parse_limits, read_limits
 from bt_ibkr.risk.switch import Actor, Who, may_lift, moved
-from bt_ibkr.risk.view import OpenOrder, Quote, RiskView, TradingRules
+from bt_ibkr.risk.view import Book, OpenOrder, Quote, RiskView, TradingRules
 
 __all__ = [
     "CONTROLS",
     "Actor",
+    "Book",
     "OpenOrder",
     "Quote",
     "Reach",

@@ -21,6 +21,7 @@ class PositionLimit(Control):
 
     name = "max_position"
     fields = ("max_position_size", "max_position_notional")
+    by_book = True
 
     def check(self, case: Case, scope: Scope) -> None:
         effects = case.effects
@@ -32,9 +33,12 @@ class PositionLimit(Control):
 
     def _position(self, case: Case, scope: Scope, conid: int) -> None:
         account = case.ticket.account
-        both = case.submission.reach(account, conid)
+        book = case.book if scope.own else None
+        both = case.submission.reach(account, conid, book)
         rules = case.submission.rules(conid)
         name = f"contract {conid}" if rules is None else rules.symbol
+        if book is not None:
+            name = f"{name} of {book.name}"
         if both is None:
             self._unknown(case, scope, f"the position in {name} is not known")
             return

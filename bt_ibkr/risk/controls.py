@@ -19,12 +19,14 @@ class Control(ABC):
         fields: The limits it reads.
         spares_reducing: Orders that only reduce a position pass it.
         spares_changes: Changes of standing orders pass it.
+        by_book: What is set for a strategy is of its own book, where it has one.
     """
 
     name: ClassVar[str]
     fields: ClassVar[tuple[str, ...]]
     spares_reducing: ClassVar[bool] = True
     spares_changes: ClassVar[bool] = False
+    by_book: ClassVar[bool] = False
 
     def active(self, limits: RiskLimits) -> bool:
         """Whether these limits ask for it."""

@@ -64,7 +64,7 @@ class RiskGate:
 
     def __init__(self, limits: RiskLimits, clock: Clock) -> None:
         self.limits = limits
-        self._rules: dict[tuple[str, str], tuple[_Rule, ...]] = {}
+        self._rules: dict[tuple[str, str, bool], tuple[_Rule, ...]] = {}
         longest_ns = _longest_window_ns(limits)
         #: How far back ``remember`` wants to be told.
         self.window_ns = max(MINUTE_NS, longest_ns)
@@ -137,7 +137,9 @@ class RiskGate:
 
     def _judge(self, submission: Submission) -> None:
         for case in submission.cases:
-            for control, scope in self._rules_of(case.ticket.account, case.intent.strategy):
+            book = case.book
+            strategy = case.intent.strategy if book is None else book.name
+            for control, scope in self._rules_of(case.ticket.account, strategy, apart=book is not None):
                 if submission.change and control.spares_changes:
                     continue
                 try:
@@ -149,15 +151,19 @@ class RiskGate:
         for case in submission.cases:
             self._history.note(case.intent, change=submission.change)
 
-    def _rules_of(self, account: str, strategy: str) -> tuple[_Rule, ...]:
-        key = (account, strategy)
+    def _rules_of(self, account: str, strategy: str, *, apart: bool) -> tuple[_Rule, ...]:
+        key = (account, strategy, apart)
         found = self._rules.get(key)
         if found is None:
             scopes = self.limits.scopes(account, strategy)
             found = tuple(
                 _Rule(control, scope)
                 for control in CONTROLS
-                for scope in scopes
+                for scope in (
+                    self.limits.apart(account, strategy, control.fields)
+                    if apart and control.by_book
+                    else scopes
+                )
                 if control.active(scope.limits)
             )
             self._rules[key] = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, NamedTuple, NoReturn
@@ -111,7 +111,9 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         strategies: What is other for one strategy: fields by its name.
         source: Where the limits come from, for messages.
 
-    A field set for the account and for the strategy of an order has two values: the order must hold to both.
+    A field set for the account and for the strategy of an order has two values: the order must hold to both. At
+    a hub each strategy has a book of its own: ``max_position_size`` and ``max_position_notional`` of a strategy are
+    of that book, and hold beside those of the account.
 
     Raises:
         UsageError: A value is none; the message names place, key, value and remedy.
@@ -178,6 +180,18 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             found.append(self._scope({**by_account, **by_strategy}))
         return tuple(found)
 
+    def apart(self, account: str, strategy: str, fields: Sequence[str]) -> tuple[Scope, ...]:
+        """What holds for an order of a strategy that has a book of its own: the account's limits for the account, and
+        those of ``fields`` that are set for the strategy for its book."""
+        of_account = self.scopes(account, "")
+        own = {f: v for f, v in self.strategies.get(strategy, {}).items() if f in fields}
+        if not own:
+            return of_account
+        given = {field: own.get(field) for field in fields}
+        place = f"[strategies.{strategy}]"
+        scope = self._scope({field: (value, place) for field, value in given.items()})
+        return (*of_account, scope._replace(own=True))
+
     def _scope(self, changes: dict[str, tuple[Any, str]]) -> Scope:
         values = {field: value for field, (value, _) in changes.items()}
         limits = msgspec.structs.replace(self, accounts={}, strategies={}, **values)
@@ -185,10 +199,14 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Scope(NamedTuple):
-    """The limits that hold for an order, and in which table each was set that is not of all."""
+    """The limits that hold for an order, and in which table each was set that is not of all.
+
+    With ``own`` they are of the strategy's book, not of the account.
+    """
 
     limits: RiskLimits
     places: Mapping[str, str]
+    own: bool = False
 
     def place(self, field: str) -> str:
         """Where to change a limit: ``max_order_size in [accounts.U1] of risk.toml``."""

@@ -14,7 +14,7 @@ from bt_ibkr.model.intent import OrderIntent
 from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
 from bt_ibkr.risk.exposure import Reach, effects, group_of, reach, reduces
 from bt_ibkr.risk.history import History
-from bt_ibkr.risk.view import OpenOrder, Quote, RiskView, TradingRules, decimal
+from bt_ibkr.risk.view import Book, OpenOrder, Quote, RiskView, TradingRules, decimal
 
 _ZERO: Final = Decimal(0)
 #: What a price of 0 or below can be a price of.
@@ -61,7 +61,7 @@ class Submission:
         self.filled = filled
         self._quotes: dict[int, Quote | None] = {}
         self._rules: dict[int, TradingRules | None] = {}
-        self._reach: dict[tuple[str, int], tuple[Reach, Reach] | None] = {}
+        self._reach: dict[tuple[str, int, str | None], tuple[Reach, Reach] | None] = {}
         self._reducing: bool | None = None
         self.cases = tuple(Case(self, intent) for intent in intents)
 
@@ -79,24 +79,32 @@ class Submission:
 
     @property
     def reducing(self) -> bool:
-        """Whether all it can do is bring positions nearer to 0, whatever executes."""
+        """Whether all it can do is bring positions nearer to 0, whatever executes.
+
+        Of a strategy that has a book of its own, those of its book: it may get rid of what it holds in any case.
+        """
         if self._reducing is None:
             self._reducing = all(self._reduces(case) for case in self.cases)
         return self._reducing
 
-    def reach(self, account: str, conid: int) -> tuple[Reach, Reach] | None:
-        """Reach of a position without and with the submission; ``None`` if position or sizes are not known."""
-        key = (account, conid)
+    def reach(self, account: str, conid: int, book: Book | None = None) -> tuple[Reach, Reach] | None:
+        """Reach of a position without and with the submission; ``None`` if position or sizes are not known.
+
+        Args:
+            account, conid: Which.
+            book: Whose part of it; ``None`` for all of the account.
+        """
+        key = (account, conid, None if book is None else book.name)
         if key not in self._reach:
-            self._reach[key] = self._reached(account, conid)
+            self._reach[key] = self._reached(account, conid, self.view if book is None else book)
         return self._reach[key]
 
-    def _reached(self, account: str, conid: int) -> tuple[Reach, Reach] | None:
-        position = self.view.position(account, conid)
+    def _reached(self, account: str, conid: int, view: RiskView | Book) -> tuple[Reach, Reach] | None:
+        position = view.position(account, conid)
         if position is None:
             return None
         own = {case.intent.key for case in self.cases}
-        open_orders = {order.key: order for order in self.view.open_orders(account, conid)}
+        open_orders = {order.key: order for order in view.open_orders(account, conid)}
         rest = [order for key, order in open_orders.items() if key not in own]
         new = []
         for case in self.cases:
@@ -125,8 +133,9 @@ class Submission:
         # An order by money is of a size that is known when it has executed.
         if case.cash is not None or not case.effects:
             return False
+        view = case.book or self.view
         for conid in case.effects:
-            both = self.reach(account, conid)
+            both = self.reach(account, conid, case.book)
             if both is None:
                 return False
             added = [
@@ -134,7 +143,7 @@ class Submission:
                 for one in self.cases
                 if one.ticket.account == account and one.effects and conid in one.effects
             ]
-            if not reduces(self.view.position(account, conid), *both, added):
+            if not reduces(view.position(account, conid), *both, added):
                 return False
         return True
 
@@ -149,6 +158,11 @@ class Case:
         self.rules = submission.rules(self.ticket.contract_id)
         self._effects: dict[int, Decimal] | None = None
         self._judged = False
+
+    @property
+    def book(self) -> Book | None:
+        """Its strategy's own; ``None`` where there is none but the account."""
+        return self.submission.view.book(self.intent.strategy)
 
     @property
     def quote(self) -> Quote | None:

@@ -122,6 +122,23 @@ class OpenOrder(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
 
 
+class Book(Protocol):
+    """What one of several strategies of an account holds by itself: at a hub."""
+
+    @property
+    def name(self) -> str:
+        """By which its limits are found, however many strategies its process runs."""
+        ...
+
+    def position(self, account: str, conid: int) -> Decimal | None:
+        """Its part of the position; ``None`` if it is not known."""
+        ...
+
+    def open_orders(self, account: str, conid: int) -> Sequence[OpenOrder]:
+        """Its orders that may still change that."""
+        ...
+
+
 class RiskView(Protocol):
     """Market and account as they are known at this moment. No call may block or change anything.
 
@@ -152,6 +169,10 @@ class RiskView(Protocol):
     def open_orders(self, account: str, conid: int) -> Sequence[OpenOrder]:
         """Every order of the account that may still change the position in ``conid``: also combos with that leg,
         orders whose outcome is unknown, those that are being cancelled, and those of other programs."""
+        ...
+
+    def book(self, strategy: str) -> Book | None:
+        """The strategy's own book; ``None`` where the account's positions are those of all who trade in it."""
         ...
 
     def open_count(self, account: str) -> int:

@@ -170,7 +170,9 @@ def start_hub(emulator: EmulatorThread, tmp_path: Path) -> Iterator[StartHub]:
     """Start hubs; by default on a socket in the test's folder, with a journal in memory."""
     hubs: list[HubThread] = []
 
-    def start(journal: Path | JournalInMemory | None = None, **settings: Any) -> HubThread:
+    def start(
+        journal: Path | JournalInMemory | None = None, risk: RiskLimits = LOOSE, **settings: Any
+    ) -> HubThread:
         chosen: dict[str, Any] = {
             "endpoint": f"ipc://{tmp_path}/hub",
             "beat_s": 0.1,
@@ -180,7 +182,7 @@ def start_hub(emulator: EmulatorThread, tmp_path: Path) -> Iterator[StartHub]:
             SessionSettings(base_url=emulator.url, **FAST),
             HubSettings(**chosen),
             journal=JournalInMemory("tests") if journal is None else journal,
-            risk=LOOSE,
+            risk=risk,
         )
         hubs.append(hub)
         return hub

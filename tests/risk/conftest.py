@@ -16,7 +16,7 @@ from bt_ibkr.model.intent import OrderIntent, make_key
 from bt_ibkr.model.market import DataQuality
 from bt_ibkr.model.order import OrderTicket, OrderType, Side
 from bt_ibkr.model.trading import TradingState
-from bt_ibkr.risk import OpenOrder, Quote, RiskGate, RiskLimits, TradingRules, effects, group_of
+from bt_ibkr.risk import Book, OpenOrder, Quote, RiskGate, RiskLimits, TradingRules, effects, group_of
 
 ACCOUNT = "DU1234567"
 AAPL, MSFT, EUR, COMBO = 265598, 272093, 12087792, -5
@@ -67,6 +67,7 @@ class Played:
     pnl: float | None = 0.0
     worth: float | None = 100_000.0
     rates: dict[str, float] = field(default_factory=lambda: {"USD": 1.0})
+    books: dict[str, Book] = field(default_factory=dict)
 
     def trading_state(self) -> TradingState:
         return self.state
@@ -82,6 +83,9 @@ class Played:
 
     def open_orders(self, account: str, conid: int) -> list[OpenOrder]:
         return self.open[conid]
+
+    def book(self, strategy: str) -> Book | None:
+        return self.books.get(strategy)
 
     def open_count(self, account: str) -> int:
         keys = {order.key for orders in self.open.values() for order in orders}

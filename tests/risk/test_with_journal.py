@@ -45,6 +45,9 @@ class Kept(Played):
             )
         ]
 
+    def book(self, strategy: str) -> None:
+        return None
+
     def open_count(self, account: str) -> int:
         return len(self.journal.orders(open_only=True))
 
