@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -149,7 +150,7 @@ class Dispatch:
             peer.reply(request.number, problem=problem_of(problem))
             return
         if request.kind == "place":
-            body = (body, request.age_s)
+            body = (body, time.monotonic() - request.asked_s)
         task = asyncio.get_running_loop().create_task(self._do(peer, request, handler, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -279,7 +280,8 @@ class Dispatch:
             for intent in intents:
                 self._desk.tell_again(intent.key)
             return
-        if age_s > self._server.settings.stale_s:
+        # Not the other way round: what is no number is no age.
+        if not age_s <= self._server.settings.stale_s:
             raise OrderRefusedError(
                 f"The order reached the hub {age_s:.1f} s after it was placed, and was not sent.",
                 remedy="Decide anew; stale_s of the hub's configuration sets the time.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket as sockets
@@ -53,6 +54,8 @@ _FIRST_BEAT_S: Final = 0.5
 _BEATS_BEFORE_AGAIN: Final = 2
 #: Ticks taken in before the command channel gets its turn.
 _TICKS_AT_ONCE: Final = 500
+#: So long the best reckoning of the hub's clock is used: clocks drift.
+_RECKONED_S: Final = 300.0
 #: Between attempts to be brought up to date by a new hub, seconds.
 _RETURN_S: Final = 1.0
 
@@ -91,6 +94,28 @@ class LinkUser(Protocol):
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """Ticks behind by topic, ticks waiting, lost and mended."""
+
+
+class HubClock:
+    """The hub's monotonic clock, as beats tell it.
+
+    A beat has been under way for a time that nobody knows: the one that puts the hub's clock furthest ahead has come
+    the fastest. What is reckoned is therefore never later than the hub's own clock, but for the drift of minutes.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._best = self._before = -math.inf
+
+    def take(self, clock_s: float, now_s: float) -> None:
+        """The hub's clock showed ``clock_s`` before ``now_s`` of this process."""
+        if now_s - self._since_s > _RECKONED_S:
+            self._since_s, self._before, self._best = now_s, self._best, -math.inf
+        self._best = max(self._best, clock_s - now_s)
+
+    def at(self, local_s: float) -> float:
+        """What it showed, at the least, at this process's ``local_s``."""
+        return local_s + max(self._best, self._before)
 
 
 class _Asked:
@@ -162,6 +187,7 @@ class HubLink:
         self._held_back: list[_Asked] | None = None
         self._returning: threading.Thread | None = None
         self._return_failure = ""
+        self._clock = HubClock()
         self._denied: BtIbkrError | None = None
         self._heard_s = time.monotonic()
         self._beat_due_s = 0.0
@@ -443,6 +469,7 @@ class HubLink:
             return
         self._heard_s = time.monotonic()
         if isinstance(message, HubBeat):
+            self._clock.take(message.clock_s, self._heard_s)
             self._heard_again()
             self._take_beat(message)
         elif message.number == self._told + 1:
@@ -464,6 +491,9 @@ class HubLink:
     def _welcomed(self, welcome: Welcome) -> None:
         before, self.welcome = self.welcome, welcome
         self._heard_s = time.monotonic()
+        if before is None or before.hub != welcome.hub:
+            self._clock = HubClock()
+        self._clock.take(welcome.clock_s, self._heard_s)
         self._beat_due_s = 0.0
         if before is not None and before.join == welcome.join:
             self._heard_again()
@@ -591,7 +621,7 @@ class HubLink:
                 number=number,
                 kind=asked.kind,
                 body=asked.raw,
-                age_s=time.monotonic() - asked.asked_s,
+                asked_s=self._clock.at(asked.asked_s),
             )
         )
 

@@ -97,7 +97,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", tag_fiel
         number: Counts the sender's requests, from 1.
         kind: One of ``requests.REQUESTS``.
         body: As that kind has it.
-        age_s: Seconds since it was asked first: it may have waited for a hub to come back.
+        asked_s: When it was asked first, by the hub's monotonic clock as the sender reckons it, at the latest: it may
+            have waited for a hub to come back, or in a network that was cut.
     """
 
     session: _Short
@@ -105,7 +106,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", tag_fiel
     number: _Count
     kind: _Short
     body: msgspec.Raw
-    age_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    asked_s: float
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat", tag_field="type"):
@@ -152,6 +153,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
         accounts: That the receiver may use, the hub's first one first.
         paper: Whether IBKR calls them paper; ``None`` if it does not tell.
         may_trade: Whether orders are taken.
+        clock_s: The hub's monotonic clock.
         beat_s, dead_s: How often both sides speak at least, and the silence after which a side is taken as gone.
         emulator: Control API of the emulator that the hub's session is with; empty for IBKR.
     """
@@ -164,6 +166,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
     accounts: tuple[str, ...]
     paper: bool | None
     may_trade: bool
+    clock_s: float
     beat_s: float
     dead_s: float
     emulator: str = ""
@@ -211,6 +214,7 @@ class HubBeat(msgspec.Struct, frozen=True, kw_only=True, tag="hub-beat", tag_fie
 
     Attributes:
         join: See ``Welcome``.
+        clock_s: The hub's monotonic clock.
         told: Number of the last message it has for the receiver.
         asked: Number of the last request it has from the receiver.
         heads: Sequence number of the newest tick, by topic of the receiver.
@@ -218,6 +222,7 @@ class HubBeat(msgspec.Struct, frozen=True, kw_only=True, tag="hub-beat", tag_fie
     """
 
     join: str
+    clock_s: float
     told: int
     asked: int
     heads: dict[bytes, int]

@@ -443,6 +443,7 @@ class HubServer:
                 ),
                 paper=self.brokerage.is_paper(),
                 may_trade=grant.trading,
+                clock_s=time.monotonic(),
                 beat_s=self.settings.beat_s,
                 dead_s=self.settings.dead_s,
                 emulator=self.emulator,
@@ -551,6 +552,7 @@ class HubServer:
             peer.say(
                 HubBeat(
                     join=peer.join,
+                    clock_s=time.monotonic(),
                     told=peer.told,
                     asked=peer.asked,
                     heads=self.publisher.heads(peer.words),

@@ -124,7 +124,7 @@ class Follower:
 
     def do(self, asked: dict[str, Any]) -> None:
         if asked["do"] == "report":
-            behind, waiting, lost, mended = self.connection.beat()
+            behind, _, lost, mended = self.connection.beat()
             say(
                 "report",
                 ticks={name: sink.told() for name, sink in self.sinks.items()},

@@ -17,7 +17,7 @@ from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import NotArmedError, SessionError, UnreachableError
 from bt_ibkr.hub import protocol
 from bt_ibkr.hub.config import beside
-from bt_ibkr.hub.link import HubLink
+from bt_ibkr.hub.link import HubClock, HubLink
 from bt_ibkr.hub.protocol import Request, Told, from_hub, from_strategy
 from bt_ibkr.hub.thread import HubThread
 from tests.hub.conftest import ACCOUNT, PATIENCE_S, Join, StartHub, Strategy, Ticks, move
@@ -383,3 +383,45 @@ def test_sinks_are_told_apart_though_they_are_equal(join: Join) -> None:
         strategy.connection.subscribe_ticks(strategy.contract(), sink)
     strategy.connection.unsubscribe_ticks(first)
     assert next(iter(strategy.connection._streams)).sinks == [second]
+
+
+def test_the_hub_s_clock_is_reckoned_by_its_fastest_beat() -> None:
+    clock = HubClock()
+    clock.take(1000.0, 10.4)
+    assert clock.at(10.4) == 1000.0
+    clock.take(1001.0, 11.1)
+    assert clock.at(11.5) == pytest.approx(1001.4)
+    # One that was long under way changes nothing.
+    clock.take(1002.0, 17.0)
+    assert clock.at(17.0) == pytest.approx(1006.9)
+    # The hub's clock is the slower one: what was reckoned long ago is not used for ever.
+    for local_s in range(400, 1300, 100):
+        clock.take(989.9 + local_s - 0.5, local_s)
+    assert clock.at(1300) == pytest.approx(989.4 + 1300)
+
+
+def test_an_order_that_the_network_held_back_is_not_placed(
+    start_hub: StartHub, tmp_path: Any, emulator: EmulatorThread
+) -> None:
+    """It had left at once, and nobody knew that it did not arrive."""
+    hub = start_hub(stale_s=0.6)
+    proxy = Proxy(f"ipc://{tmp_path}/proxy", hub.endpoint)
+    strategy = Strategy(proxy.endpoint, "alpha").open()
+    try:
+        strategy.attach()
+        strategy.follow()
+
+        def hold(message: Any) -> int:
+            if isinstance(message, Request) and message.kind == "place":
+                time.sleep(0.9)
+            return 1
+
+        proxy.up = hold
+        key = strategy.place()
+        strategy.until(lambda: strategy.of(OrderFailed, key))
+        assert "was not sent" in str(strategy.of(OrderFailed, key)[0].error)
+        proxy.up = lambda message: 1
+        assert emulator.call(lambda s: list(s.core.engine.orders())) == []
+    finally:
+        strategy.connection.close()
+        proxy.close()
