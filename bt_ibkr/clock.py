@@ -35,6 +35,31 @@ class SystemClock:
         return market_ns / NS_PER_S
 
 
+class ServerClock:
+    """Another clock, set by the server's: the machine's own may be wrong by seconds or minutes.
+
+    Args:
+        base: The clock that is corrected.
+
+    Attributes:
+        offset_ns: What is added to it; ``session.server_time`` measures that.
+    """
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+        self.offset_ns = 0
+
+    def base_ns(self) -> int:
+        """The time without the correction."""
+        return self._base.now_ns()
+
+    def now_ns(self) -> int:
+        return self._base.now_ns() + self.offset_ns
+
+    def wall_s(self, market_ns: int) -> float:
+        return self._base.wall_s(market_ns)
+
+
 class ManualClock:
     """Moves only when told to: for tests and for the lockstep market.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
+from bt_ibkr.clock import NS_PER_S, Clock, ServerClock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
@@ -133,9 +133,7 @@ IdleHook = Callable[[int], bool]
 
 
 #: Parameters of backtrader's IBStore that mean nothing to the Web API.
-_IBSTORE = frozenset(
-    {"clientId", "notifyall", "_debug", "reconnect", "timeout", "timeoffset", "timerefresh", "indcash"}
-)
+_IBSTORE = frozenset({"clientId", "notifyall", "_debug", "reconnect", "timeout", "timerefresh", "indcash"})
 #: Ports of TWS and of IB Gateway, which speak another protocol.
 _TWS_PORTS = frozenset({7496, 7497, 4001, 4002})
 
@@ -208,7 +206,9 @@ class IBKRStore:
         ca_file: PEM file with the gateway's certificate.
         insecure: Take any certificate (a gateway on this machine).
         settings: All of the session's settings; instead of ``gateway``, ``ca_file`` and ``insecure``.
-        clock: Market clock; the machine's by default.
+        clock: Market clock; the machine's by default, corrected by ``timeoffset``.
+        timeoffset: Set the machine's clock by the server's: bars close and orders end by that. A difference of a
+            second or more is told by the store as ``clock-differs``.
         questions: Which of IBKR's order questions are answered with yes.
         bar_grace_s: Market seconds after a bar's edge at which it is closed by the clock, if no tick has
             shown before that the market has passed the edge.
@@ -246,6 +246,7 @@ class IBKRStore:
         insecure: bool = False,
         settings: SessionSettings | None = None,
         clock: Clock | None = None,
+        timeoffset: bool = True,
         questions: QuestionPolicy | None = None,
         bar_grace_s: float = 1.5,
         connection: Connection | None = None,
@@ -275,6 +276,8 @@ class IBKRStore:
                 "IBKRStore: `guard` was given beside `mode`, `account` or `confirm_account`.",
                 remedy="Put them into the guard.",
             )
+        if clock is None:
+            clock = ServerClock(SystemClock()) if timeoffset else SystemClock()
         self._guard = guard
         self._record = record
         #: Writes the recording, where one is wanted and the store is open.
@@ -297,7 +300,7 @@ class IBKRStore:
         self.connection: Connection = connection or DirectConnection(
             settings,
             self._wake,
-            clock=clock or SystemClock(),
+            clock=clock,
             policy=questions,
             journal=_journal_place(journal, guard.mode),
             risk=risk,

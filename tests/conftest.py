@@ -21,7 +21,7 @@ import pytest
 
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket, catch_up
-from bt_ibkr.clock import Clock, ManualClock
+from bt_ibkr.clock import Clock, ManualClock, ServerClock
 from bt_ibkr.config import SessionSettings, Trust
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
@@ -313,9 +313,11 @@ class Bench:
         *,
         store: Mapping[str, Any] | None = None,
         session: Mapping[str, Any] | None = None,
+        correct: bool = False,
         **settings: Any,
     ) -> Line:
-        """A lockstep emulator, unless ``speed`` says otherwise, and a store on it, with ``session`` settings."""
+        """A lockstep emulator, unless ``speed`` says otherwise, and a store on it, with ``session`` settings; its
+        clock is set by the server's if ``correct``."""
         chosen: dict[str, Any] = {
             "speed": "lockstep",
             "conflation_ms": 0,
@@ -332,7 +334,7 @@ class Bench:
         given: dict[str, Any] = {"bar_grace_s": 0.0, "journal": ":memory:"} | dict(store or {})
         made = IBKRStore(
             settings=SessionSettings(**(fast | dict(session or {}))),
-            clock=clock,
+            clock=ServerClock(clock) if correct else clock,
             **given,
         )
         self._stack.enter_context(made)

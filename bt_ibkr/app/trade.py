@@ -28,7 +28,7 @@ from bt_ibkr.app.recording import RunListener
 from bt_ibkr.app.request import RunRequest, Stopper, timeframe_of
 from bt_ibkr.app.result import OrderBooks, RunResult
 from bt_ibkr.app.sim import grace_s, let_run, market_clock, pacing_speed, read_off, refuse_driven
-from bt_ibkr.clock import Clock, ManualClock, SystemClock
+from bt_ibkr.clock import Clock, ManualClock, ServerClock, SystemClock
 from bt_ibkr.config import API_PATH, SessionSettings, rest_base
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.errors import BtIbkrError, JournalError, SessionError, UsageError
@@ -260,7 +260,7 @@ class _Trade:
         self._announce = announce
         self._mode = str(guard.mode)
         guard.announce = self._tell
-        self._clock: Clock = SystemClock() if emulator is None else market_clock(emulator.state)
+        self._clock: Clock = ServerClock(SystemClock()) if emulator is None else market_clock(emulator.state)
         grace = _GRACE_S if emulator is None else grace_s(self._clock, emulator.state["speed"])
         self._guard = guard
         self._halter = halter

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bt_ibkr.clock import NS_PER_S, Clock, SystemClock
+from bt_ibkr.clock import NS_PER_S, Clock, ServerClock, SystemClock
 from bt_ibkr.config import SessionSettings, state_directory
 from bt_ibkr.connection.interface import (
     AccountSnapshot,
@@ -56,6 +56,7 @@ from bt_ibkr.services.schedules import ScheduleService
 from bt_ibkr.services.streams import known_extras
 from bt_ibkr.services.whatif import WhatIfService
 from bt_ibkr.session.alone import Presence
+from bt_ibkr.session.server_time import ServerTime
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
@@ -116,6 +117,9 @@ class Brokerage:
         self._settings = msgspec.structs.replace(settings, suppress=tuple(suppressed))
         self._wake = wake
         self.clock: Clock = clock or SystemClock()
+        self._server_time = (
+            ServerTime(self.clock, self._clock_differs) if isinstance(self.clock, ServerClock) else None
+        )
         self._journal_place = journal
         self._risk = risk or RiskLimits()
         self._streams = False
@@ -151,6 +155,7 @@ class Brokerage:
             on_frame=self.reception.take,
             on_progress=self._wake,
             on_state=self._on_state,
+            server_time=self._server_time,
         )
         await session.open()
         http = session.http
@@ -224,6 +229,13 @@ class Brokerage:
             await self.session.socket.renew_due()
 
     # -- what happens to the stream ------------------------------------------------------------------
+
+    def _clock_differs(self, offset_ns: int) -> None:
+        seconds = abs(offset_ns) / NS_PER_S
+        where = "ahead of" if offset_ns > 0 else "behind"
+        self.reception.tell(
+            "clock-differs", f"The server's clock is {seconds:.1f} s {where} this machine's: time goes by it."
+        )
 
     def _unknown(self, topic: str | None) -> None:
         if self.session is not None:
@@ -302,6 +314,7 @@ class Brokerage:
             waited_s=gate.waited_s,
             longest_wait_s=gate.longest_wait_s,
             waits=gate.waits,
+            clock_offset_s=self.clock.offset_ns / NS_PER_S if isinstance(self.clock, ServerClock) else 0.0,
             penalty_s=gate.penalty_s,
             penalties=gate.penalties,
         )

@@ -32,6 +32,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
         waited_s, longest_wait_s: How long requests have waited for their turn, in sum and at most.
         waits: The same by class name, with how many requests were let through and how many refused in a penalty.
         lines: Market-data lines, and what uses them.
+        clock_offset_s: How far the server's clock is ahead of this machine's; 0 where it is not measured.
         penalty_s: Seconds left of a penalty.
         penalties: How often there was one.
     """
@@ -57,5 +58,6 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     longest_wait_s: float = 0.0
     waits: dict[str, ClassWaits] = {}
     lines: LinesUsed = LinesUsed()
+    clock_offset_s: float = 0.0
     penalty_s: float = 0.0
     penalties: int = 0

@@ -55,6 +55,8 @@ class HttpClient:
         #: Given an answer that is no success and the generation of its credential: does what the answer asks
         #: for first (a log-on, say) and tells whether the request may be made again, which only a GET is.
         self.repair: Callable[[Reply, int], Awaitable[bool]] | None = None
+        #: Told of the `Date` of each answer.
+        self.on_date: Callable[[str], None] | None = None
         #: What refused requests other than GETs have asked for, under way.
         self._mends: set[asyncio.Task[None]] = set()
 
@@ -146,6 +148,8 @@ class HttpClient:
                 data=data,
                 headers=headers,
             )
+        if self.on_date is not None and reply.date:
+            self.on_date(reply.date)
         if reply.status == 429:
             raise self._gate.refused(f"{method} {url}")
         if mends and reply.status != 200 and self.repair is not None:

@@ -36,6 +36,7 @@ from bt_ibkr.session.http import HttpClient, Reply, ssl_context
 from bt_ibkr.session.log_on import LogOn, repair_of
 from bt_ibkr.session.maintenance import MaintenanceCalendar
 from bt_ibkr.session.pacing import GateStatus, gate_of
+from bt_ibkr.session.server_time import ServerTime
 from bt_ibkr.session.states import CONNECTED, SessionEvent, SessionState, check
 from bt_ibkr.session.unknown import Unknowns
 from bt_ibkr.session.websocket import Socket, UpgradeRefusedError
@@ -65,6 +66,7 @@ class Session:
         on_frame: Called for each frame of the WebSocket that no route takes.
         on_progress: Called after each frame.
         on_state: Called with each change of state.
+        server_time: Told of what the server stamps.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Session:
         on_frame: Callable[[Frame], None],
         on_progress: Callable[[], None] = lambda: None,
         on_state: Callable[[SessionEvent], None],
+        server_time: ServerTime | None = None,
     ) -> None:
+        self._server_time = server_time
         self._settings = settings
         self._clock = clock or SystemClock()
         self._frame_sink = on_frame
@@ -196,6 +200,8 @@ class Session:
         try:
             self.http = HttpClient(self._client, settings, self._gate)
             self.http.repair = self._repair
+            if self._server_time is not None:
+                self.http.on_date = self._server_time.date
             self._end_http = self.http.close
             self._log_on = LogOn(self.http, settings, self._reached)
             self.socket = Socket(
@@ -438,6 +444,8 @@ class Session:
     # -- SocketEvents --------------------------------------------------------------------------------
 
     def on_frame(self, frame: Frame) -> None:
+        if frame.heartbeat_ms is not None and self._server_time is not None:
+            self._server_time.heartbeat(frame.heartbeat_ms)
         if frame.topic == "sts" and self._streams:
             self._on_status(frame)
         self._frame_sink(frame)

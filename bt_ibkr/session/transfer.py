@@ -17,10 +17,11 @@ MAX_BODY = 64_000_000
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer: HTTP status and the body as it came."""
+    """An answer: HTTP status and the body as it came, and its ``Date``."""
 
     status: int
     body: bytes
+    date: str = ""
 
     @property
     def text(self) -> str:
@@ -100,7 +101,7 @@ async def transfer(
             answer = await response.content.read(MAX_BODY)
             while not response.content.at_eof() and len(answer) < MAX_BODY:
                 answer += await response.content.read(MAX_BODY - len(answer))
-            return Reply(response.status, answer)
+            return Reply(response.status, answer, response.headers.get("Date", ""))
     except aiohttp.ClientConnectorCertificateError as problem:
         raise trust_error(at, problem.certificate_error) from None
     except aiohttp.ClientConnectorSSLError as problem:

@@ -16,9 +16,9 @@ import aiohttp
 import psutil
 import pytest
 
-from bt_ibkr.clock import ManualClock, ScaledClock, SystemClock
+from bt_ibkr.clock import NS_PER_S, ManualClock, ScaledClock, ServerClock, SystemClock
 from bt_ibkr.config import SessionSettings, Trust
-from bt_ibkr.connection.interface import ExecutionReported, OrderChanged, OrderPlaced
+from bt_ibkr.connection.interface import ExecutionReported, OrderChanged, OrderPlaced, SessionNotice
 from bt_ibkr.errors import ResponseError, TrustError
 from bt_ibkr.services.datanames import ContractQuery
 
@@ -343,6 +343,21 @@ def test_91_clock_skew(bed: MakeBed, offset_s: float) -> None:
     made.moves()
     assert made.states()[-1] == "streaming"
     assert made.gaps() == []
+
+
+@pytest.mark.parametrize("offset_s", [150.0, -150.0])
+def test_91_time_goes_by_the_server(bed: MakeBed, offset_s: float) -> None:
+    """Heartbeats show how far the server's clock is from the machine's, also when that changes during a run."""
+    clock = ServerClock(SystemClock())
+    made = bed({"heartbeat_s": 0.02}, clock=clock)
+    made.stream()
+    made.fault("skew", offset_s=offset_s)
+    made.until(lambda: abs(clock.offset_ns / NS_PER_S - offset_s) < 0.5)
+    assert made.connection.metrics().clock_offset_s == pytest.approx(offset_s, abs=0.5)
+    (told,) = [
+        event for event in made.store if isinstance(event, SessionNotice) and event.kind == "clock-differs"
+    ]
+    assert any(word in told.text for word in ("149.", "150."))
 
 
 class SteppingClock(SystemClock):
