@@ -254,7 +254,9 @@ class HubConnection:
 
     def _filled(self, stream: Stream, count: int) -> None:
         """Nothing is missing: they came late."""
-        self._tell(SessionNotice("filled", f"{count} ticks of {stream.contract.describe()} came late, in order"))
+        self._tell(
+            SessionNotice("filled", f"{count} ticks of {stream.contract.describe()} came late, in order")
+        )
 
     def _gap(self, stream: Stream, count: int) -> None:
         """Ticks are gone for good: feeds begin anew, and take the bars from history."""

@@ -169,6 +169,10 @@ class HubDesk:
         """Strategies that were here, also with an earlier hub, and have not said goodbye."""
         return self.bookkeeper.expected() if self._opened else ()
 
+    def told_anew(self, name: str) -> None:
+        """A strategy is about to be told where it stands."""
+        self._fresh.add(name)
+
     def note_heard(self) -> None:
         """Note of which strategies it is certain that they have heard of everything."""
         heard = [

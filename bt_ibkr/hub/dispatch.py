@@ -253,6 +253,7 @@ class Dispatch:
         await self._all_recorded(peer.name)
         known = peer.accounts.get(wanted.account)
         peer.accounts[wanted.account] = wanted.external
+        self._desk.told_anew(peer.name)
         try:
             return self._desk.view.snapshot(peer, wanted.account)
         except BtIbkrError:

@@ -345,7 +345,7 @@ class HubLink:
                 self._outgoing.popleft()()
             if time.monotonic() >= self._beat_due_s:
                 self._beat()
-        self._say(Leave(session=self.session))
+        self._say(Leave(session=self.session, told=self._told))
         self._fail_all(SessionError("The connection to the hub was closed.", remedy="Open a new store."))
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:

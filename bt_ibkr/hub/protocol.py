@@ -132,9 +132,15 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat", tag_field="typ
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave", tag_field="type"):
-    """The strategy ends as it should: it has not vanished."""
+    """The strategy ends as it should: it has not vanished.
+
+    Attributes:
+        session: Of the sender.
+        told: Number of the last message it has.
+    """
 
     session: _Short
+    told: _Count = 0
 
 
 # -- from the hub ---------------------------------------------------------------------------------------

@@ -342,6 +342,7 @@ class HubServer:
             self._send(address, encode(Unknown(hub=self.hub, session=message.session)))
             return
         if isinstance(message, Leave):
+            peer.acknowledge(message.told)
             self._leave(peer)
             return
         if message.join != peer.join:

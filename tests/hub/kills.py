@@ -156,6 +156,8 @@ class Campaign:
         for pid in self.pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        while any(alive(pid) for pid in self.pids.values()):
+            time.sleep(0.01)
 
     def until(self, wanted: Any, what: str) -> None:
         latest = time.monotonic() + PATIENCE_S

@@ -294,7 +294,7 @@ TestBooks.settings = settings(
 
 def contract(conid: int) -> Contract:
     kind = SecurityType.FUTURE if conid == FUTURE else SecurityType.STOCK
-    return Contract(conid=conid, symbol="X", security_type=kind, multiplier=float(MULTIPLIERS[conid]))
+    return Contract(conid=conid, symbol="X", security_type=kind, multiplier=float(MULTIPLIERS.get(conid, 1)))
 
 
 def position(conid: int, size: Decimal) -> Position:
