@@ -13,8 +13,8 @@ from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.feeds.times import ns_of
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.hours import session_end_ns
 from bt_ibkr.model.order import TimeInForce
+from bt_ibkr.services.calendars import day_end_ns
 
 #: The adapter's own word, for an order that ends at a moment.
 GOOD_TILL_DATE = "GTD"
@@ -109,7 +109,7 @@ def expiry_ns(order: Any, contract: Contract, now_ns: int, *, extended: bool = F
     if isinstance(valid, datetime):
         end = ns_of(valid if valid.tzinfo is not None else _localized(valid, _zone_of(order.data)))
     elif isinstance(valid, date):
-        end = session_end_ns(contract, valid, extended=extended)
+        end = day_end_ns(contract, valid, extended=extended)
     else:
         span = valid if isinstance(valid, timedelta) else timedelta(days=valid)
         end = now_ns + round(span / timedelta(microseconds=1)) * 1000

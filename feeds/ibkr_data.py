@@ -22,6 +22,7 @@ from bt_ibkr.feeds.official import BarCorrected, OfficialBars, rewrite
 from bt_ibkr.feeds.parameters import (
     BY_SESSIONS,
     bar_length_ns,
+    calendar_known,
     corrections,
     edges_of,
     empty_bars,
@@ -29,11 +30,13 @@ from bt_ibkr.feeds.parameters import (
     price_source,
 )
 from bt_ibkr.feeds.requests import HistoryDesk
+from bt_ibkr.feeds.session_hours import end_of_session, hours_given, ordinary_hours
 from bt_ibkr.feeds.standing import standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
 from bt_ibkr.feeds.times import day_number, day_number_fast
 from bt_ibkr.feeds.zones import backtrader_zone
+from bt_ibkr.model.calendar import SessionCalendar
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.hours import exchange_zone
 from bt_ibkr.model.market import DataQuality, Tick
@@ -77,7 +80,8 @@ class IBKRData(StoreData):
     - ``corrections``: ``None``, ``report`` or ``apply``: compare the bars made here with IBKR's own once those have
       settled; differences are told by the store as ``bar-corrected``, and applied to the lines.
     - ``tz``: of the naive times that ``data.datetime`` gives and ``fromdate`` takes: ``None`` is UTC, ``"exchange"``
-      the exchange's zone; or a name or a ``tzinfo``.
+      the exchange's zone; or a name or a ``tzinfo``. With ``"exchange"`` ``sessionstart`` and ``sessionend`` are by
+      default those of the instrument's session, and what is resampled closes with it, on half days too.
 
     A bar is stamped with its right edge, in UTC. Data notifications: CONNECTED, DELAYED while history is being
     delivered or the market data is delayed, LIVE, CONNBROKEN, NOTSUBSCRIBED, DISCONNECTED at the end. DELAYED and
@@ -133,6 +137,7 @@ class IBKRData(StoreData):
         self._live_due = False
         self._stale = False
         self._extra_buffers: tuple[Any, ...] = ()
+        self._calendar_hours: SessionCalendar | None = None
         #: The bar last delivered came from history, not from the stream.
         self.back_filled = False
 
@@ -156,6 +161,7 @@ class IBKRData(StoreData):
         except UsageError:
             self.put_notification(self.NOTSUPPORTED_TF)
             raise
+        self._default_hours()
         self._start_finish()
         if self.p.fromdate:
             self._start_ns = moment_ns(self.p.fromdate, self._tz)
@@ -168,6 +174,27 @@ class IBKRData(StoreData):
             self._stored = StoredFirst(self.p.backfill_from, self._env, self._bar_ns)
         else:
             self._begin_live()
+
+    def _default_hours(self) -> None:
+        """Sessions begin and end as the instrument's do, where times are the exchange's."""
+        p = self.p
+        if p.tz != "exchange" or hours_given(p):
+            return
+        assert self.contract is not None
+        connection = self._ibkr.connection
+        self._calendar_hours = calendar = calendar_known(self.contract, None if p.historical else connection)
+        now_ns = connection.clock.now_ns()
+        p.sessionstart, p.sessionend = ordinary_hours(calendar, now_ns, extended=not p.useRTH)
+
+    def _getnexteos(self) -> tuple[Any, float]:
+        """The end of the last bar's session, for what is resampled from this feed; half days as they are."""
+        calendar = self._calendar_hours
+        if calendar is not None and self._calendar is None and len(self):
+            found = end_of_session(calendar, self.lines.datetime[0], extended=not self.p.useRTH)
+            if found is not None:
+                return found
+        ordinary: tuple[Any, float] = super()._getnexteos()
+        return ordinary
 
     def _gettz(self) -> Any:
         assert self.contract is not None

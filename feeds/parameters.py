@@ -17,7 +17,7 @@ from bt_ibkr.feeds.join import EmptyBars
 from bt_ibkr.feeds.times import ns_of
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract, SecurityType
-from bt_ibkr.services.calendars import calendar_of
+from bt_ibkr.services.calendars import ContractCalendar, calendar_of
 from bt_ibkr.services.history import offered
 
 _log = logging.getLogger(__name__)
@@ -112,16 +112,21 @@ def edges_of(
     """
     if not bar_ns or (timeframe not in BY_SESSIONS and by_clock):
         return FixedEdges(bar_ns or 1)
+    calendar = calendar_known(contract, connection)
+    if timeframe in BY_SESSIONS:
+        return DayEdges(BY_SESSIONS[timeframe], calendar, extended=extended)
+    return SessionEdges(bar_ns, calendar, extended=extended)
+
+
+def calendar_known(contract: Contract, connection: Connection | None) -> ContractCalendar:
+    """The contract's calendar; of the next days as IBKR tells them, if there is a ``connection`` to ask."""
     told: tuple[TradingDay, ...] = ()
     if connection is not None and not contract.legs:
         try:
             told = connection.schedule(contract)
         except BtIbkrError as problem:
             _log.warning("schedule-unknown contract=%s problem=%s", contract.describe(), problem)
-    calendar = calendar_of(contract, told)
-    if timeframe in BY_SESSIONS:
-        return DayEdges(BY_SESSIONS[timeframe], calendar, extended=extended)
-    return SessionEdges(bar_ns, calendar, extended=extended)
+    return calendar_of(contract, told)
 
 
 def empty_bars(given: object) -> EmptyBars:

@@ -1,7 +1,6 @@
 """In which zone an instrument's exchange lives, and when its session ends on a day.
 
-The end is what a plain date means as an order's validity. It is the ordinary one: on a day that ends early, an
-order is done with the session anyway and cancelled at the ordinary hour.
+The ends are the ordinary ones; ``services.calendars`` knows the days that end early.
 """
 
 from __future__ import annotations

@@ -163,6 +163,25 @@ def calendar_of(contract: Contract, told: Iterable[TradingDay] = ()) -> Contract
     return ContractCalendar(zone, _Listed(code, zone, early_and_late=wide), told)
 
 
+def day_end_ns(contract: Contract, day: date, *, extended: bool = False) -> int:
+    """When the session of ``day`` ends, epoch nanoseconds: half days as the calendar knows them; on a day without
+    a session, and where no calendar is known, at the ordinary hour of ``model.hours``.
+
+    Args:
+        contract: Whose session.
+        day: In the exchange's zone.
+        extended: The end of extended hours, where there are any.
+    """
+    calendar = calendar_of(contract) if _code(contract) is not None else None
+    # A zone that IBKR tells and the calendar does not have: it is another exchange's.
+    if calendar is not None and calendar.zone == exchange_zone(contract):
+        found = calendar.session(day)
+        span = None if found is None else found.span(extended=extended)
+        if span is not None:
+            return span.end_ns
+    return session_end_ns(contract, day, extended=extended)
+
+
 def _code(contract: Contract) -> str | None:
     kind = contract.security_type
     if kind in (SecurityType.FOREX, SecurityType.CRYPTO, SecurityType.BOND):

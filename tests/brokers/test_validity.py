@@ -186,6 +186,14 @@ def test_zones() -> None:
     )
 
 
+def test_a_date_ends_with_a_half_day() -> None:
+    """13:00 in New York the day after Thanksgiving, 17:00 in extended hours; on the holiday at the usual hour."""
+    for day, extended, hour in ((27, False, 18), (27, True, 22), (26, False, 21), (30, False, 21)):
+        order = SimpleNamespace(p=SimpleNamespace(valid=date(2026, 11, day)), data=SimpleNamespace(_tz=None))
+        wanted = datetime(2026, 11, day, hour, tzinfo=UTC)
+        assert expiry_ns(order, AAPL, 0, extended=extended) == int(wanted.timestamp()) * NS_PER_S
+
+
 @pytest.mark.parametrize(
     "valid", [date(2026, 3, 9), datetime(2026, 3, 9, 12, tzinfo=UTC), NOW, timedelta(1), None, 3]
 )
