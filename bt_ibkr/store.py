@@ -96,6 +96,9 @@ class StoreFeed(Protocol):
     def check_ns(self) -> int | None:
         """When what was resampled from it may have to be closed by the clock; ``None`` if nothing was."""
 
+    def complete_ns(self, market_ns: int) -> int:
+        """Up to when, at most to ``market_ns``, all of its bars were delivered: after a break some are missing."""
+
     def checked(self, now_ns: int) -> None:
         """Cerebro has looked at what was resampled from it, at that time."""
 
@@ -708,10 +711,10 @@ class IBKRStore:
         for feed in self._feeds:
             check_ns = feed.check_ns
             if check_ns is not None and (cutoff_ns is None or cutoff_ns > check_ns):
-                market_ns = self.market_ns()
-                if market_ns >= check_ns:
+                complete_ns = feed.complete_ns(self.market_ns())
+                if complete_ns >= check_ns:
                     due = True
-                    feed.checked(market_ns)
+                    feed.checked(complete_ns)
         return due
 
     def market_ns(self) -> int:

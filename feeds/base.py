@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import backtrader as bt
 
-from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import SessionChanged
 from bt_ibkr.errors import ContractError, UsageError
+from bt_ibkr.feeds.times import epoch_ns
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.store import IBKRStore, refuse_unknown
@@ -72,6 +74,10 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         """Market time of the next edge at which a bar may have to be closed; 0 for: at the next event."""
         return None
 
+    def complete_ns(self, market_ns: int) -> int:
+        """See ``StoreFeed``."""
+        return market_ns
+
     def session_changed(self, change: SessionChanged) -> None:
         """The session broke or came back."""
 
@@ -128,14 +134,25 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
             # alone, in a cycle without one of a plain feed; and the resampler closes bars by the machine's clock.
             data.resampling = 0
             data._timeoffset = self._timeoffset  # noqa: SLF001 - a method that the resampler asks
+            data._check = partial(self._check_resampled, data._check)  # noqa: SLF001 - cerebro's
 
     def _resampled(self) -> Iterator[Any]:
         """This feed and what was resampled from it."""
         return (data for data in self._env.datas if base_of(data) is self)
 
+    def _check_resampled(self, check: Callable[..., Any], forcedata: Any = None) -> None:
+        """Close resampled bars by another data's time only as far as this feed is complete: after a break the other
+        one may have its bars first."""
+        if forcedata is not None:
+            time_ns = epoch_ns(forcedata.datetime[0])
+            if self.complete_ns(time_ns) < time_ns - NS_PER_MS:
+                forcedata = None
+        check(forcedata=forcedata)
+
     def _timeoffset(self) -> timedelta:
-        """From the machine's clock to the market's; a little more, so that an edge that was reached has passed."""
-        offset_ns = self._ibkr.connection.clock.now_ns() - time.time_ns()
+        """From the machine's clock to the market's, as far as its bars were delivered: by more than that resampled
+        bars must not be closed. A little more, so that an edge that was reached has passed."""
+        offset_ns = self.complete_ns(self._ibkr.connection.clock.now_ns()) - time.time_ns()
         return timedelta(microseconds=offset_ns / 1000 + 1000)
 
     def checked(self, now_ns: int) -> None:

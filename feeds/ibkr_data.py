@@ -509,6 +509,10 @@ class IBKRData(StoreData):
         # A session may be far away: look in between, at what else may have to be done.
         return now_ns + _LOOK_NS if window is None else min(window[1], now_ns + _LOOK_NS)
 
+    def complete_ns(self, market_ns: int) -> int:
+        """See ``StoreData``."""
+        return market_ns if self._reader is not None else self._join.complete_ns(market_ns)
+
     def ended(self) -> bool:
         """See ``StoreData``."""
         if self._past_until:

@@ -271,6 +271,14 @@ class StreamJoin:
         """More history is needed before the series is whole."""
         return self.state in (_BACKFILLING, _JOINING, _TOPPING_UP)
 
+    def complete_ns(self, market_ns: int) -> int:
+        """Up to when, at most to ``market_ns``, every bar was taken out of the queue or will not come."""
+        if self.queue:
+            return min(market_ns, self.queue[0].bar.start_ns)
+        if self._broken or self.waits:
+            return min(market_ns, max(self._covered_ns, self._delivered_ns))
+        return market_ns
+
     @property
     def made(self) -> Sequence[Bar]:
         """The bars from the stream that were delivered last, oldest first."""
@@ -430,7 +438,8 @@ class StreamJoin:
     def _align(self, first_ns: int) -> None:
         """The stream's first frame shows the server's time: a bar that began before it is not whole."""
         self._aligned = True
-        edge_ns = self._edges.join(first_ns)
+        # What happened in the very moment of an edge is part of that first picture, and told by no later frame.
+        edge_ns = self._edges.join(first_ns + self._fetch)
         if edge_ns > self._join_ns:
             self._join_ns = self.builder.start_ns = edge_ns
             if self.state is _LIVE and self._covered_ns and self._fetch:

@@ -254,9 +254,50 @@ def test_history_that_fails_leaves_a_gap_that_is_told() -> None:
     rig.mend()
     rig.go_on(MINUTE)
     rig.answer(failed=True)
-    assert rig.join.gaps == [Gap(BASE + 2 * MINUTE, BASE + 4 * MINUTE)]
+    # The first frame after the break came in the moment of an edge: the bar that begins there is fetched, too.
+    assert rig.join.gaps == [Gap(BASE + 2 * MINUTE, BASE + 5 * MINUTE)]
     rig.go_on(MINUTE)
-    assert [bar.end_ns for bar in rig.series] == [BASE + n * MINUTE for n in (1, 2, 5, 6)]
+    assert [bar.end_ns for bar in rig.series] == [BASE + n * MINUTE for n in (1, 2, 6)]
+
+
+def test_what_happened_in_the_moment_of_an_edge_is_not_lost_in_the_first_picture() -> None:
+    """Quotes begin with the quote as it stands: stamped with the edge, it may hold the first change of the bar."""
+    quotes = [
+        Tick(BASE + at_ns, 1, bid, None, None, None, None, None, 0.0, None, DataQuality.REALTIME, False, 0)
+        for at_ns, bid in ((MINUTE, 4.0), (MINUTE + S, 3.0), (2 * MINUTE + S, 5.0), (3 * MINUTE, 6.0))
+    ]
+    join = StreamJoin(FixedEdges(MINUTE), PriceSource.BID, fetch_start=True, fetch_gaps=True)
+    join.begin(BASE + MINUTE)
+    join.take(deque(quotes[:2]))
+    assert join.join_ns == BASE + 2 * MINUTE
+    join.take_wish()
+    join.take_history((), BASE + MINUTE)
+    join.take(deque(quotes[2:]))
+    join.advance(BASE + 3 * MINUTE)
+    join.top_up(BASE + 3 * MINUTE)
+    wish = join.take_wish()
+    assert wish == Wish(BASE + MINUTE, BASE + 2 * MINUTE)
+    official = Bar(BASE + MINUTE, BASE + 2 * MINUTE, 4.0, 4.0, 3.0, 3.0, 0.0)
+    join.take_history((official,), BASE + 3 * MINUTE)
+    assert [one.bar.open for one in join.queue] == [4.0, 5.0]
+
+
+def test_series_is_complete_no_further_than_its_bars_came() -> None:
+    """What is resampled from it must not be closed by the clock while bars are missing."""
+    rig = Rig([trade(BASE + n * 10 * S + S, float(n + 1)) for n in range(60)], BASE, start=False)
+    rig.go_on(2 * MINUTE)
+    assert rig.join.complete_ns(rig.now_ns) == BASE + 2 * MINUTE
+    rig.cut()
+    rig.notice()
+    rig.go_on(90 * S)
+    assert rig.join.complete_ns(rig.now_ns) == BASE + 2 * MINUTE
+    rig.mend()
+    rig.go_on(45 * S)
+    assert rig.join.complete_ns(rig.now_ns) == BASE + 2 * MINUTE
+    rig.answer()
+    assert rig.join.complete_ns(rig.now_ns) == BASE + 2 * MINUTE
+    rig.deliver(99)
+    assert rig.join.complete_ns(rig.now_ns) == rig.now_ns
 
 
 def test_gap_is_told_where_history_is_not_wanted() -> None:
