@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as parquet
 from bt_ibkr.app.visit import Visit
 from bt_ibkr.archive import Archive, Columns, Correction, Series, SeriesKey
 from bt_ibkr.archive.archive import frame_of, read_whole
+from bt_ibkr.archive.series import one_exchange
 from bt_ibkr.archive.spans import Span, Spans, union
 from bt_ibkr.clock import NS_PER_S, SystemClock
 from bt_ibkr.errors import ArchiveError, HistoryError, UsageError
@@ -81,6 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         seconds: The least time that IBKR's limits allow for it.
     """
 
+    archive: Archive
     jobs: tuple[Job, ...]
     requests: int
     seconds: float
@@ -138,8 +141,9 @@ async def plan_download(visit: Visit, archive: Archive, request: DownloadRequest
         ContractError: A name means no instrument, or several.
         HistoryError: A combo, which has no history of its own.
         UsageError: The span is empty.
-        ArchiveError: What is stored cannot be read.
+        ArchiveError: What is stored cannot be read, or is an emulator's and this is none, or the other way round.
     """
+    archive.check_origin(emulated=visit.emulated)
     now_ns = visit.clock.now_ns()
     end_ns = min(request.end_ns or now_ns, now_ns)
     if request.start_ns >= end_ns:
@@ -158,12 +162,18 @@ async def plan_download(visit: Visit, archive: Archive, request: DownloadRequest
             bar=request.bar,
             source=request.source,
             regular_hours=request.regular_hours,
+            exchange=one_exchange(contract),
         )
         series = archive.series(key)
         spans = ((request.start_ns, end_ns),) if request.refresh else series.missing(request.start_ns, end_ns)
         jobs.append(_job(name, contract, series, spans, end_ns))
     total = sum(job.requests for job in jobs)
-    return Plan(jobs=tuple(jobs), requests=total, seconds=least_s(total, history_limits(visit.limits)))
+    return Plan(
+        archive=archive,
+        jobs=tuple(jobs),
+        requests=total,
+        seconds=least_s(total, history_limits(visit.limits)),
+    )
 
 
 def _job(name: str, contract: Contract, series: Series, spans: Spans, end_ns: int) -> Job:
@@ -201,6 +211,8 @@ async def download(
         SessionError: The way to IBKR.
         ArchiveError: The disk.
     """
+    if plan.requests:
+        await asyncio.to_thread(plan.archive.note_origin, emulated=visit.emulated)
     run = _Run(visit, plan, told)
     return [await run.fetch(job, request) for job in plan.jobs]
 
@@ -287,20 +299,32 @@ def export(series: Series, out: Path, start_ns: int, end_ns: int, *, holes: bool
     ``pandas.read_csv(…, parse_dates=["end", "start"], index_col="end")`` and ``pandas.read_parquet``.
 
     Raises:
-        UsageError: A name that ends otherwise.
-        ArchiveError: The series has holes there, or cannot be read; the file cannot be written.
+        UsageError: A name that ends otherwise, an empty span.
+        ArchiveError: The series has holes there, no bars, or cannot be read; the file cannot be written.
     """
     kind = out.suffix.lower()
     if kind not in (".csv", ".parquet"):
         raise UsageError(f"{out} is neither .csv nor .parquet.", remedy="Give --out a name that ends so.")
+    if end_ns and start_ns >= end_ns:
+        raise UsageError("--from is not before --to.", remedy="Give an earlier --from, or a later --to.")
     frame = frame_of(read_whole(series, start_ns, end_ns or 1 << 62, holes=holes))
+    if frame.empty:
+        raise ArchiveError(
+            f"No bars are stored in that span of {series.folder}; {out} was not written.",
+            remedy="bt-ibkr history list shows what is stored.",
+        )
+    # Whatever happens meanwhile, there is what was there before, or all of the new.
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         if kind == ".csv":
-            csv.write_csv(pa.Table.from_pandas(frame.reset_index(), preserve_index=False), out)
+            csv.write_csv(pa.Table.from_pandas(frame.reset_index(), preserve_index=False), fresh)
         else:
-            parquet.write_table(pa.Table.from_pandas(frame), out, compression="zstd")
+            parquet.write_table(pa.Table.from_pandas(frame), fresh, compression="zstd")
+        fresh.replace(out)
     except OSError as problem:
         raise ArchiveError(f"{out} cannot be written: {problem}.", remedy="Name another file.") from None
+    finally:
+        fresh.unlink(missing_ok=True)
     return len(frame)
 
 

@@ -67,6 +67,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         accounts: All of the login, the selected one first.
         clock: The market's: an emulator has a time of its own.
         limits: Of requests, as the session keeps them.
+        emulated: The server is an emulator.
     """
 
     account: str
@@ -77,6 +78,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     contracts: ContractService
     clock: Clock
     limits: tuple[Limit, ...] = ()
+    emulated: bool = False
 
 
 async def read_positions(visit: Visit) -> tuple[Position, ...]:
@@ -135,7 +137,7 @@ def visit_account(
             clock = market_clock(emulator.state)
 
     async def visit() -> T:
-        async with _visiting(settings, guard, policy, clock) as visited:
+        async with _visiting(settings, guard, policy, clock, emulated=emulator is not None) as visited:
             if not trades:
                 check_kind(address.mode, guard)
             return await work(visited)
@@ -167,7 +169,7 @@ def check_kind(mode: str, guard: AccountGuard) -> None:
 
 @contextlib.asynccontextmanager
 async def _visiting(
-    settings: SessionSettings, guard: AccountGuard, policy: QuestionPolicy, clock: Clock
+    settings: SessionSettings, guard: AccountGuard, policy: QuestionPolicy, clock: Clock, *, emulated: bool
 ) -> AsyncIterator[Visit]:
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"User-Agent": "bt_ibkr", "Accept": "*/*"}
@@ -202,6 +204,7 @@ async def _visiting(
                     contracts=contracts,
                     clock=clock,
                     limits=limits_of(settings),
+                    emulated=emulated,
                 )
             finally:
                 contracts.close()

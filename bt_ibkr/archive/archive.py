@@ -10,13 +10,17 @@ from typing import Any
 import pandas as pd
 
 from bt_ibkr.archive.columns import VALUES, Columns
+from bt_ibkr.archive.files import write_bytes
 from bt_ibkr.archive.ledger import Ledger
 from bt_ibkr.archive.series import BAR_LENGTHS, SOURCES, Series, SeriesKey
 from bt_ibkr.archive.spans import overlap
 from bt_ibkr.config import state_directory
 from bt_ibkr.errors import ArchiveError, UsageError
 
-_FOLDER = re.compile(r"conid=(-?\d+)/bar=(\w+)/source=(\w+)/hours=(regular|all)")
+_FOLDER = re.compile(r"conid=(-?\d+)/bar=(\w+)/source=(\w+)(?:@([\w.]+))?/hours=(regular|all)")
+#: In an archive of an emulator's bars.
+_EMULATED = "_emulator.txt"
+_EMULATED_TEXT = b"The bars in this archive were fetched from an emulator: they are none of IBKR's.\n"
 
 
 def default_folder() -> Path:
@@ -53,10 +57,56 @@ class Archive:
             match = _FOLDER.fullmatch(ledger.parent.relative_to(self.folder).as_posix())
             if match and match[2] in BAR_LENGTHS and match[3] in SOURCES:
                 key = SeriesKey(
-                    conid=int(match[1]), bar=match[2], source=match[3], regular_hours=match[4] == "regular"
+                    conid=int(match[1]),
+                    bar=match[2],
+                    source=match[3],
+                    exchange=match[4] or "",
+                    regular_hours=match[5] == "regular",
                 )
                 found.append(self.series(key))
-        return sorted(found, key=lambda one: (one.key.conid, one.key.bar_ns, one.key.source, one.key.hours))
+        return sorted(
+            found,
+            key=lambda one: (
+                one.key.conid,
+                one.key.bar_ns,
+                one.key.source,
+                one.key.exchange,
+                one.key.hours,
+            ),
+        )
+
+    def check_origin(self, *, emulated: bool) -> None:
+        """Bars of an emulator and those of IBKR never share an archive: spans of the one would hide the other's.
+
+        Args:
+            emulated: The bars to be stored come from an emulator.
+
+        Raises:
+            ArchiveError: The bars that are there come from the other.
+        """
+        there = (self.folder / _EMULATED).exists()
+        if there is emulated or (not there and not self.all()):
+            return
+        kinds = ("an emulator", "IBKR") if there else ("IBKR", "an emulator")
+        raise ArchiveError(
+            f"The archive {self.folder} holds bars of {kinds[0]}; these would come from {kinds[1]}.",
+            remedy="Name another folder with --dir.",
+        )
+
+    def note_origin(self, *, emulated: bool) -> None:
+        """As ``check_origin``; where nothing is stored yet it is noted. Raises as that, or where it cannot be."""
+        self.check_origin(emulated=emulated)
+        path = self.folder / _EMULATED
+        if not emulated or path.exists():
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ArchiveError(
+                f"The folder {self.folder} cannot be made: {problem.strerror}.",
+                remedy="Make its parent writable, or name another folder with --dir.",
+            ) from None
+        write_bytes(path, _EMULATED_TEXT)
 
     def find(
         self, name: str, bar: str = "", source: str = "", *, regular_hours: bool | None = None
@@ -64,7 +114,8 @@ class Archive:
         """The one series that a name means, without asking IBKR.
 
         Args:
-            name: ``AAPL``, what ``Contract.describe()`` makes, or ``conid:265598``.
+            name: ``AAPL``, what ``Contract.describe()`` makes, or ``conid:265598``. Bars of one exchange alone are
+                named with it: ``AAPL@NASDAQ``, ``conid:265598@NASDAQ``.
             bar, source, regular_hours: Only series of these; empty, or ``None``, for any.
 
         Raises:
@@ -99,7 +150,8 @@ class Archive:
 def describe(series: Series, ledger: Ledger) -> str:
     """One series in a line."""
     key = series.key
-    return f"{ledger.contract.describe()} (conid:{key.conid}) {key.bar} {key.source}, {key.hours} hours"
+    at = f"@{key.exchange}" if key.exchange else ""
+    return f"{ledger.contract.describe()} (conid:{key.conid}{at}) {key.bar} {key.source}, {key.hours} hours"
 
 
 def _ledger_of(series: Series) -> Ledger | None:
@@ -112,7 +164,8 @@ def _ledger_of(series: Series) -> Ledger | None:
 
 def _is_meant(key: SeriesKey, ledger: Ledger, wanted: str) -> bool:
     contract = ledger.contract
-    return wanted in (contract.symbol.upper(), contract.describe().upper(), f"CONID:{key.conid}")
+    at = f"@{key.exchange}".upper() if key.exchange else ""
+    return wanted in (f"{contract.symbol.upper()}{at}", contract.describe().upper(), f"CONID:{key.conid}{at}")
 
 
 def read_whole(series: Series, start_ns: int = 0, end_ns: int = 1 << 62, *, holes: bool = False) -> Columns:

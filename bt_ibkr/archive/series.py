@@ -6,12 +6,15 @@
                                                   _series.json        the ledger
                                                   _corrections.jsonl  bars that IBKR changed after they were stored
 
+Bars of one exchange alone (``AAPL@NASDAQ``) are others than those of the whole market: ``source=trades@NASDAQ``.
+
 Bars come first, the ledger after them: a process that dies in between leaves bars that are fetched once more and
 found the same. Files are replaced whole, and writers wait for each other.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,13 +38,14 @@ from bt_ibkr.archive.lock import WriteLock
 from bt_ibkr.archive.spans import Spans, overlap, subtract, union
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import ArchiveError, UsageError
-from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.wire.history import BAR_WORDS
 
 HOUR_NS: Final = 3600 * NS_PER_S
 DAY_NS: Final = 24 * HOUR_NS
 BAR_LENGTHS: Final = {word: length for length, word in BAR_WORDS.items()}
 SOURCES: Final = ("trades", "midpoint", "bid", "ask", "bid_ask")
+_EXCHANGE: Final = re.compile(r"[\w.]*")
 #: Fewer bars that differ show no split.
 _SPLIT_BARS: Final = 3
 #: A split moves prices by more than that.
@@ -57,12 +61,14 @@ class SeriesKey(msgspec.Struct, frozen=True, kw_only=True):
         bar: IBKR's word: ``1min``, ``1h``, ``1d`` …
         source: One of ``SOURCES``.
         regular_hours: Without extended hours.
+        exchange: Whose trades and quotes alone; empty for those of the whole market, see ``one_exchange``.
     """
 
     conid: int
     bar: str
     source: str = "trades"
     regular_hours: bool = False
+    exchange: str = ""
 
     def __post_init__(self) -> None:
         if self.bar not in BAR_LENGTHS:
@@ -74,6 +80,8 @@ class SeriesKey(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"{self.source!r} is no source of historical bars.", remedy=f"Sources: {', '.join(SOURCES)}."
             )
+        if not _EXCHANGE.fullmatch(self.exchange):
+            raise UsageError(f"{self.exchange!r} is no exchange.", remedy="Name one as NASDAQ.")
 
     @property
     def bar_ns(self) -> int:
@@ -86,7 +94,22 @@ class SeriesKey(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def folder(self) -> Path:
         """Below the archive's folder."""
-        return Path(f"conid={self.conid}", f"bar={self.bar}", f"source={self.source}", f"hours={self.hours}")
+        source = f"{self.source}@{self.exchange}" if self.exchange else self.source
+        return Path(f"conid={self.conid}", f"bar={self.bar}", f"source={source}", f"hours={self.hours}")
+
+
+def one_exchange(contract: Contract) -> str:
+    """The exchange whose bars alone a contract's history is; empty where it is that of the whole market.
+
+    A stock at ``NASDAQ`` has the conid of the one at ``SMART``, but other bars. What is traded at one place only, as
+    a future, has no others.
+    """
+    if contract.exchange in ("", "SMART", "IDEALPRO"):
+        return ""
+    known = contract.valid_exchanges
+    if "SMART" in known or (not known and contract.security_type is SecurityType.STOCK):
+        return contract.exchange
+    return "" if contract.exchange == (contract.listing_exchange or contract.exchange) else contract.exchange
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):

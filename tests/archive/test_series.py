@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bt_ibkr.archive import Archive, Columns, SeriesKey, Stored, read_frame, steps, verify
 from bt_ibkr.archive.archive import read_whole
 from bt_ibkr.archive.ledger import LEDGER
-from bt_ibkr.archive.series import Series
+from bt_ibkr.archive.series import Series, one_exchange
 from bt_ibkr.archive.spans import overlap, subtract, union
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import ArchiveError, UsageError
@@ -417,3 +417,60 @@ def test_columns_of_nothing() -> None:
     assert Columns.empty().size == 0
     assert Columns.empty().problem() == ""
     assert Columns.join([]).start.dtype == np.int64
+
+
+# --- whose bars -------------------------------------------------------------------------------------------
+
+
+def test_bars_of_one_exchange_are_a_series_of_their_own(tmp_path: Path) -> None:
+    """The stock at NASDAQ has the conid of the one at SMART: what is stored of the one is not of the other."""
+    archive = Archive(tmp_path)
+    whole = msgspec.structs.replace(AAPL, valid_exchanges=("SMART", "NASDAQ"))
+    alone = msgspec.structs.replace(whole, exchange="NASDAQ")
+    for contract in (whole, alone):
+        key = SeriesKey(conid=AAPL.conid, bar="1min", exchange=one_exchange(contract))
+        series = archive.series(key)
+        assert series.missing(OPEN, OPEN + DAY)
+        bars = minutes(0, price=100 if contract is whole else 90)
+        series.store(contract, Columns.of(bars), OPEN, OPEN + DAY, now_ns=FUTURE, final_ns=FUTURE)
+    assert [one.key.exchange for one in archive.all()] == ["", "NASDAQ"]
+    for name in ("AAPL", "AAPL-STK-SMART-USD", "conid:265598"):
+        assert archive.find(name).read().open[0] == 100
+    for name in ("AAPL@NASDAQ", "AAPL-STK-NASDAQ-USD", "conid:265598@NASDAQ"):
+        assert archive.find(name).read().open[0] == 90
+    table = dataset.dataset(tmp_path, format="parquet", partitioning="hive").to_table()
+    assert set(table.column("source").to_pylist()) == {"trades", "trades@NASDAQ"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "exchange", "listing", "valid", "found"),
+    [
+        (SecurityType.STOCK, "SMART", "NASDAQ", ("SMART", "NASDAQ"), ""),
+        (SecurityType.STOCK, "NASDAQ", "NASDAQ", ("SMART", "NASDAQ"), "NASDAQ"),
+        (SecurityType.STOCK, "ARCA", None, (), "ARCA"),
+        (SecurityType.FUTURE, "CME", "CME", ("CME", "QBALGO"), ""),
+        (SecurityType.FUTURE, "QBALGO", "CME", ("CME", "QBALGO"), "QBALGO"),
+        (SecurityType.INDEX, "CBOE", None, ("CBOE",), ""),
+        (SecurityType.FOREX, "IDEALPRO", None, (), ""),
+    ],
+)
+def test_what_trades_at_one_place_has_no_others(
+    kind: SecurityType, exchange: str, listing: str | None, valid: tuple[str, ...], found: str
+) -> None:
+    contract = Contract(
+        conid=1, symbol="X", security_type=kind, exchange=exchange, listing_exchange=listing,
+        valid_exchanges=valid,
+    )  # fmt: skip
+    assert one_exchange(contract) == found
+
+
+def test_an_emulators_bars_are_kept_from_those_of_ibkr(tmp_path: Path) -> None:
+    emulated, real = Archive(tmp_path / "emulated"), Archive(tmp_path / "real")
+    for archive in (emulated, real):
+        archive.note_origin(emulated=archive is emulated)
+        keep(archive.series(KEY), minutes(0), OPEN, OPEN + DAY)
+        archive.note_origin(emulated=archive is emulated)
+    with pytest.raises(ArchiveError, match=r"holds bars of an emulator; these would come from IBKR"):
+        emulated.check_origin(emulated=False)
+    with pytest.raises(ArchiveError, match="holds bars of IBKR; these would come from an emulator"):
+        real.check_origin(emulated=True)

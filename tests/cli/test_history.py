@@ -223,3 +223,35 @@ def test_a_backtest_over_the_archive(
         (("--mode", "sim"), "--history means nothing"),
     ):
         assert text in json.loads(here(*words, *more).out)["errors"][0]
+
+
+def test_an_export_of_nothing_leaves_what_was_there(history: Callable[..., Any], tmp_path: Path) -> None:
+    history("download", "AAPL", "--from", "2026-02-26", "--to", "2026-02-27")
+    out = tmp_path / "a.csv"
+    out.write_text("of before")
+    words = ("export", "AAPL", "--out", str(out))
+    wrong = history(*words, "--from", "2026-02-27", "--to", "2026-02-26", code=2)
+    assert "--from is not before --to" in wrong["errors"][0]
+    assert "No bars are stored in that span" in history(*words, "--from", "2030-01-01", code=12)["errors"][0]
+    assert out.read_text() == "of before"
+    assert sorted(path.name for path in tmp_path.glob("*a.csv*")) == ["a.csv"]
+
+
+def test_bars_of_an_emulator_are_told_from_ibkrs(history: Callable[..., Any], tmp_path: Path) -> None:
+    history("download", "AAPL", "--from", "2026-02-27")
+    assert (tmp_path / "bars" / "_emulator.txt").exists()
+    # As if these bars had come from IBKR.
+    (tmp_path / "bars" / "_emulator.txt").unlink()
+    refused = history("download", "AAPL", "--from", "2026-02-26", code=12)
+    assert "holds bars of IBKR; these would come from an emulator" in refused["errors"][0]
+
+
+def test_one_exchange_is_not_the_whole_market(history: Callable[..., Any]) -> None:
+    span = ("--from", "2026-02-26", "--to", "2026-02-27")
+    for name in ("AAPL", "AAPL@NASDAQ"):
+        (row,) = history("download", name, *span)["series"]
+        assert row["bars"] == 390
+    assert [row["contract"] for row in history("list")["series"]] == [
+        "AAPL-STK-SMART-USD",
+        "AAPL-STK-NASDAQ-USD",
+    ]
