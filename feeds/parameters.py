@@ -64,6 +64,11 @@ def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bo
     Raises:
         UsageError: Such bars are not built, or IBKR has none of that length.
     """
+    if not isinstance(compression, int) or compression < 1:
+        raise UsageError(
+            f"{name}: compression={compression!r} is no number of units.",
+            remedy="Give a whole number from 1 on.",
+        )
     if timeframe == bt.TimeFrame.Ticks:
         if historical:
             raise UsageError(

@@ -24,7 +24,7 @@ from bt_ibkr.connection.interface import (
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.desk.trading import TradingDesk
-from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError
+from bt_ibkr.errors import BtIbkrError, HistoryError, RequestTimeoutError, SessionError
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
@@ -268,6 +268,13 @@ class DirectConnection:
             answers.append(HistoryArrived(token, tuple(await self._brokerage.bars(request))))
         except BtIbkrError as problem:
             answers.append(HistoryArrived(token, (), problem))
+        except Exception as problem:  # noqa: BLE001 - a bug here must not leave a feed waiting
+            # A feed that is not answered waits for ever.
+            _log.exception("history-died conid=%d", request.contract.conid)
+            what = f"History of {request.contract.describe()} could not be read: {problem!r}."
+            answers.append(
+                HistoryArrived(token, (), HistoryError(what, remedy="Tell the authors: see the log."))
+            )
 
     def positions(self, account: str) -> tuple[Position, ...]:
         return self._call(lambda: self._brokerage.positions(account))

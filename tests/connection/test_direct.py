@@ -40,11 +40,12 @@ from bt_ibkr.errors import (
 )
 from bt_ibkr.journal import journal_path
 from bt_ibkr.model.contract import Contract
+from bt_ibkr.model.market import Bar
 from bt_ibkr.model.order import OrderStatus, OrderType, Side
 from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.services.chains import ChainRequest
 from bt_ibkr.services.datanames import parse_dataname
-from bt_ibkr.services.history import HistoryRequest
+from bt_ibkr.services.history import HistoryRequest, HistoryService
 from bt_ibkr.services.orders import OrderService
 from bt_ibkr.services.questions import QuestionPolicy
 from bt_ibkr.session.states import WAY_UP
@@ -610,3 +611,22 @@ def test_answers_wake_the_store(connect: Connect) -> None:
     client.connection.place((intent(1),), client.mailbox)
     assert client.wake.wait(10.0)
     assert isinstance(client.wake, WakeUp)
+
+
+def test_history_that_dies_is_answered(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong, a feed that waits for history hears of it."""
+    client = connect()
+    contract = client.connection.resolve(parse_dataname("AAPL"))
+
+    async def die(service: object, request: HistoryRequest) -> list[Bar]:
+        raise TypeError("not supported")
+
+    monkeypatch.setattr(HistoryService, "bars", die)
+    answers: Mailbox[FeedEvent] = Mailbox(client.wake)
+    wanted = HistoryRequest(contract=contract, bar_ns=MINUTE, start_ns=0, end_ns=MINUTE)
+    client.connection.request_history(wanted, 7, answers)
+    client.until(lambda: len(answers))
+    answer = answers.take()
+    assert answer is not None
+    assert (answer.token, answer.bars) == (7, ())
+    assert "not supported" in str(answer.error)

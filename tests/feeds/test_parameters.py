@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     [
         ({"timeframe": bt.TimeFrame.Years}, UsageError, "bars of timeframe Years are not built"),
         ({"timeframe": bt.TimeFrame.Days, "compression": 2}, UsageError, "bars of 2 Days are not built"),
+        ({"compression": 0}, UsageError, "compression=0 is no number of units"),
+        ({"compression": -1}, UsageError, "compression=-1 is no number of units"),
+        ({"compression": 1.5}, UsageError, "compression=1.5 is no number of units"),
         ({"empty_bars": "fill"}, UsageError, "empty_bars='fill' is not known"),
         ({"corrections": "yes"}, UsageError, "corrections='yes' is not known"),
         ({"timeframe": bt.TimeFrame.Seconds, "corrections": "report"}, UsageError, "needs official bars"),
