@@ -113,13 +113,14 @@ def test_other_accounts_and_instruments_are_refused(enter: Any, hub: HubThread) 
     strategy = enter("narrow", NARROW)
     assert strategy.connection.accounts() == ()
     assert strategy.contract("MSFT").symbol == "MSFT"
-    for asked in (
+    refused: tuple[Callable[[], Any], ...] = (
         lambda: strategy.contract("AAPL"),
         lambda: strategy.connection.subscribe_ticks(apple, Ticks()),
         lambda: strategy.connection.quote(apple),
         lambda: strategy.attach(ACCOUNT),
         lambda: strategy.connection._call("reconcile", ACCOUNT),
-    ):
+    )
+    for asked in refused:
         with pytest.raises(NotArmedError, match="may not use"):
             asked()
     strategy.epoch = "00000"

@@ -1,4 +1,4 @@
-"""Hub and strategy on two hosts (network namespaces), over tcp with CURVE; the link between them is cut and restored."""
+"""Hub and strategy on two hosts (network namespaces), over tcp with CURVE; the link between them is cut."""
 
 from __future__ import annotations
 

@@ -205,13 +205,12 @@ def test_a_loss_makes_the_backlog_begin_anew() -> None:
     backlog.append(tick(9))
     # What was there before the hole is whole, and is all there is.
     assert [backlog.popleft().time_ns for _ in range(len(backlog))] == [1, 2]
-    assert backlog.behind
-    assert backlog.lost
+    assert (backlog.behind, backlog.lost) == (True, True)
     assert backlog.report().start_ns == 2
     assert not backlog.refill()
     backlog.restart()
     assert [one.time_ns for one in backlog] == [9]
-    assert not backlog.behind
+    assert (backlog.behind, backlog.lost) == (False, False)
     backlog.append(tick(10))
     assert len(backlog) == 2
     assert backlog.dropped == 7
@@ -222,11 +221,10 @@ def test_a_loss_while_the_reader_is_behind_drops_what_was_conflated() -> None:
     backlog = TickBacklog(6)
     for number in range(1, 10):
         backlog.append(tick(number))
-    assert backlog.behind
-    assert not backlog.lost
+    assert (backlog.behind, backlog.lost) == (True, False)
     backlog.lose(tick(9), 4)
     backlog.lose(tick(13), 1)
-    assert backlog.lost
+    assert (backlog.behind, backlog.lost) == (True, True)
     assert backlog.episodes == 1
     assert backlog.dropped == 3 + 4 + 1
     assert [one.time_ns for one in backlog] == [1, 2, 3, 4, 5, 6]
