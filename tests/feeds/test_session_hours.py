@@ -21,9 +21,8 @@ END = time(23, 59, 59, 999_990)
 
 
 def contract(kind: SecurityType = SecurityType.STOCK, exchange: str = "SMART", **more: Any) -> Contract:
-    return Contract(
-        **({"conid": 1, "symbol": "X", "security_type": kind, "exchange": exchange, "currency": "USD"} | more)
-    )
+    given: dict[str, Any] = {"conid": 1, "symbol": "X", "security_type": kind, "exchange": exchange}
+    return Contract(**(given | {"currency": "USD"} | more))
 
 
 IBM = contract(listing_exchange="NYSE")

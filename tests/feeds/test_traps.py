@@ -61,7 +61,7 @@ def run_with_twins(
     line.lockstep()
     cerebro = bt.Cerebro(quicknotify=True, stdstats=False, exactbars=exactbars)
     for name in names:
-        data = line.store.getdata(dataname=name, backfill_start=False, **plain)
+        data = line.store.getdata(**({"dataname": name, "backfill_start": False} | plain))
         cerebro.adddata(data, name=name)
         getattr(cerebro, how)(data, name=f"{name}+", **twin)
     cerebro.addstrategy(Noting, **parameters)
@@ -169,6 +169,35 @@ def test_traps_4_and_5_several_feeds_and_their_twins(
         assert list(twin["close"]) == [
             group["close"].iloc[-1] for _, group in strategy.frame(name).groupby(fives(strategy.frame(name)))
         ]
+
+
+@pytest.mark.parametrize("exactbars", [False, 1])
+def test_twins_of_history_with_a_common_quiet_spell(
+    bench: Bench, tape: type[Tape], exactbars: int | bool
+) -> None:
+    """What is back-filled comes in a run, and for ten minutes of it nothing traded anywhere."""
+    tapes = {name: wandering(tape, 6000, seed, 15.0) for seed, name in enumerate(SYMBOLS[:3], 31)}
+    line = bench.line(market=bench.market(**tapes))
+    line.step(bench.opening(5100))
+    strategy = run_with_twins(
+        line,
+        list(tapes),
+        plain={"timeframe": Minutes, "backfill_start": True, "useRTH": True},
+        twin={"timeframe": Minutes, "compression": 5},
+        exactbars=exactbars,
+    )
+    for name, made in tapes.items():
+        frame = strategy.frame(name)
+        today = frame[frame.index > bench.opening(0).replace(tzinfo=None)]
+        same(today, made.bars(60))
+        grouped = frame.groupby(fives(frame))
+        wanted = pd.DataFrame(
+            {
+                "open": grouped["open"].first(), "high": grouped["high"].max(), "low": grouped["low"].min(),
+                "close": grouped["close"].last(), "volume": grouped["volume"].sum(),
+            }
+        )  # fmt: skip
+        same(strategy.frame(f"{name}+"), wanted)
 
 
 def fives(frame: pd.DataFrame) -> Callable[[pd.Timestamp], pd.Timestamp]:
