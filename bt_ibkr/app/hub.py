@@ -19,6 +19,7 @@ from bt_ibkr.app.trade import emulator_at
 from bt_ibkr.clock import Clock, ScaledClock, SystemClock
 from bt_ibkr.config import ClearLines, Competing, LinesOverflow, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import Standing
+from bt_ibkr.errors import SessionError
 from bt_ibkr.hub.arming import Arming
 from bt_ibkr.hub.config import HubSettings
 from bt_ibkr.hub.thread import HubThread
@@ -150,9 +151,19 @@ def serve_hub(
                 ended.wait()
             closing()
         finally:
-            hub.close()
+            _close(hub)
     if hub.server.failure is not None:
         raise hub.server.failure
+
+
+def _close(hub: HubThread) -> None:
+    try:
+        hub.close()
+    except TimeoutError:
+        raise SessionError(
+            "The hub did not come to an end in order.",
+            remedy="Its orders are on record: the next hub looks up what was under way.",
+        ) from None
 
 
 def _clock_of(state: dict[str, object]) -> Clock:

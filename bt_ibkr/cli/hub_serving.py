@@ -24,9 +24,8 @@ from bt_ibkr.hub.thread import HubThread
 class _Signals:
     """SIGINT and SIGTERM end the hub in order, also while it logs on; a second one at once."""
 
-    def __init__(self, stopper: Stopper, *, as_json: bool) -> None:
+    def __init__(self, stopper: Stopper) -> None:
         self._stopper = stopper
-        self._as_json = as_json
         self.received = 0
 
     def __enter__(self) -> _Signals:
@@ -60,7 +59,7 @@ def _notify(state: str) -> None:
     if not place:
         return
     address = "\0" + place[1:] if place.startswith("@") else place
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         try:
             sender.sendto(state.encode(), address)
         except OSError as problem:
@@ -135,7 +134,7 @@ def hub_command(request: HubRequest, *, as_json: bool) -> int:
     logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
     stopper = Stopper()
     told = _Told(request, as_json=as_json)
-    with _Signals(stopper, as_json=as_json) as signals:
+    with _Signals(stopper) as signals:
         try:
             serve_hub(
                 request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -74,19 +75,28 @@ def hub(home: Path) -> Iterator[StartHub]:
 # -- serving -------------------------------------------------------------------------------------------
 
 
-def test_serves_until_a_signal(emulate: Emulate, start: Any, here: Any) -> None:
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+def test_serves_until_a_signal(emulate: Emulate, start: Any, here: Any, home: Path, monkeypatch: Any) -> None:
+    """And tells systemd, where it was started by it."""
     emulator = emulate()
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified.bind(f"{home}/notify")
+    notified.settimeout(30)
+    monkeypatch.setenv("NOTIFY_SOCKET", f"{home}/notify")
     running = start("hub", "--gateway", emulator.url, "--health", "127.0.0.1:0", "--json")
     told = json.loads(running.until("endpoint")[-1])
     assert (told["accounts"], told["mode"], told["pid"]) == ([ACCOUNT], "paper", running.process.pid)
     assert told["ticks"] == beside(told["endpoint"])
     assert told["health"].startswith("http://127.0.0.1:")
+    assert notified.recv(100) == b"READY=1"
     looked = here("hub", "status", "--json")
     assert looked.code == 0, looked.err
     assert json.loads(looked.out)["pid"] == running.process.pid
     running.process.send_signal(signal.SIGTERM)
     ended = running.end()
     assert (ended.code, ended.left) == (0, [])
+    assert notified.recv(100) == b"STOPPING=1"
+    notified.close()
     assert "Hub, mode paper" in ended.err
     assert "hub-joined name=observer" in ended.err
     gone = here("hub", "status", "--json")

@@ -234,6 +234,7 @@ def test_a_second_one_is_refused_and_a_second_signal_kills(start: Any, here: Any
     assert not ended.left
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 def test_strategies_at_a_hub_are_watched(serve: Any, start: Any, home: Path) -> None:
     """Two real ones: each its book; one that is killed is back."""
