@@ -13,22 +13,20 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from bt_ibkr.clock import NS_PER_S, Clock, ServerClock, SystemClock
 from bt_ibkr.config import DEFAULT_GATEWAY, SessionSettings, Trust, rest_base
-from bt_ibkr.connection.backlog import TickBacklog
-from bt_ibkr.connection.direct import MEMORY, DirectConnection, JournalInMemory
+from bt_ibkr.connection.direct import DirectConnection, JournalInMemory
 from bt_ibkr.connection.guard import AccountGuard, Standing
 from bt_ibkr.connection.interface import (
     Connection,
     GapReported,
     Progress,
-    SessionChanged,
     SessionNotice,
     StoreEvent,
     TicksConflated,
@@ -40,8 +38,10 @@ from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.model.scanner import ScanRequest, ScanRow
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.chains import ChainProgress, ChainRequest
-from bt_ibkr.services.datanames import ContractQuery, parse_dataname
+from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.questions import QuestionPolicy
+from bt_ibkr.store_cycle import IdleHook, StoreFeed
+from bt_ibkr.store_options import check_ibstore, gateway_at, hub_address, journal_place
 from bt_ibkr.wire.values import quality
 
 if TYPE_CHECKING:
@@ -70,127 +70,6 @@ def refuse_unknown(owner: str, unknown: dict[str, Any]) -> None:
             f"{owner} has no parameter {', '.join(sorted(unknown))}.",
             remedy=f"Its parameters are listed in the documentation of {owner}.",
         )
-
-
-class StoreFeed(Protocol):
-    """What the store asks of a feed, once per cycle."""
-
-    def prepare(self) -> int | None:
-        """Take in what has arrived, close bars up to ``store.market_ns()``; the time of the next to deliver."""
-
-    def deadline_ns(self) -> int | None:
-        """Market time of the next edge at which a bar may have to be closed."""
-
-    def has_news(self) -> bool:
-        """A notification or the feed's end is waiting to be seen by cerebro."""
-
-    @property
-    def holding(self) -> bool:
-        """Its first history is on the way: what others have ready may be later than what it will bring."""
-
-    @property
-    def over(self) -> bool:
-        """Cerebro has seen the feed's end."""
-
-    @property
-    def check_ns(self) -> int | None:
-        """When what was resampled from it may have to be closed by the clock; ``None`` if nothing was."""
-
-    def complete_ns(self, market_ns: int) -> int:
-        """Up to when, at most to ``market_ns``, all of its bars were delivered: after a break some are missing."""
-
-    def checked(self, now_ns: int) -> None:
-        """Cerebro has looked at what was resampled from it, at that time."""
-
-    @property
-    def query(self) -> ContractQuery | None:
-        """The contract it follows; ``None`` if it follows none."""
-
-    @property
-    def backlog(self) -> TickBacklog:
-        """The ticks that wait for it."""
-
-    def session_changed(self, change: SessionChanged) -> None:
-        """The session broke or came back."""
-
-    def finish(self) -> None:
-        """The market is over: deliver what is complete, then end."""
-
-
-class StoreBroker(Protocol):
-    """What the store asks of the broker."""
-
-    def pending(self) -> bool:
-        """Events wait to be applied, or notifications to be fetched."""
-
-    def deadline_ns(self) -> int | None:
-        """Market time at which the broker has to act by itself."""
-
-    def settled(self) -> bool:
-        """Everything asked of IBKR is answered, everything reported is applied."""
-
-
-#: Called when a run has nothing to do, with the nearest market time at which a feed wants to look again (0: at
-#: the next event). Returns whether it moved anything. A lockstep market is driven through it.
-IdleHook = Callable[[int], bool]
-
-
-#: Parameters of backtrader's IBStore that mean nothing to the Web API.
-_IBSTORE = frozenset({"clientId", "notifyall", "_debug", "reconnect", "timeout", "timerefresh", "indcash"})
-#: Ports of TWS and of IB Gateway, which speak another protocol.
-_TWS_PORTS = frozenset({7496, 7497, 4001, 4002})
-
-
-def _check_ibstore(given: dict[str, Any]) -> None:
-    unknown = sorted(set(given) - _IBSTORE)
-    if unknown:
-        raise UsageError(
-            f"IBKRStore has no parameter {unknown[0]!r}.",
-            remedy="See help(bt_ibkr.IBKRStore) for those it has.",
-        )
-    if given:
-        _log.warning("ibstore-parameters-without-effect names=%s", ",".join(sorted(given)))
-
-
-def _gateway_at(gateway: str, host: str | None, port: int | None) -> str:
-    if gateway != DEFAULT_GATEWAY:
-        raise UsageError(
-            "IBKRStore: `gateway` was given beside `host` or `port`.", remedy="Give one of them."
-        )
-    if port in _TWS_PORTS:
-        raise UsageError(
-            f"Port {port} is that of TWS or IB Gateway, which do not speak the Web API.",
-            remedy="Start the Client Portal Gateway; it listens on port 5000.",
-        )
-    return f"https://{host or 'localhost'}:{port or 5000}/v1/api"
-
-
-def _journal_place(
-    journal: str | Path | JournalInMemory | None, mode: str | None
-) -> Path | JournalInMemory | None:
-    """A simulation's account is gone with its emulator, and so may its journal be."""
-    if isinstance(journal, JournalInMemory):
-        return journal
-    if journal == ":memory:" or (journal is None and mode == "sim"):
-        return MEMORY
-    return None if journal is None else Path(journal)
-
-
-def _hub_address(hub: str | HubAddress, name: str | None, theirs: set[str]) -> HubAddress:
-    """Raises ``UsageError`` for what is the hub's own, and where there is no name."""
-    if theirs:
-        raise UsageError(
-            f"IBKRStore: {', '.join(sorted(theirs))} was given beside `hub`.",
-            remedy="These belong to the hub: see its configuration.",
-        )
-    if isinstance(hub, HubAddress):
-        return hub
-    if name is None:
-        raise UsageError(
-            "IBKRStore: a hub wants to know the strategy's name.",
-            remedy="Give name='sma_cross', the same one in every run: orders and positions are kept under it.",
-        )
-    return HubAddress(endpoint=hub, name=name)
 
 
 class IBKRStore:
@@ -260,9 +139,9 @@ class IBKRStore:
         name: str | None = None,
         **ibstore: Any,
     ) -> None:
-        _check_ibstore(ibstore)
+        check_ibstore(ibstore)
         if host is not None or port is not None:
-            gateway = _gateway_at(gateway, host, port)
+            gateway = gateway_at(gateway, host, port)
         if settings is None:
             settings = SessionSettings(
                 base_url=rest_base(gateway), trust=Trust(ca_file=ca_file, insecure=insecure)
@@ -297,7 +176,7 @@ class IBKRStore:
                 "risk": risk,
                 "questions": questions,
             }
-            address = _hub_address(hub, name, {word for word, given in theirs.items() if given})
+            address = hub_address(hub, name, {word for word, given in theirs.items() if given})
             self.name, self._address = address.name, f"the hub at {address.endpoint}"
             connection = connection or address.connect(self._wake, clock)
         self.connection: Connection = connection or DirectConnection(
@@ -305,7 +184,7 @@ class IBKRStore:
             self._wake,
             clock=clock,
             policy=questions,
-            journal=_journal_place(journal, guard.mode),
+            journal=journal_place(journal, guard.mode),
             risk=risk,
         )
         self._grace_ns = int(bar_grace_s * NS_PER_S)

@@ -55,7 +55,10 @@ LAYERS = (
     Layer("3c", ("recorder", "archive"), ("0", "1"), ("msgspec", "numpy", "pandas", "pyarrow")),
     Layer("4", ("connection", "desk", "hub"), ("0", "1", "2", "3", "3b"), ("msgspec", "aiohttp", "zmq")),
     Layer(
-        "5", ("store", "feeds", "brokers"), ("0", "1", "2", "3", "3b", "3c", "4"), ("msgspec", "backtrader")
+        "5",
+        ("store", "store_cycle", "store_options", "feeds", "brokers"),
+        ("0", "1", "2", "3", "3b", "3c", "4"),
+        ("msgspec", "backtrader"),
     ),
     Layer("6", ("strategies",), ("5",), ("backtrader",)),
     Layer(
