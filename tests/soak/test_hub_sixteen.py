@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def until(wanted: Callable[[], Any], what: Any) -> None:
 def move(crowd: Crowd, events: int) -> int:
     """Move the market; events that there were."""
     stepped = crowd.emulator.call(lambda s: s.drive.step(until_ns=None, max_events=events, received={}))
-    return int(stepped["events"])
+    return int(str(stepped["events"]))
 
 
 def positions(crowd: Crowd) -> dict[int, Decimal]:
@@ -122,12 +123,7 @@ def at_rest(crowd: Crowd, placed: dict[str, list[tuple[str, str, Decimal]]]) -> 
         move(crowd, 5)
         return False
 
-    until(
-        all_done,
-        lambda: [(name, placed[name], crowd.processes[name].said[-6:]) for name in placed if not done(name)][
-            :2
-        ],
-    )
+    until(all_done, lambda: [(name, crowd.processes[name].said[-6:]) for name in placed if not done(name)])
     for name, orders in placed.items():
         process = crowd.processes[name]
         keys = {key for key, _, _ in orders}
@@ -164,10 +160,10 @@ def trade(crowd: Crowd, chance: random.Random, rounds: int, events: int, lots: d
             quantity = lots[of] * chance.randrange(1, 4)
             asked[name] = (of, Decimal(quantity if side == "BUY" else -quantity), len(process.of("asked")))
             process.send("place", of=of, side=side, quantity=quantity)
-        for name, (of, quantity, before) in asked.items():
+        for name, (of, signed, before) in asked.items():
             process = crowd.processes[name]
             process.until(lambda process=process, before=before: len(process.of("asked")) > before)  # type: ignore[misc]
-            placed[name].append((process.of("asked")[before]["key"], of, quantity))
+            placed[name].append((process.of("asked")[before]["key"], of, signed))
         left = events
         while left > 0 and (moved := move(crowd, left)):
             left -= moved
@@ -178,11 +174,12 @@ def all_ticks(crowd: Crowd) -> None:
     """Everybody has what a subscriber inside of the hub has, tick by tick."""
     wanted = {name: sink.told() for name, sink in crowd.reference.items()}
     assert all(one["count"] > 10 and not one["disorder"] for one in wanted.values()), wanted
-    for name, process in crowd.processes.items():
-        until(
-            lambda process=process: process.ask("report", "report")["ticks"] == wanted,
-            lambda name=name, process=process: (name, process.ask("report", "report"), wanted),
-        )
+    for process in crowd.processes.values():
+        until(partial(_has, process, wanted), partial(process.of, "report"))
+
+
+def _has(process: Process, wanted: dict[str, Any]) -> bool:
+    return bool(process.ask("report", "report")["ticks"] == wanted)
 
 
 def test_four_strategies(crowd: StartCrowd) -> None:
