@@ -27,7 +27,7 @@ def test_killed_here_and_there(mortals: Mortals, tmp_path: Path) -> None:
     """Two seeds, others each day."""
     day = int(time.time() // 86_400)
     for seed in (2 * day, 2 * day + 1):
-        Campaign(mortals, tmp_path / str(seed), seed).run(3)
+        Campaign(mortals, tmp_path / str(seed), seed).run(1)
 
 
 @pytest.mark.soak
@@ -42,7 +42,7 @@ def test_killed_a_hundred_times(mortals: Mortals, tmp_path: Path, capsys: pytest
         except AssertionError as problem:
             wrong.append(str(problem))
         else:
-            shutil.rmtree(one.folder)
+            shutil.rmtree(one.folder, ignore_errors=True)
         deaths.update(one.deaths)
         with capsys.disabled():
             print(f"\rseed {seed}: {len(wrong)} wrong", end="", flush=True)
