@@ -26,6 +26,7 @@ from bt_ibkr.feeds.parameters import (
     corrections,
     edges_of,
     empty_bars,
+    first_bars,
     moment_ns,
     price_source,
 )
@@ -72,7 +73,7 @@ class IBKRData(StoreData):
     - ``useRTH``: only regular trading hours, in history and live.
     - ``historical``: deliver history from ``fromdate`` to ``todate`` and end.
     - ``backfill_from``: another backtrader feed, delivered before everything else.
-    - ``backfill_start``: deliver history before the live bars, from ``fromdate`` or ``backfill_bars`` bars.
+    - ``backfill_start``: deliver history before the live bars, from ``fromdate`` or ``backfill_bars`` bars (0: none).
     - ``backfill``: fetch what was missed after the stream broke.
     - ``todate``: the feed ends there, live as well.
     - ``latethrough``: let ticks through that come after later ones.
@@ -228,7 +229,7 @@ class IBKRData(StoreData):
         self._join = StreamJoin(
             self._edges,
             self._source,
-            fetch_start=bool(p.backfill_start) and fetches,
+            fetch_start=fetches and bool(p.backfill_start) and self._wants_start(),
             fetch_gaps=bool(p.backfill) and fetches,
             grace_ns=self._ibkr.grace_ns,
             empty=empty,
@@ -239,6 +240,11 @@ class IBKRData(StoreData):
         if word is not None:
             self._apply = word == "apply"
             self._official = OfficialBars(self._new_desk(self.contract), self._bar_ns)
+
+    def _wants_start(self) -> bool:
+        # Checked even where it does not matter: a wrong value is a mistake.
+        bars = first_bars(self.p.backfill_bars, self._query.text)
+        return bool(bars or self._start_ns or self.p.backfill_from is not None)
 
     def _new_desk(self, contract: Contract) -> HistoryDesk:
         return HistoryDesk(
@@ -281,7 +287,7 @@ class IBKRData(StoreData):
             self._live_due = True
             return
         now_ns = self._ibkr.connection.clock.now_ns()
-        self._join.begin(now_ns, self._start_ns, 0 if self._start_ns else self.p.backfill_bars)
+        self._join.begin(now_ns, self._start_ns, 0 if self._start_ns else max(self.p.backfill_bars, 1))
         if self._official is not None:
             self._official.begin(self._join.join_ns)
         if self._join.state is FeedState.BACKFILLING:

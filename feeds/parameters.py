@@ -148,6 +148,20 @@ def empty_bars(given: object) -> EmptyBars:
         ) from None
 
 
+def first_bars(given: object, name: str) -> int:
+    """What ``backfill_bars`` means: so many bars of history before the live ones.
+
+    Raises:
+        UsageError: It is no number of bars.
+    """
+    if not isinstance(given, int) or given < 0:
+        raise UsageError(
+            f"{name}: backfill_bars={given!r} is no number of bars.",
+            remedy="Give a whole number; 0 for no history.",
+        )
+    return given
+
+
 def corrections(given: object, name: str, bar_ns: int, *, by_sessions: bool) -> str | None:
     """What ``corrections`` means: ``None``, ``report`` or ``apply``.
 

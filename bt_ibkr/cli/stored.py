@@ -20,13 +20,20 @@ def list_command(folder: str, *, as_json: bool) -> int:
     """Show what is stored."""
     archive = Archive(folder or None)
     rows = []
+    damaged: list[str] = []
     for series in archive.all():
-        ledger = series.ledger()
+        try:
+            ledger = series.ledger()
+        except ArchiveError as problem:
+            # One that is damaged hides none of the others.
+            damaged.append(str(problem))
+            continue
         if ledger is not None:
             rows.append(_row(series, ledger))
+    code = ArchiveError.exit_code if damaged else 0
     if as_json:
-        put_json({"folder": str(archive.folder), "series": rows})
-        return 0
+        put_json({"folder": str(archive.folder), "series": rows, "errors": damaged, "exit_code": code})
+        return code
     show_table(
         console(),
         f"Historical bars in {archive.folder}",
@@ -40,7 +47,9 @@ def list_command(folder: str, *, as_json: bool) -> int:
         ),
         empty=f"no historical bars in {archive.folder}",
     )  # fmt: skip
-    return 0
+    for problem in damaged:
+        console().print(f"not readable  {problem}", markup=False)
+    return code
 
 
 def _plain(text: str | None) -> str:

@@ -255,3 +255,14 @@ def test_one_exchange_is_not_the_whole_market(history: Callable[..., Any]) -> No
         "AAPL-STK-SMART-USD",
         "AAPL-STK-NASDAQ-USD",
     ]
+
+
+def test_a_damaged_series_hides_no_other(history: Callable[..., Any], tmp_path: Path) -> None:
+    span = ("--from", "2026-02-26", "--to", "2026-02-27")
+    history("download", "AAPL", *span)
+    history("download", "EUR.USD", *span, "--bar", "1h")
+    (ledger,) = (tmp_path / "bars").glob("conid=265598/**/_series.json")
+    ledger.write_text("{")
+    listed = history("list", code=12)
+    assert [row["contract"] for row in listed["series"]] == ["EUR.USD-CASH-IDEALPRO-USD"]
+    assert "_series.json cannot be read" in listed["errors"][0]

@@ -109,6 +109,18 @@ def test_as_many_bars_as_asked(bench: Bench, tape: type[Tape]) -> None:
     assert sum(frame.index <= pd.Timestamp("2026-03-02 14:41:40")) == 4
 
 
+def test_no_bars_asked_none_had(bench: Bench, tape: type[Tape]) -> None:
+    """0 is no history, rather than all that there is."""
+    prices = trades(tape)
+    line = bench.line(market=bench.market(AAPL=prices))
+    line.step(bench.opening(700))
+    run = bench.run(line, feeds=[{"dataname": "AAPL", "backfill_start": True, "backfill_bars": 0}])
+    frame = run.strategy.frame("AAPL")
+    wanted = prices.bars(60)
+    same(frame, wanted.iloc[-len(frame) :])
+    assert not (frame.index <= pd.Timestamp("2026-03-02 14:41:40")).any()
+
+
 def test_historical(bench: Bench, tape: type[Tape]) -> None:
     prices = trades(tape)
     line = bench.line(market=bench.market(AAPL=prices))

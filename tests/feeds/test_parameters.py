@@ -30,6 +30,12 @@ if TYPE_CHECKING:
         ({"compression": 0}, UsageError, "compression=0 is no number of units"),
         ({"compression": -1}, UsageError, "compression=-1 is no number of units"),
         ({"compression": 1.5}, UsageError, "compression=1.5 is no number of units"),
+        ({"backfill_bars": -5, "backfill_start": True}, UsageError, "backfill_bars=-5 is no number of bars"),
+        (
+            {"backfill_bars": "x", "backfill_start": True},
+            UsageError,
+            "backfill_bars='x' is no number of bars",
+        ),
         ({"empty_bars": "fill"}, UsageError, "empty_bars='fill' is not known"),
         ({"corrections": "yes"}, UsageError, "corrections='yes' is not known"),
         ({"timeframe": bt.TimeFrame.Seconds, "corrections": "report"}, UsageError, "needs official bars"),
