@@ -47,8 +47,8 @@ def list_command(folder: str, *, as_json: bool) -> int:
         ),
         empty=f"no historical bars in {archive.folder}",
     )  # fmt: skip
-    for problem in damaged:
-        console().print(f"not readable  {problem}", markup=False)
+    for told in damaged:
+        console().print(f"not readable  {told}", markup=False)
     return code
 
 

@@ -320,9 +320,11 @@ class _Reader:
                 return wire.history(body, request.bar_ns)
             except ResponseError as problem:
                 words = problem.body.lower()
-                if any(word in words for word in _NOTHING):
+                # Looked at first: what may not be seen must not be stored as a time without bars.
+                allowed = not any(word in words for word in _NOT_ALLOWED)
+                if allowed and any(word in words for word in _NOTHING):
                     return wire.history({"data": []}, request.bar_ns)
-                passing = problem.status in _PASSING and not any(word in words for word in _NOT_ALLOWED)
+                passing = allowed and problem.status in _PASSING
                 if not passing or attempt == _TRIES - 1:
                     raise HistoryError(
                         f"No history for {contract.describe()} (conid {contract.conid}), {period} until "

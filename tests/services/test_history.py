@@ -282,6 +282,7 @@ async def test_a_third_failure_is_final(server: Server, naps: list[float]) -> No
     [
         (500, "No market data permissions for NASDAQ STK"),
         (500, "no market data PERMISSION"),
+        (500, "No historical data: no permission for NASDAQ STK"),
         (400, "Bad Request: Invalid period"),
         (401, "not authenticated"),
         (200, "History queue is full"),
