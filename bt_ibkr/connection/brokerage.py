@@ -244,6 +244,10 @@ class Brokerage:
     def _on_state(self, event: SessionEvent) -> None:
         connected, was_connected = event.streams, self._streams
         self._streams = connected
+        since_ns = event.since_ns
+        if since_ns and (heard_ns := self.stream_ns()):
+            # A socket may die with frames that were never sent: whole is what the last frame of all shows.
+            since_ns = min(since_ns, heard_ns)
         if was_connected and not connected and self.opened:
             self.market_data.broken(event.cause, event.since_ns)
             self.depth.broken()
@@ -252,11 +256,11 @@ class Brokerage:
                 self.desk.disconnected()
         if connected and not was_connected and self.opened and not self._closing:
             self.reception.back()
-            since_ns = event.time_ns if self._broken is None else self._broken.since_ns
-            self._spawn(self._read_again(since_ns))
+            broken_ns = event.time_ns if self._broken is None else self._broken.since_ns
+            self._spawn(self._read_again(broken_ns))
         if self.reception.store is not None:
             self.reception.store.append(
-                SessionChanged(event.state.value, event.cause, event.next_step, connected, event.since_ns)
+                SessionChanged(event.state.value, event.cause, event.next_step, connected, since_ns)
             )
         if connected and self._broken is not None and self.session is not None:
             self.reception.report_gap(self._broken, event.time_ns, self.session.socket.subscribed)
