@@ -434,12 +434,14 @@ def marked(market: Market, strategy: Any, hook: Breaks, plan: list[Break]) -> No
                 assert not back_filled, (key, moment, plan)
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("name", "seed"), [("minutes", 1), ("nights", 3), ("days", 2)])
 def test_a_few_sessions(benches: Callable[[], Bench], tape: type[Tape], name: str, seed: int) -> None:
     """The short version."""
     check(benches, tape, name, seed)
 
 
+@pytest.mark.timeout(180)
 def test_frames_that_were_lost_with_the_socket(benches: Callable[[], Bench], tape: type[Tape]) -> None:
     """The bar that ended just before the socket was known to be dead lacks its last ticks: it is fetched."""
     check(benches, tape, "minutes", 0, lambda market: [
