@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.request
 from decimal import Decimal
 from typing import Any
@@ -23,7 +24,7 @@ from bt_ibkr.errors import SessionError
 from bt_ibkr.hub.requests import Place
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.order import DONE, OrderType, Side
-from tests.hub.conftest import ACCOUNT, APPLE, Join, Strategy, move
+from tests.hub.conftest import ACCOUNT, APPLE, Join, StartHub, Strategy, move
 
 #: Waits in the market.
 WAITING: dict[str, Any] = {"order_type": OrderType.LIMIT, "limit_price": 1.0}
@@ -132,6 +133,25 @@ def order_by_hand(emulator: EmulatorThread) -> None:
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 200
+
+
+def test_an_order_that_waited_for_a_stopped_hub(start_hub: StartHub, emulator: EmulatorThread) -> None:
+    """It was young when it was sent; the hub's process did nothing for a while, and finds it in its socket."""
+    hub = start_hub(stale_s=0.5)
+    alpha = Strategy(hub.endpoint, "alpha").open()
+    alpha.attach()
+    hub.loop.loop.call_soon_threadsafe(time.sleep, 0.8)
+    old = alpha.place(Side.BUY, 1, **WAITING)
+    alpha.until(lambda: alpha.of(OrderFailed, old))
+    assert "was not sent" in str(alpha.of(OrderFailed)[0].error)
+
+    def taken() -> bool:
+        key = alpha.place(Side.BUY, 1, **WAITING)
+        alpha.until(lambda: alpha.placed(key) or alpha.of(OrderFailed, key))
+        return alpha.placed(key)
+
+    alpha.until(taken)
+    alpha.connection.close()
 
 
 class Held:

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import TicksConflated
 from bt_ibkr.errors import SessionError
+from bt_ibkr.feeds.bars import PriceSource
+from bt_ibkr.feeds.edges import FixedEdges
+from bt_ibkr.feeds.join import StreamJoin
 from bt_ibkr.hub.requests import Missed, Repeated, Subscribe, Subscribed
 from bt_ibkr.hub.streams import Stream, Streams
 from bt_ibkr.hub.ticks import Ring, encode_tick
@@ -228,3 +231,23 @@ def test_a_loss_while_the_reader_is_behind_drops_what_was_conflated() -> None:
     assert backlog.episodes == 1
     assert backlog.dropped == 3 + 4 + 1
     assert [one.time_ns for one in backlog] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_comes_late_through_a_broken_stream_is_in_no_bar() -> None:
+    """The tick channel may go on, or bring up what it has, while the hub is taken as gone: history has that time."""
+    second_ns = 1_000_000_000
+    join = StreamJoin(FixedEdges(10 * second_ns), PriceSource.TRADES, fetch_start=False, fetch_gaps=True)
+    join.begin(10 * second_ns)
+    join.take(deque([tick(11 * second_ns)]))
+    join.break_off(11 * second_ns)
+    join.take(deque([tick(second * second_ns) for second in range(12, 45)]))
+    join.resume(45 * second_ns)
+    join.take(deque([tick(second * second_ns) for second in range(45, 62)]))
+    join.advance(62 * second_ns)
+    join.top_up(62 * second_ns)
+    wish = join.take_wish()
+    assert wish is not None
+    assert (wish.start_ns, wish.end_ns) == (10 * second_ns, 50 * second_ns)
+    join.take_history((), 62 * second_ns)
+    assert [delivery.bar.end_ns for delivery in join.queue] == [60 * second_ns]
+    assert join.queue[0].bar.volume == 10
