@@ -247,7 +247,7 @@ def test_what_comes_late_through_a_broken_stream_is_in_no_bar() -> None:
     join.top_up(62 * second_ns)
     wish = join.take_wish()
     assert wish is not None
-    assert (wish.start_ns, wish.end_ns) == (10 * second_ns, 50 * second_ns)
+    assert (wish.start_ns, wish.end_ns) == (20 * second_ns, 50 * second_ns)
     join.take_history((), 62 * second_ns)
     assert [delivery.bar.end_ns for delivery in join.queue] == [60 * second_ns]
     assert join.queue[0].bar.volume == 10
