@@ -155,6 +155,10 @@ class Breaks:
 
         def over() -> bool:
             # By now the feeds have closed by the clock what had ended.
+            if self._line.store.connection.progress().port != port:
+                # Its silence was noticed before.
+                self._clear(None)
+                return True
             self._fault("http", action="status", status=503, path="/ws", count=10_000)
             self._fault("ws_reset")
             self._until_gone(port)
@@ -435,7 +439,7 @@ def marked(market: Market, strategy: Any, hook: Breaks, plan: list[Break]) -> No
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("name", "seed"), [("minutes", 1), ("nights", 3), ("days", 2)])
+@pytest.mark.parametrize(("name", "seed"), [("minutes", 1), ("nights", 3)])
 def test_a_few_sessions(benches: Callable[[], Bench], tape: type[Tape], name: str, seed: int) -> None:
     """The short version."""
     check(benches, tape, name, seed)
