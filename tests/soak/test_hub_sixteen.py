@@ -195,17 +195,23 @@ def test_four_strategies(crowd: StartCrowd) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_sixteen_strategies(crowd: StartCrowd) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"IBM": "ticks_IBM_2013-10-07.parquet", "SPY": "ticks_SPY_2013-10-07.parquet"},
+        # Seven months later: a market of its own.
+        {"EUR.USD": "ticks_EURUSD_2014-05-06.parquet"},
+    ],
+    ids=["IBM and SPY", "EUR.USD"],
+)
+def test_sixteen_strategies(crowd: StartCrowd, files: dict[str, str]) -> None:
     data = Path(__file__).parents[2].parent / "shared" / "data"
-    files = ("ticks_IBM_2013-10-07.parquet:IBM", "ticks_SPY_2013-10-07.parquet:SPY")
-    currency = "ticks_EURUSD_2014-05-06.parquet:EUR.USD"
     if not data.is_dir():
         pytest.skip(f"there is no market data in {data}")
-    made = crowd(
-        16, ("IBM", "SPY", "EUR.USD"), market=tuple(f"{data}/{one}" for one in (*files, currency)), cash=1e9
-    )
-    # The stocks' day first, the currency's, seven months later, after it.
-    trade(made, random.Random(16), 6, 600, {"IBM": 100, "SPY": 100})
+    market = tuple(f"{data / file}:{name}" for name, file in files.items())
+    made = crowd(16, tuple(files), market=market, cash=1e9)
+    lots = {name: 100_000 if name == "EUR.USD" else 100 for name in files}
+    trade(made, random.Random(16), 6, 600, lots)
     while move(made, 2000):
         pass
     all_ticks(made)
