@@ -1,4 +1,4 @@
-"""Ten feeds that take in ticks as fast as they can: memory stays flat with ``exactbars=1``, and indicators are the same.
+"""Ten feeds that take in ticks as fast as they can: flat memory with ``exactbars=1``, and the same indicators.
 
 The ticks come over a real WebSocket from the server of the benchmarks, which sends faster than anybody reads.
 """
