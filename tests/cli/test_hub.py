@@ -57,7 +57,7 @@ def hub(home: Path) -> Iterator[StartHub]:
     hubs: list[HubThread] = []
 
     def start(emulator: EmulatorThread, journal: Path | None = None, **settings: Any) -> HubThread:
-        chosen = {"endpoint": f"ipc://{home}/hub", "beat_s": 0.2, "dead_s": 2.0} | settings
+        chosen: dict[str, Any] = {"endpoint": f"ipc://{home}/hub", "beat_s": 0.2, "dead_s": 2.0} | settings
         made = HubThread(
             SessionSettings(base_url=emulator.url, **FAST),
             HubSettings(**chosen),
