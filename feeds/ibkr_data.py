@@ -17,6 +17,7 @@ from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.base import StoreData, base_of, contract_of, is_back_filled, is_current
 from bt_ibkr.feeds.edges import DayEdges, Edges
+from bt_ibkr.feeds.first_frame import SILENT, FirstFrame
 from bt_ibkr.feeds.join import Correction, Delivery, EmptyBars, FeedState, StreamJoin, Wish
 from bt_ibkr.feeds.official import BarCorrected, OfficialBars, rewrite
 from bt_ibkr.feeds.parameters import (
@@ -136,6 +137,7 @@ class IBKRData(StoreData):
         self._halted = False
         self._reason = ""
         self._live_due = False
+        self._first: FirstFrame | None = None
         self._stale = False
         self._extra_buffers: tuple[Any, ...] = ()
         self._calendar_hours: SessionCalendar | None = None
@@ -276,6 +278,7 @@ class IBKRData(StoreData):
         extras = frozenset(self.extra_lines)
         self._ibkr.connection.subscribe_ticks(self.contract, self._backlog, extras)
         self._subscribed = True
+        self._first = FirstFrame(self._ibkr.connection.clock.now_ns())
         if not self._bar_ns:
             self._reader = TickReader(
                 self._backlog,
@@ -310,6 +313,8 @@ class IBKRData(StoreData):
 
     def prepare(self) -> int | None:
         """See ``StoreData``."""
+        if self._first is not None and self._backlog:
+            self._hear()
         if self._reader is not None:
             head_ns = self._reader.head_ns()
         else:
@@ -362,9 +367,26 @@ class IBKRData(StoreData):
             if self._reader is not None or self._join.state is _LIVE:
                 self._live_due = True
 
+    def _hear(self) -> None:
+        """The first frame of the subscription has come."""
+        self._first = None
+        self._see_quality(self._backlog[0])
+        if self._reader is not None and self._laststatus != self.CONNBROKEN:
+            # That frame may be a bar: a strategy must not see it on a stream of which it was told nothing.
+            self._live_due = False
+            self._tell_standing()
+        elif self._join.state is _LIVE:
+            self._live_due = True
+
     def _tell_standing(self) -> None:
         """Tell strategies LIVE only when history is delivered and prices are the market's present ones."""
         status, reason = standing(self._quality, halted=self._halted)
+        if self._first is not None:
+            now_ns = self._ibkr.connection.clock.now_ns()
+            if now_ns < self._first.due_ns or self._laststatus == self.CONNBROKEN:
+                self._live_due = True
+                return
+            status, reason = self.NOTSUBSCRIBED, SILENT
         args = (reason,) if reason else ()
         if status == self._laststatus and reason != self._reason and reason:
             # The same status for another reason: backtrader would swallow it.
@@ -471,6 +493,8 @@ class IBKRData(StoreData):
 
     def _rejoin(self) -> None:
         """The stream is back."""
+        if self._first is not None:
+            self._first.again(self._ibkr.connection.clock.now_ns())
         if not self._bar_ns:
             self._live_due = True
             return
@@ -513,7 +537,10 @@ class IBKRData(StoreData):
         now_ns = self._ibkr.connection.clock.now_ns()
         window = self._edges.following(now_ns)
         # A session may be far away: look in between, at what else may have to be done.
-        return now_ns + _LOOK_NS if window is None else min(window[1], now_ns + _LOOK_NS)
+        look_ns = now_ns + _LOOK_NS
+        if self._first is not None and self._first.due_ns > now_ns:
+            look_ns = self._first.due_ns
+        return look_ns if window is None else min(window[1], look_ns)
 
     def complete_ns(self, market_ns: int) -> int:
         """See ``StoreData``."""
