@@ -42,6 +42,7 @@ class QuoteMerger:
     """
 
     __slots__ = (
+        "_base",
         "_close_before",
         "_day_open",
         "_evidence",
@@ -81,6 +82,8 @@ class QuoteMerger:
         self.halted = False
         self.time_ns = 0
         self._first = True
+        #: What of the day's volume was counted: after a small correction more than the volume.
+        self._base = 0.0
         self._next_turn_ns = next_turn_ns
         #: When the day of the volume is over; 0 before the first one.
         self._turn_ns = 0
@@ -121,22 +124,30 @@ class QuoteMerger:
             before = self.volume
             self.volume = volume
             if self._first:
-                pass
+                self._base = volume
             elif (self._evidence or time_ns >= self._turn_ns) and self._begins_anew(frame, before, time_ns):
-                traded = volume
+                traded = self._base = volume
                 self._count_from(time_ns)
             elif before is None:
                 # Nothing had traded when the picture was taken, or the server withheld the volume: the
                 # last trade's own size is what is known for certain.
                 traded = self.last_size or 0.0
+                self._base = volume
             elif volume > before:
-                traded = volume - before
+                # What was taken back and told again is counted already.
+                if volume > self._base:
+                    traded = volume - self._base
+                    self._base = volume
             elif volume < before * _ANEW or (
                 volume < before * _CORRECTED and frame.last_size == volume  # its first trade
             ):
                 # A new day's volume has begun: all of it traded since.
-                traded = volume
+                traded = self._base = volume
                 self._count_from(time_ns)
+            elif volume < self._base * _CORRECTED or time_ns >= self._turn_ns:
+                # So much, or what was corrected over night, is not told again: to wait for it would be to be blind
+                # for trades meanwhile.
+                self._base = volume
             self._volume_ns = time_ns
         elif last is not None and self.volume is None and last != self.last and not self._first:
             traded = self.last_size or 0.0

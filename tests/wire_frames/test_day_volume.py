@@ -167,3 +167,27 @@ def test_what_traded_adds_up_day_by_day(days: list[list[int]], data: st.DataObje
                 seen = volume
         assert traded == seen
         before = seen or before
+
+
+@settings(deadline=None)
+@given(st.integers(100, 10_000), st.lists(st.floats(-0.02, 0.05), max_size=30))
+def test_small_corrections_count_nothing_twice(first: int, moves: list[float]) -> None:
+    """However the volume is taken back by up to 2 % and told again, what traded is what it grew by."""
+    told = Told()
+    highest = first
+    assert told(TUESDAY, first, 7) == 0
+    traded = 0.0
+    for second, move in enumerate(moves, 1):
+        volume = int(highest * (1 + move)) + 1
+        traded += told(TUESDAY + timedelta(seconds=second), volume, 7)
+        highest = max(highest, volume)
+        assert traded == highest - first
+
+
+def test_the_day_after_a_correction_counts_from_nothing() -> None:
+    told = Told()
+    told(TUESDAY, 1_000, 5)
+    assert told(TUESDAY + timedelta(seconds=1), 990, 5) == 0
+    assert told(MORNING, 300, 100) == 300
+    assert told(MORNING + timedelta(seconds=1), 350, 50) == 50
+    assert told(MORNING + timedelta(seconds=2), 1_010, 660) == 660
