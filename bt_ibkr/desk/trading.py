@@ -133,6 +133,11 @@ class TradingDesk:
         self._spawn(self._watch(), "watch-accounts")
         self._spawn(self._look_at_state(), "watch-trading-state")
 
+    @property
+    def ready(self) -> bool:
+        """The session is up, and the accounts were read after its last break."""
+        return self._ready.is_set()
+
     # -- commands ----------------------------------------------------------------------------------
 
     async def attach(self, account: str, sink: Sink) -> AccountSnapshot:

@@ -148,6 +148,12 @@ class HubDesk:
     def accounts(self) -> tuple[str, ...]:
         return tuple(self._sinks)
 
+    @property
+    def accounts_read(self) -> bool:
+        """The session is up, and after its last break all accounts were read again."""
+        desk = self._brokerage.desk
+        return desk is not None and self._server.connected and desk.ready
+
     def close(self) -> None:
         if self._opened:
             self.bookkeeper.close()

@@ -150,7 +150,7 @@ class Dispatch:
             peer.reply(request.number, problem=problem_of(problem))
             return
         if request.kind == "place":
-            body = (body, time.monotonic() - request.asked_s)
+            body = (body, request.asked_s)
         task = asyncio.get_running_loop().create_task(self._do(peer, request, handler, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -255,21 +255,26 @@ class Dispatch:
         peer.accounts[wanted.account] = wanted.external
         self._desk.told_anew(peer.name)
         try:
-            return self._desk.view.snapshot(peer, wanted.account)
+            snapshot = self._desk.view.snapshot(peer, wanted.account)
         except BtIbkrError:
             if known is None:
                 del peer.accounts[wanted.account]
             raise
+        self._server.inform(peer)
+        return snapshot
 
     async def _catch_up(self, peer: Peer, wanted: CatchUp) -> CaughtUp:
         peer.grant.check_account(peer.name, wanted.account)
         await self._all_recorded(peer.name)
         peer.accounts[wanted.account] = wanted.external
-        return self._desk.view.caught_up(peer, wanted.account, wanted.keys)
+        caught_up = self._desk.view.caught_up(peer, wanted.account, wanted.keys)
+        self._server.inform(peer)
+        return caught_up
 
     async def _place(self, peer: Peer, asked: tuple[Place, float]) -> None:
         """Answered once the orders are on record, or were refused; what becomes of them is told."""
-        place, age_s = asked
+        place, asked_s = asked
+        age_s = time.monotonic() - asked_s
         intents = place.intents
         self._check_place(peer, intents)
         waiting = [one.settled for intent in intents if (one := self._placing.get(intent.key)) is not None]
@@ -286,6 +291,11 @@ class Dispatch:
             raise OrderRefusedError(
                 f"The order reached the hub {age_s:.1f} s after it was placed, and was not sent.",
                 remedy="Decide anew; stale_s of the hub's configuration sets the time.",
+            )
+        if asked_s < peer.informed_s:
+            raise OrderRefusedError(
+                f"{peer.name} had vanished, and placed this before it heard what its on_vanish had done: not sent.",
+                remedy="Decide anew: its orders were cancelled, its positions may be closed.",
             )
         peer.count_orders(len(intents))
         placing = _Placing(peer, intents)
@@ -404,12 +414,18 @@ class Dispatch:
         await self._brokerage.reconcile(account)
 
     async def _what_if(self, peer: Peer, ticket: OrderTicket) -> WhatIf:
+        # The answer tells the account's equity and margin.
+        peer.grant.check_account(peer.name, ticket.account)
+        if ticket.account not in self._desk.accounts:
+            raise NotArmedError(f"The hub does not trade in account {ticket.account}.")
         self._check_ticket(peer, ticket)
         return await self._brokerage.what_if(ticket)
 
     async def _halt(self, peer: Peer, wanted: Halt) -> None:
         """Everybody may halt; only an administrator lets orders leave again, or closes what is others'."""
-        if wanted.state.mode is Trading.ACTIVE or wanted.flatten:
+        mode = wanted.state.mode
+        eased = mode is not Trading.HALTED and self._desk.journal.trading_state().mode is Trading.HALTED
+        if mode is Trading.ACTIVE or eased or wanted.flatten:
             peer.grant.check_admin(peer.name, "resume trading or close all positions")
         await self._brokerage.halt(wanted.state, cancel_open=wanted.cancel_open, flatten=wanted.flatten)
         if wanted.flatten:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -40,6 +41,8 @@ class Peer:
         told_before_ns: Market time up to which a process of its name before it has heard of everything.
         asked: Number of its newest request.
         in_flight: Requests that are not answered yet.
+        informed_s: When it was told where it stands after it was wound up, monotonic: what it decided before, it
+            decided by a position that it has no more.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Peer:
         self.told_before_ns: int | None = None
         self.asked = 0
         self.in_flight = 0
+        self.informed_s = 0.0
         self.lost = False
         self.left = False
         self.beat = Beat(session=hello.session, join=self.join, told=0)
@@ -133,6 +137,11 @@ class Peer:
     def heard(self) -> None:
         """Something came from it."""
         self.heard_s = time.monotonic()
+
+    def inform(self) -> None:
+        """It is being told where it stands."""
+        if self.informed_s == math.inf:
+            self.informed_s = time.monotonic()
 
     def take_beat(self, beat: Beat) -> None:
         """It lives, and says how far it has come."""

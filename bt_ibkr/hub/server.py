@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import time
@@ -119,6 +120,8 @@ class HubServer:
         self._by_name: dict[str, Peer] = {}
         #: When strategies that were lost are to be dealt with, monotonic seconds.
         self._vanishing: dict[str, float] = {}
+        #: Strategies that were wound up and have not been told so.
+        self._wound: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: set[str] = set()
         self._noted_s = 0.0
@@ -429,6 +432,8 @@ class HubServer:
                 self._by_name[hello.name] = peer
                 self._vanishing.pop(hello.name, None)
                 peer.told_before_ns = self.desk.came(hello.name)
+                if hello.name in self._wound:
+                    peer.informed_s = math.inf
             _log.info(
                 "hub-joined name=%s role=%s host=%s pid=%d", peer.name, hello.role, hello.host, hello.pid
             )
@@ -595,6 +600,7 @@ class HubServer:
         if grant.on_vanish is OnVanish.LEAVE:
             self.desk.went(name)
         else:
+            self._wound.add(name)
             flatten = grant.on_vanish is OnVanish.FLATTEN
             self._spawn(self.desk.wind_up(name, flatten=flatten), "hub-wind-up")
 
@@ -617,6 +623,11 @@ class HubServer:
         """The strategy of that name, as long as it is not gone for good."""
         peer = self._by_name.get(name)
         return None if peer is None or peer.left else peer
+
+    def inform(self, peer: Peer) -> None:
+        """A strategy is being told where it stands."""
+        self._wound.discard(peer.name)
+        peer.inform()
 
     def alarm(self, kind: str, text: str) -> None:
         """Something that everybody should know."""

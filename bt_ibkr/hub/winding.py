@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _ENDS_S: Final = 10.0
 #: How often what is left of a book is closed: an order that was being cancelled may have executed after all.
 _ROUNDS: Final = 3
+#: How often it is looked whether the session is back and the strategy is.
+_LOOK_S: Final = 0.1
 
 
 class WindingUp:
@@ -44,6 +46,12 @@ class WindingUp:
 
     async def run(self, *, flatten: bool) -> None:
         """Cancel, and with ``flatten`` close what the book holds, until nothing is left or it is back."""
+        if not self._desk.accounts_read:
+            self._alarm(
+                "wind-up-waits", f"Strategy {self._name} is gone, and the session is down: it is waited for."
+            )
+        if not await self._accounts_read():
+            return
         cancelled = await self._cancel()
         self._alarm(
             "strategy-vanished",
@@ -53,12 +61,22 @@ class WindingUp:
         if not flatten:
             return
         for _ in range(_ROUNDS):
-            if not self._gone() or not await self._close():
+            if not await self._accounts_read() or not self._positions():
                 return
+            await self._close()
         left = self._positions()
         if left and self._gone():
             told = ", ".join(f"{one.quantity:f} {one.symbol or one.conid}" for one in left)
             self._alarm("wind-up-failed", f"The book of {self._name} is NOT closed: {told} are left.")
+
+    async def _accounts_read(self) -> bool:
+        """Until the session is up and the accounts were read after a break: nothing could be cancelled before, and a
+        stop that executed meanwhile is not in the book yet. ``False`` once the strategy is back."""
+        while self._gone():
+            if self._desk.accounts_read:
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return False
 
     async def _cancel(self) -> int:
         journal = self._desk.journal
@@ -80,14 +98,14 @@ class WindingUp:
             for position in self._desk.view.positions(self._name, account)
         ]
 
-    async def _close(self) -> bool:
-        """One order for each position that none is under way for; whether there was any."""
-        placed = False
+    async def _close(self) -> None:
+        """One order for each position that none is under way for."""
         for position in self._positions():
             if not self._gone():
-                return False
-            if self._open_on(position.conid):
+                return
+            if under_way := self._open_on(position.conid):
                 # It may execute yet: another one could turn the position.
+                await _all(self._ends(under_way))
                 continue
             number = self._desk.journal.next_sequences().get(self._name + HUB_SUFFIX, 1)
             key = make_key(self._name + HUB_SUFFIX, self._desk.journal.epoch, number)
@@ -96,16 +114,15 @@ class WindingUp:
             )
             await self._desk.place((_closing(position, key),))
             await _all(self._ends([key]))
-            placed = True
-        return placed
 
-    def _open_on(self, conid: int) -> bool:
-        return any(
-            one.open
+    def _open_on(self, conid: int) -> list[str]:
+        return [
+            one.key
+            for one in self._desk.registry
+            if one.open
             and owner_of(one.key) == self._name
             and conid in (one.ticket.contract_id, *(leg.conid for leg in one.ticket.legs))
-            for one in self._desk.registry
-        )
+        ]
 
 
 async def _all(ends: list[asyncio.Future[bool]]) -> None:

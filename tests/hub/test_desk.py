@@ -18,8 +18,9 @@ from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import NotArmedError, UsageError
 from bt_ibkr.hub.access import Grant
 from bt_ibkr.hub.books import Transfer
+from bt_ibkr.hub.requests import Halt
 from bt_ibkr.hub.thread import HubThread
-from bt_ibkr.model.order import OrderType, Side
+from bt_ibkr.model.order import OrderTicket, OrderType, Side
 from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.risk import RiskLimits
 from tests.hub.conftest import ACCOUNT, APPLE, Join, StartHub, Strategy, move
@@ -235,3 +236,41 @@ def test_attached_twice(emulator: EmulatorThread, join: Join) -> None:
     assert len(alpha.of(OrderPlaced, waiting)) == 1
     ids = [event.execution.execution_id for event in alpha.of(ExecutionReported, key)]
     assert len(ids) == len(set(ids))
+
+
+def test_who_may_not_use_an_account_gets_no_preview_in_it(start_hub: StartHub) -> None:
+    """A preview tells equity and margin."""
+    hub = start_hub(strategies={"alpha": Grant(accounts=("DU7654321",))})
+    alpha = Strategy(hub.endpoint, "alpha").open()
+    try:
+        with pytest.raises(NotArmedError, match="may not use account"):
+            alpha.connection.what_if(alpha_ticket())
+    finally:
+        alpha.connection.close()
+
+
+def alpha_ticket() -> OrderTicket:
+    return OrderTicket(
+        account=ACCOUNT,
+        contract_id=APPLE,
+        side=Side.BUY,
+        order_type=OrderType.MARKET,
+        quantity=Decimal(1),
+        client_order_id="preview",
+    )
+
+
+def test_only_an_administrator_eases_a_halt(start_hub: StartHub) -> None:
+    hub = start_hub(strategies={"alpha": Grant()})
+    alpha = Strategy(hub.endpoint, "alpha").open()
+    link = alpha.connection._link
+    try:
+        alpha.attach()
+        for mode in (Trading.REDUCING, Trading.HALTED):
+            wanted = Halt(state=TradingState(mode=mode), cancel_open=False, flatten=False)
+            link.call("halt", wanted, timeout_s=15.0)
+        eased = Halt(state=TradingState(mode=Trading.REDUCING), cancel_open=False, flatten=False)
+        with pytest.raises(NotArmedError, match="may not resume"):
+            link.call("halt", eased, timeout_s=15.0)
+    finally:
+        alpha.connection.close()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bt_ibkr.connection.interface import ExecutionReported, OrderChanged, Reconciled, SessionNotice
+from bt_ibkr.connection.interface import (
+    ExecutionReported,
+    OrderChanged,
+    OrderFailed,
+    Reconciled,
+    SessionNotice,
+)
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.hub.access import Grant, OnVanish
 from bt_ibkr.hub.thread import HubThread
@@ -163,3 +170,54 @@ def test_who_says_goodbye_has_not_vanished(
     hub = hub_with(start_hub, OnVanish.FLATTEN, tmp_path / "journal")
     assert "alpha" not in hub.server._vanishing
     assert (status(emulator, waiting), held(emulator)) == ("Submitted", Decimal(10))
+
+
+def test_an_order_decided_before_it_heard_is_not_sent(
+    start_hub: StartHub, emulator: EmulatorThread, strategies: list[Strategy]
+) -> None:
+    """It stood still, its book was closed, it goes on with the position that it believes to have, and sells it."""
+    hub = hub_with(start_hub, OnVanish.FLATTEN)
+    alpha, _ = hold(hub, emulator, strategies)
+    link = alpha.connection._link
+    say, user_hub = link._say, alpha.connection.new_hub
+    link._say = lambda message: False  # type: ignore[method-assign]
+    alpha.until(lambda: move(emulator, 20) or held(emulator) == 0)  # type: ignore[func-returns-value]
+
+    late: list[str] = []
+
+    def decides_first() -> None:
+        if not late:
+            # Not on this thread, which asks before all others.
+            decides = threading.Thread(target=lambda: late.append(alpha.place(Side.SELL, 10)))
+            decides.start()
+            decides.join()
+        user_hub()
+
+    alpha.connection.new_hub = decides_first  # type: ignore[method-assign]
+    link._say = say  # type: ignore[method-assign]
+    alpha.until(lambda: late and alpha.of(OrderFailed, late[0]))
+    assert "had vanished" in str(alpha.of(OrderFailed, late[0])[0].error)
+    sent = [one["client_order_id"] for one in emulator.ledger()["orders"]]
+    assert late[0] not in sent
+    # What it decides now is sent.
+    alpha.until(lambda: alpha.states()[-1:] == [True])
+    now = alpha.place(Side.BUY, 1, **WAITING)
+    alpha.until(lambda: alpha.placed(now))
+
+
+def test_gone_while_the_session_is_down(
+    start_hub: StartHub, emulator: EmulatorThread, strategies: list[Strategy]
+) -> None:
+    """Nothing can be cancelled or closed then: it is done once the accounts were read again."""
+    hub = hub_with(start_hub, OnVanish.FLATTEN)
+    watcher = Strategy(hub.endpoint, "beta").open()
+    strategies.append(watcher)
+    alpha, waiting = hold(hub, emulator, strategies)
+    emulator.fault("restart", down_s=2.5)
+    watcher.until(lambda: watcher.states()[-1:] == [False])
+    die(alpha)
+    watcher.until(lambda: "wind-up-waits" in [getattr(one, "kind", "") for one in watcher.store])
+    watcher.until(lambda: watcher.states()[-1:] == [True], 30.0)
+    watcher.until(lambda: status(emulator, waiting) == "Cancelled", 30.0)
+    watcher.until(lambda: move(emulator, 20) or held(emulator) == 0, 30.0)  # type: ignore[func-returns-value]
+    assert "wind-up-failed" not in [getattr(one, "kind", "") for one in watcher.store]
