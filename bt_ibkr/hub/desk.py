@@ -111,6 +111,12 @@ class HubDesk:
         for difference in (*snapshot.differences, *differences):
             _log.warning("hub-difference %s", difference.text)
         sink.open()
+        # A hub that died between an order of the kill switch and the books has left that undone.
+        closed = self.bookkeeper.of(account).book(FLATTEN)
+        for conid in closed.conids:
+            self._share_flattening(
+                account, conid, closed.average_price(conid), f"restart-{secrets.token_hex(4)}"
+            )
 
     def _open_books(self) -> None:
         journal, path = self.journal, None
@@ -248,7 +254,7 @@ class HubDesk:
         execution = event.execution
         owner = self.bookkeeper.take(execution, event.key, event.replaces)
         if owner == FLATTEN:
-            self._share_flattening(account, execution)
+            self._share_flattening(account, execution.conid, execution.price, execution.execution_id)
             return
         if owner is None:
             # In nobody's book but "unallocated": strategies hear of it, and their positions stay.
@@ -263,13 +269,15 @@ class HubDesk:
         self._tell(owner, account, event)
         self._tell_share(owner, account)
 
-    def _share_flattening(self, account: str, execution: Execution) -> None:
+    def _share_flattening(self, account: str, conid: int, price: float, execution_id: str) -> None:
         """The kill switch closed what all strategies hold together: each one's book is closed by its part.
 
         Once nothing is left in the account, what books hold against each other is closed at the same price.
         """
         books = self.bookkeeper.of(account)
-        conid, left = execution.conid, -books.book(FLATTEN).quantity(execution.conid)
+        left = -books.book(FLATTEN).quantity(conid)
+        if not left:
+            return
         flat = not books.total(conid)
         holders = sorted(
             (name for name in books.names if name != FLATTEN),
@@ -280,7 +288,7 @@ class HubDesk:
             moved = held if flat else min(held, left, key=abs) if held * left > 0 else Decimal(0)
             if moved:
                 left -= moved
-                self._close_part(account, name, conid, execution.price, moved, execution.execution_id)
+                self._close_part(account, name, conid, price, moved, execution_id)
 
     def close_against_each_other(self) -> None:
         """All positions were to be closed: what books hold against each other, and the account not at all, is closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,3 +275,22 @@ def test_only_an_administrator_eases_a_halt(start_hub: StartHub) -> None:
             link.call("halt", eased, timeout_s=15.0)
     finally:
         alpha.connection.close()
+
+
+def test_a_hub_that_died_before_it_shared_what_the_switch_closed(
+    start_hub: StartHub, emulator: EmulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one closes the books: a strategy must not sell once more what was sold."""
+    hub = start_hub(tmp_path / "journal")
+    alpha = Strategy(hub.endpoint, "alpha").open()
+    alpha.attach()
+    alpha.follow()
+    trade(emulator, alpha, Side.BUY, 10)
+    monkeypatch.setattr(hub.server.desk, "_share_flattening", lambda *what: None)
+    halted = TradingState(mode=Trading.HALTED)
+    alpha.connection.halt(halted, cancel_open=True, flatten=True)
+    alpha.until(lambda: move(emulator, 20) or books(hub).get("flatten"))  # type: ignore[func-returns-value]
+    assert books(hub) == {"alpha": Decimal(10), "flatten": Decimal(-10)}
+    alpha.connection.close()
+    hub.close()
+    assert books(start_hub(tmp_path / "journal")) == {}
