@@ -37,6 +37,7 @@ _COMPARED: Final = 30
 _COMPARED_NS: Final = 10 * DAY_NS
 #: An archive asks longer than a feed for the time before the first bar: instruments are suspended at times.
 _GIVE_UP_NS: Final = 45 * DAY_NS
+_NEVER_NS: Final = 1 << 62
 _HISTORY: Final = "/iserver/marketdata/history"
 
 
@@ -146,10 +147,10 @@ async def plan_download(visit: Visit, archive: Archive, request: DownloadRequest
     archive.check_origin(emulated=visit.emulated)
     now_ns = visit.clock.now_ns()
     end_ns = min(request.end_ns or now_ns, now_ns)
+    if request.start_ns >= now_ns:
+        raise UsageError("--from lies in the future.", remedy="Give an earlier --from.")
     if request.start_ns >= end_ns:
-        raise UsageError(
-            "--from is not before --to, or lies in the future.", remedy="Give an earlier --from."
-        )
+        raise UsageError("--from is not before --to.", remedy="Give an earlier --from, or a later --to.")
     jobs = []
     for name in dict.fromkeys(request.names):
         contract = await visit.contracts.resolve(parse_dataname(name))
@@ -230,20 +231,26 @@ class _Run:
     async def fetch(self, job: Job, request: DownloadRequest) -> Outcome:
         """Everything that is missing of one series."""
         outcome = Outcome(name=job.name, contract=job.contract, series=job.series)
-        await self._fetch_spans(job, outcome)
+        await self._fetch_spans(job, outcome, refresh=request.refresh)
         if outcome.split:
             # What is older was stored before the split: it is fetched again, as far as it was asked for.
             again = job.series.missing(request.start_ns, job.end_ns)
             repeated = _job(job.name, job.contract, job.series, again, job.end_ns)
             self._requests += repeated.requests
-            await self._fetch_spans(repeated, outcome)
+            await self._fetch_spans(repeated, outcome, refresh=False)
         # The newest bars may still change: they are not missing yet.
         until = min(job.end_ns, self._visit.clock.now_ns() - _SETTLES_NS) - 2 * job.series.key.bar_ns
         outcome.missing = job.series.missing(request.start_ns, until) if until > request.start_ns else ()
         return outcome
 
-    async def _fetch_spans(self, job: Job, outcome: Outcome) -> None:
+    async def _fetch_spans(self, job: Job, outcome: Outcome, *, refresh: bool) -> None:
+        ledger = job.series.ledger()
+        # What was taken for the beginning may have been a long suspension: who refreshes wants to know.
+        anew = refresh and ledger is not None and bool(ledger.begins_ns)
         for start_ns, end_ns in reversed(job.spans):
+            # It traded before: a time without bars is none before the first one, however long it is.
+            older = 0 < await asyncio.to_thread(job.series.first_bar_ns) < end_ns - _GIVE_UP_NS
+            give_up_ns = _NEVER_NS if anew or older else _GIVE_UP_NS
             wanted = HistoryRequest(
                 contract=job.contract,
                 bar_ns=job.series.key.bar_ns,
@@ -254,15 +261,16 @@ class _Run:
             )
             now_ns = self._visit.clock.now_ns()
             before_ns = 0
-            async with aclosing(self._history.parts(wanted, give_up_ns=_GIVE_UP_NS)) as parts:
+            async with aclosing(self._history.parts(wanted, give_up_ns=give_up_ns)) as parts:
                 async for part in parts:
                     if part.known:
                         await self._store(job, part, now_ns, outcome)
                     else:
                         before_ns = max(before_ns, part.end_ns)
-            if before_ns and outcome.bars:
+            if not before_ns or not outcome.bars:
+                continue
+            if await asyncio.to_thread(job.series.note_beginning, job.contract, before_ns):
                 outcome.begins_ns = before_ns
-                await asyncio.to_thread(job.series.note_beginning, job.contract, before_ns)
 
     async def _store(self, job: Job, part: HistoryPart, now_ns: int, outcome: Outcome) -> None:
         stored = await asyncio.to_thread(

@@ -199,6 +199,14 @@ class Series:
                 return int(columns.end[-1])
         return 0
 
+    def first_bar_ns(self) -> int:
+        """Start of the oldest bar that can be read; 0 without bars."""
+        for path in self.files():
+            columns = self._read_sound([path.stem])
+            if columns.size:
+                return int(columns.start[0])
+        return 0
+
     def store(
         self, contract: Contract, columns: Columns, start_ns: int, end_ns: int, *, now_ns: int, final_ns: int
     ) -> Stored:
@@ -235,16 +243,24 @@ class Series:
                 corrections = ()
             for one in corrections:
                 self._log({"at": _text(now_ns), "bar": _text(one.start_ns), "old": one.old, "new": one.new})
+            if final.size and final.start[0] < ledger.begins_ns:
+                ledger = msgspec.structs.replace(ledger, begins_ns=0)
             rows = self._replace(ledger, names, final, start_ns, known_ns)
             write_ledger(self.folder, ledger.stored(start_ns, known_ns, now_ns, rows))
         return Stored(bars=final.size, corrections=corrections, split=ratio)
 
-    def note_beginning(self, contract: Contract, begins_ns: int) -> None:
-        """No bar starts before ``begins_ns``: nothing older is asked for again."""
+    def note_beginning(self, contract: Contract, begins_ns: int) -> bool:
+        """No bar starts before ``begins_ns``: nothing older is asked for again.
+
+        False, and nothing is noted, where an older one is stored.
+        """
         self._make_folder()
         with WriteLock(self.folder / ".lock"):
+            if 0 < self.first_bar_ns() < begins_ns:
+                return False
             ledger = read_ledger(self.folder) or self._first_ledger(contract)
             write_ledger(self.folder, msgspec.structs.replace(ledger, begins_ns=begins_ns))
+        return True
 
     def corrections(self) -> list[dict[str, object]]:
         """The log of bars that IBKR changed, oldest first; a line cut short by a crash is left out."""

@@ -474,3 +474,20 @@ def test_an_emulators_bars_are_kept_from_those_of_ibkr(tmp_path: Path) -> None:
         emulated.check_origin(emulated=False)
     with pytest.raises(ArchiveError, match="holds bars of IBKR; these would come from an emulator"):
         real.check_origin(emulated=True)
+
+
+def test_the_beginning_is_never_after_what_is_stored(series: Series) -> None:
+    keep(series, minutes(0), OPEN, OPEN + DAY)
+    assert series.first_bar_ns() == OPEN
+    assert not series.note_beginning(AAPL, OPEN + 60 * DAY)
+    assert series.missing(OPEN - DAY, OPEN + 60 * DAY) == (
+        (OPEN - DAY, OPEN),
+        (OPEN + DAY, OPEN + 60 * DAY),
+    )
+
+
+def test_a_bar_before_the_beginning_disproves_it(series: Series) -> None:
+    keep(series, minutes(60), OPEN + 60 * DAY, OPEN + 61 * DAY)
+    assert series.note_beginning(AAPL, OPEN + 60 * DAY)
+    keep(series, minutes(0), OPEN, OPEN + DAY)
+    assert series.missing(OPEN - DAY, OPEN + DAY) == ((OPEN - DAY, OPEN),)

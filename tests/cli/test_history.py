@@ -151,7 +151,7 @@ def test_for_people(here: Any, emulator: EmulatorThread, tmp_path: Path) -> None
         (("download", "AAPL"), 2, "--from is missing"),
         (("download", "AAPL", "--from", FROM, "--bar", "7min"), 2, "7min"),
         (("download", "AAPL", "--from", FROM, "--source", "mid"), 2, "mid"),
-        (("download", "AAPL", "--from", "2030-01-01"), 2, "--from is not before --to"),
+        (("download", "AAPL", "--from", "2030-01-01"), 2, "--from lies in the future"),
         (("download", "AAPLL", "--from", FROM), 4, "AAPLL"),
         (("verify",), 12, "No such bars"),
         (("export", "AAPL", "--out", "a.csv"), 12, "No such bars"),
@@ -266,3 +266,44 @@ def test_a_damaged_series_hides_no_other(history: Callable[..., Any], tmp_path: 
     listed = history("list", code=12)
     assert [row["contract"] for row in listed["series"]] == ["EUR.USD-CASH-IDEALPRO-USD"]
     assert "_series.json cannot be read" in listed["errors"][0]
+
+
+def test_a_long_suspension_hides_no_older_bars(here: Any, bench: Any, tape: Any, tmp_path: Path) -> None:
+    """Two years without a trade: taken for the time before the first one, until something older is known."""
+    prices = tape()
+    for day in (0, 730):
+        for minute in range(0, 300, 20):
+            prices.trade(day * 86_400 + minute * 60 + 5, 100.0 + minute / 100)
+    line = bench.line(market=bench.market(AAPL=prices), smd_lifetime_s=0.0)
+    line.step(bench.opening(731 * 86_400))
+
+    def download(start: str, end: str, *more: str, folder: str) -> Any:
+        ended = here(
+            "history", "download", "AAPL", "--bar", "1h", "--from", start, "--to", end, *more,
+            "--gateway", line.emulator.url, "--dir", str(tmp_path / folder), "--json",
+        )  # fmt: skip
+        assert ended.code == 0, ended.err
+        (row,) = json.loads(ended.out)["series"]
+        return row
+
+    def stored(folder: str) -> int:
+        (series,) = Archive(tmp_path / folder).all()
+        return int(series.read().size)
+
+    whole = ("2026-03-01", "2028-03-02")
+    # What is older is stored first: nothing is taken for the beginning.
+    download("2026-03-01", "2026-03-05", folder="a")
+    old = stored("a")
+    assert old
+    row = download(*whole, folder="a")
+    assert row["begins"] is None
+    assert row["missing"] == []
+    new = stored("a") - old
+    assert new
+    # All at once: it stops in the suspension, and says so; to refresh is to ask again.
+    row = download(*whole, folder="b")
+    assert row["begins"] is not None
+    assert stored("b") == new
+    row = download(*whole, "--refresh", folder="b")
+    assert row["begins"] is None
+    assert stored("b") == old + new
