@@ -28,6 +28,7 @@ from bt_ibkr.feeds.parameters import (
     edges_of,
     empty_bars,
     first_bars,
+    history_span,
     moment_ns,
     price_source,
 )
@@ -36,7 +37,7 @@ from bt_ibkr.feeds.session_hours import end_of_session, hours_given, ordinary_ho
 from bt_ibkr.feeds.standing import standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
-from bt_ibkr.feeds.times import day_number, day_number_fast
+from bt_ibkr.feeds.times import check_dates, day_number, day_number_fast
 from bt_ibkr.feeds.zones import backtrader_zone
 from bt_ibkr.model.calendar import SessionCalendar
 from bt_ibkr.model.contract import Contract
@@ -72,7 +73,7 @@ class IBKRData(StoreData):
     - ``tradename``: dataname of the contract to trade, if it is not the one followed.
     - ``rtbar``: taken and without effect; bars are always built from the stream.
     - ``useRTH``: only regular trading hours, in history and live.
-    - ``historical``: deliver history from ``fromdate`` to ``todate`` and end.
+    - ``historical``: deliver history from ``fromdate`` (without it ``backfill_bars`` bars) to ``todate`` and end.
     - ``backfill_from``: another backtrader feed, delivered before everything else.
     - ``backfill_start``: deliver history before the live bars, from ``fromdate`` or ``backfill_bars`` bars (0: none).
     - ``backfill``: fetch what was missed after the stream broke.
@@ -113,6 +114,7 @@ class IBKRData(StoreData):
 
     def __init__(self, **unknown: Any) -> None:
         super().__init__(**unknown)
+        check_dates(str(self.p.dataname), fromdate=self.p.fromdate, todate=self.p.todate)
         self._query = parse_dataname(
             self.p.dataname, security_type=self.p.sectype, exchange=self.p.exchange, currency=self.p.currency
         )
@@ -166,9 +168,9 @@ class IBKRData(StoreData):
             raise
         self._default_hours()
         self._start_finish()
-        if self.p.fromdate:
+        if self.p.fromdate is not None:
             self._start_ns = moment_ns(self.p.fromdate, self._tz)
-        if self.p.todate:
+        if self.p.todate is not None:
             self._until_ns = moment_ns(self.p.todate, self._tz)
         self._make_bars(timeframe, timeframe in BY_SESSIONS)
         if historical:
@@ -262,7 +264,10 @@ class IBKRData(StoreData):
         self._join.state = FeedState.HISTORICAL
         self._historical_due = self.holding = True
         now_ns = self._ibkr.connection.clock.now_ns()
-        self._history.ask(Wish(self._start_ns, int(min(now_ns, self._until_ns))))
+        history_span(self._query.text, self._start_ns, self._until_ns, now_ns)
+        # Without a beginning it is so many bars: nobody wants to page from 1970.
+        most = 0 if self._start_ns else max(first_bars(self.p.backfill_bars, self._query.text), 1)
+        self._history.ask(Wish(self._start_ns, int(min(now_ns, self._until_ns)), most))
 
     def _begin_live(self) -> None:
         assert self.contract is not None

@@ -96,6 +96,28 @@ def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bo
     return length
 
 
+def history_span(name: str, start_ns: int, end_ns: float, now_ns: int) -> None:
+    """Refuse a span of which there is no history.
+
+    Args:
+        name: The feed's dataname, for errors.
+        start_ns, end_ns: ``fromdate``, 0 for none, and ``todate``.
+        now_ns: The present.
+
+    Raises:
+        UsageError: It is empty, or has not begun.
+    """
+    if start_ns and start_ns >= end_ns:
+        raise UsageError(
+            f"{name}: fromdate is not before todate.", remedy="Give an earlier fromdate, or a later todate."
+        )
+    if start_ns >= now_ns:
+        raise UsageError(
+            f"{name}: fromdate lies in the future: there is no history of that.",
+            remedy="Give an earlier fromdate, or leave historical=True out.",
+        )
+
+
 def edges_of(
     contract: Contract,
     timeframe: int,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
+from datetime import UTC, datetime
 from typing import Any
 
 import backtrader as bt
@@ -10,11 +12,13 @@ import backtrader as bt
 from bt_ibkr.archive import Archive, Columns
 from bt_ibkr.archive.archive import read_whole
 from bt_ibkr.archive.day_numbers import day_numbers
-from bt_ibkr.archive.series import BAR_LENGTHS, SeriesKey
+from bt_ibkr.archive.series import BAR_LENGTHS, Series, SeriesKey
 from bt_ibkr.errors import UsageError
-from bt_ibkr.feeds.times import ns_of
+from bt_ibkr.feeds.times import check_dates, ns_of
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.store import refuse_unknown
+
+_log = logging.getLogger(__name__)
 
 _MINUTE_NS = 60_000_000_000
 _DAY_NS = 1440 * _MINUTE_NS
@@ -30,6 +34,10 @@ def _timeframe(bar: str) -> tuple[int, int]:
     return bt.TimeFrame.Minutes, BAR_LENGTHS[bar] // _MINUTE_NS
 
 
+def _text(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, tz=UTC):%Y-%m-%d %H:%M}"
+
+
 class StoredData(bt.DataBase):  # type: ignore[misc]
     """Bars of an archive, stamped at their right edge in UTC, as those of the live feed are.
 
@@ -43,6 +51,7 @@ class StoredData(bt.DataBase):  # type: ignore[misc]
     - ``holes``: Take a series in which something was never fetched.
 
     Raises:
+        UsageError: A parameter is wrong; when it starts: nothing is stored between ``fromdate`` and ``todate``.
         ArchiveError: When it starts: no such series, or several; holes; a file that cannot be read.
 
     Attributes:
@@ -62,6 +71,7 @@ class StoredData(bt.DataBase):  # type: ignore[misc]
         super().__init__()
         if not self.p.dataname:
             raise UsageError("StoredData needs a dataname.", remedy="Name the instrument: dataname='AAPL'.")
+        check_dates(str(self.p.dataname), fromdate=self.p.fromdate, todate=self.p.todate)
         # Refuses a length or source that IBKR does not have.
         key = SeriesKey(conid=0, bar=self.p.bar, source=self.p.source)
         self.p.timeframe, self.p.compression = _timeframe(key.bar)
@@ -86,8 +96,30 @@ class StoredData(bt.DataBase):  # type: ignore[misc]
         if self.p.todate is not None:
             end_ns = ns_of(self.p.todate) + wide_ns
         self._columns = read_whole(series, start_ns, end_ns or _FOREVER_NS, holes=self.p.holes)
+        self._check_span(series, start_ns, end_ns)
         self._moments = day_numbers(self._columns.end)
         self._at = 0
+
+    def _check_span(self, series: Series, start_ns: int, end_ns: int) -> None:
+        """Say so where the span that was asked for is not stored, or not all of it.
+
+        Raises:
+            UsageError: Nothing of it is stored.
+        """
+        ledger = series.ledger()
+        if ledger is None or not ledger.covered or not (start_ns or end_ns):
+            return
+        first_ns, last_ns = ledger.covered[0][0], ledger.covered[-1][1]
+        stored = f"bars are stored from {_text(first_ns)} to {_text(last_ns)}"
+        if not self._columns.size:
+            raise UsageError(
+                f"{self.p.dataname}: no bars are stored between fromdate and todate; {stored}.",
+                remedy="Ask for a span inside, or fetch it with bt-ibkr history download.",
+            )
+        # Days are asked for, and what is stored begins and ends with a session.
+        late = bool(start_ns) and not ledger.begins_ns and start_ns + _DAY_NS < first_ns
+        if late or end_ns > last_ns + _DAY_NS:
+            _log.warning("stored-span-short dataname=%s stored=%s", self.p.dataname, f"{stored} (UTC)")
 
     def preload(self) -> None:
         """All bars at once, where nothing wants to see them one by one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import backtrader as bt
+
+from bt_ibkr.errors import UsageError
 
 _DAY_NS = 86_400_000_000_000
 _EPOCH_ORDINAL = 719_163  # datetime(1970, 1, 1).toordinal()
@@ -28,6 +30,24 @@ def epoch_ns(number: float) -> int:
     """Epoch nanoseconds of a backtrader day number, to the microsecond."""
     days = int(number)
     return (days - _EPOCH_ORDINAL) * _DAY_NS + round((number - days) * 86_400_000_000) * 1000
+
+
+def check_dates(name: str, **given: object) -> None:
+    """Refuse what backtrader takes for no date.
+
+    Args:
+        name: The feed's dataname, for errors.
+        given: By the parameter's name.
+
+    Raises:
+        UsageError: One is no date.
+    """
+    for parameter, value in given.items():
+        if value is not None and not isinstance(value, date):
+            raise UsageError(
+                f"{name}: {parameter}={value!r} is no date.",
+                remedy=f"Give {parameter} as datetime.datetime(2026, 3, 2, 14, 30) or datetime.date(2026, 3, 2).",
+            )
 
 
 def ns_of(moment: datetime) -> int:

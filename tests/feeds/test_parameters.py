@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -101,3 +102,30 @@ def test_unknown_parameter_is_refused(bench: Bench, tape: type[Tape]) -> None:
         line.store.getbroker(round_price=False)
     with pytest.raises(UsageError, match="IBKRCommission has no parameter scheme"):
         IBKRCommission(scheme="fixed")
+
+
+PAST, FUTURE = datetime(2026, 3, 1), datetime(2027, 3, 1)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ("feed", "text"),
+    [
+        ({"fromdate": "2026-03-01"}, "fromdate='2026-03-01' is no date"),
+        ({"todate": "2026-03-01"}, "todate='2026-03-01' is no date"),
+        ({"fromdate": 20260301}, "fromdate=20260301 is no date"),
+        ({"fromdate": FUTURE, "historical": True}, "AAPL: fromdate lies in the future"),
+        ({"fromdate": PAST, "todate": PAST, "historical": True}, "AAPL: fromdate is not before todate"),
+    ],
+)
+def test_spans_that_cannot_be(bench: Bench, tape: type[Tape], feed: dict[str, Any], text: str) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(60, lambda s: 100.0)))
+    with pytest.raises(UsageError, match=text) as caught:
+        bench.run(line, feeds=[{"dataname": "AAPL"} | feed])
+    assert "date" in caught.value.remedy
+
+
+def test_history_without_a_beginning_is_so_many_bars(bench: Bench, tape: type[Tape]) -> None:
+    line = bench.line(market=bench.market(AAPL=tape().every_second(1200, lambda s: 100.0 + s % 7)))
+    line.step(bench.opening(1100))
+    run = bench.run(line, feeds=[{"dataname": "AAPL", "historical": True, "backfill_bars": 5}])
+    assert len(run.strategy.rows["AAPL"]) == 5

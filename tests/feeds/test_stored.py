@@ -181,3 +181,24 @@ def test_holes_are_an_error(tmp_path: Path) -> None:
 def test_errors(folder: Path, parameters: dict[str, Any], kind: type[BtIbkrError], text: str) -> None:
     with pytest.raises(kind, match=text):
         run(StoredData(archive=folder, **parameters))
+
+
+def test_a_span_outside_of_what_is_stored(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def data(**bounds: Any) -> StoredData:
+        return StoredData(dataname="AAPL", archive=folder, **bounds)
+
+    stored = r"stored from 2026-03-02 14:30 to 2026-03-05 14:30"
+    with pytest.raises(UsageError, match=f"AAPL: no bars are stored between.*{stored}"):
+        run(data(fromdate=naive(2027, 1, 1)))
+    with pytest.raises(UsageError, match=stored):
+        run(data(todate=naive(2025, 1, 1)))
+    for bounds in ({"fromdate": naive(2026, 2, 1)}, {"todate": naive(2026, 4, 1)}):
+        caplog.clear()
+        assert run(data(**bounds)).rows[0]
+        (told,) = [one.getMessage() for one in caplog.records if "stored-span-short" in one.getMessage()]
+        assert "dataname=AAPL stored=bars are " + stored in told
+    caplog.clear()
+    run(data(fromdate=naive(2026, 3, 2), todate=naive(2026, 3, 4)))
+    assert not caplog.records
+    with pytest.raises(UsageError, match="AAPL: fromdate='2026' is no date"):
+        data(fromdate="2026")
