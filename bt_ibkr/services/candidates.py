@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -17,6 +18,8 @@ from bt_ibkr.wire.contracts import SearchHit, SearchSection
 _MOST = 8
 #: Words shorter than this are in too many companies' names.
 _SHORTEST_NAME = 3
+#: So much alike are pairs that have one of their currencies in common.
+_ALIKE = 0.5
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -100,12 +103,18 @@ async def _near_names(lookups: ContractLookups, query: ContractQuery) -> list[st
         return await _near_pairs(lookups, query.symbol)
     hits = await lookups.search(query.symbol)
     names = names_of(hits)
+    if query.symbol.isdigit():
+        # Somebody's contract id, if it is no symbol of Hong Kong or Tokyo.
+        names = [f"conid:{query.symbol}", *names]
     if not names and len(query.symbol) >= _SHORTEST_NAME and query.symbol.replace(" ", "").isalpha():
         names = [
             f"{name} ({hit.company_name})"
             for hit in await lookups.by_name(query.symbol)
             for name in names_of([hit])[:1]
         ]
+    if not names and len(query.symbol) > _SHORTEST_NAME:
+        # A letter too many at its end.
+        names = names_of(await lookups.search(query.symbol[:-1]))
     close = difflib.get_close_matches(query.symbol, lookups.looked_up(), n=3)
     return list(dict.fromkeys([*names, *(name for name in close if name != query.symbol)]))
 
@@ -113,7 +122,11 @@ async def _near_names(lookups: ContractLookups, query: ContractQuery) -> list[st
 async def _near_pairs(lookups: ContractLookups, symbol: str) -> list[str]:
     """The pair the other way round, and pairs of either currency that look alike."""
     base, _, quote = symbol.partition(".")
-    known = {pair.symbol for currency in (base, quote) for pair in await lookups.pairs(currency)}
+    known: set[str] = set()
+    for currency in (base, quote):
+        # One of the two may be no currency at all.
+        with suppress(BtIbkrError):
+            known |= {pair.symbol for pair in await lookups.pairs(currency)}
     turned = [name for name in (f"{quote}.{base}",) if name in known]
     crypto = [
         name
@@ -122,7 +135,11 @@ async def _near_pairs(lookups: ContractLookups, symbol: str) -> list[str]:
         if section.security_type is SecurityType.CRYPTO
         for name in (name_of(hit, section),)
     ]
-    return [*turned, *crypto, *difflib.get_close_matches(symbol, sorted(known - set(turned)), n=4)]
+    return [
+        *turned,
+        *crypto,
+        *difflib.get_close_matches(symbol, sorted(known - set(turned)), n=4, cutoff=_ALIKE),
+    ]
 
 
 def names_of(hits: Iterable[SearchHit]) -> list[str]:

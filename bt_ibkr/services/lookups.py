@@ -249,7 +249,8 @@ class ContractLookups:
                 body = await self._http.get(path)
         except ResponseError as problem:
             raise ContractNotFoundError(
-                f"IBKR knows no contract {conid} (asked for {asked_for!r}: {problem.body})."
+                f"IBKR knows no contract {conid} (asked for {asked_for!r}: {problem.body}).",
+                remedy="Find its id with bt-ibkr contracts, or name it by symbol: AAPL, ES@CME front.",
             ) from None
         found = _details(body)
         if _has_rules(body):

@@ -100,8 +100,20 @@ async def test_nothing_answers_to_it(emulator: Emulator, dataname: str) -> None:
 
 
 async def test_unknown_conid(emulator: Emulator) -> None:
-    with pytest.raises(ContractNotFoundError, match="no contract 999"):
+    with pytest.raises(ContractNotFoundError, match="no contract 999") as caught:
         await resolved(emulator, "conid:999")
+    assert "by symbol" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("dataname", "near"),
+    [("AAPLX", "AAPL-STK-"), ("265598", "conid:265598"), ("EUR.XXX", "EUR.USD")],
+)
+async def test_near_names_of_what_is_almost_one(emulator: Emulator, dataname: str, near: str) -> None:
+    with pytest.raises(ContractNotFoundError) as caught:
+        await resolved(emulator, dataname)
+    assert caught.value.remedy.startswith("Near names: ")
+    assert near in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -255,3 +255,27 @@ def test_what_is_written_is_parsed_to_the_same(dataname: str) -> None:
 )
 def test_written_in_full(dataname: str, written: str) -> None:
     assert format_query(parse_dataname(dataname)) == written
+
+
+@pytest.mark.parametrize(
+    ("dataname", "message", "remedy"),
+    [
+        ("conid:0", "'conid:0' has no contract id", "conid:265598"),
+        ("conid:abc", "'conid:abc' has no contract id", "conid:265598"),
+        ("AAPL 2026-02-31 C 230", "'2026-02-31' in 'AAPL 2026-02-31 C 230' is no day", "2026-12-18"),
+        ("AAPL-20260231-SMART-USD-230-C", "'20260231' in .* is no day", "20261218"),
+        ("COMBO:AAPL*0,MSFT*1", r"'AAPL\*0' in .* has no ratio", "NAME*RATIO"),
+        ("COMBO:AAPL*1,MSFT*-0", r"'MSFT\*-0' in .* has no ratio", "NAME*RATIO"),
+    ],
+)
+def test_messages_name_what_is_wrong(dataname: str, message: str, remedy: str) -> None:
+    with pytest.raises(ContractError, match=message) as caught:
+        parse_dataname(dataname)
+    assert remedy in caught.value.remedy
+
+
+def test_an_unknown_security_type() -> None:
+    with pytest.raises(ContractError, match=r"'FOO' is no security type .*'AAPL'") as caught:
+        parse_dataname("AAPL", security_type="FOO")
+    assert "STK" in caught.value.remedy
+    assert parse_dataname("AAPL", security_type="cfd").security_type is SecurityType.CFD

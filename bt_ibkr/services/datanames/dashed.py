@@ -35,6 +35,7 @@ def parse_dashed(text: str, kind: SecurityType, exchange: str, currency: str) ->
         ContractError: It is not of that form.
     """
     parts = text.split("-")
+    words.check_dates(parts[1:], text)
     symbol, trading_class = words.symbol_of(parts.pop(0), text)
     expiry, spelt, roll = "", False, None
     if is_pair(symbol):

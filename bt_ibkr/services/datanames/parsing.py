@@ -16,6 +16,8 @@ from bt_ibkr.wire.conidex import parse_conidex
 
 _COMBO = "combo:"
 _LEG = re.compile(r"(.+?)(?:\*([+-]?[1-9][0-9]{0,5}))?", re.ASCII | re.DOTALL)
+_BY_ID = "conid:"
+_NO_RATIO = re.compile(r".+\*[+-]?0*", re.ASCII | re.DOTALL)
 _CONID = re.compile(r"conid:([1-9][0-9]{0,11})(?:@([A-Z0-9.]{1,20}))?", re.IGNORECASE | re.ASCII)
 
 
@@ -41,7 +43,18 @@ def parse_dataname(
     by_id = _CONID.fullmatch(text)
     if by_id:
         return ContractQuery(text=text, conid=int(by_id[1]), exchange=(by_id[2] or exchange).upper())
-    kind = SecurityType.from_wire(security_type)
+    if text[: len(_BY_ID)].lower() == _BY_ID:
+        raise ContractError(
+            f"The dataname {text!r} has no contract id: a whole number above 0 is wanted after conid:.",
+            remedy="Write it as conid:265598, or conid:265598@NASDAQ; bt-ibkr contracts finds ids.",
+        )
+    kind = SecurityType.from_wire(str(security_type).upper())
+    if kind is SecurityType.UNKNOWN:
+        known = set(SecurityType) - {SecurityType.UNKNOWN, SecurityType.COMBO}
+        raise ContractError(
+            f"{security_type!r} is no security type (sectype, of the dataname {text!r}).",
+            remedy=f"One of: {', '.join(sorted(one.value for one in known))}.",
+        )
     plain = parse_plain(text, kind, exchange, currency)
     return parse_dashed(text, kind, exchange, currency) if plain is None else plain
 
@@ -66,6 +79,11 @@ def _combo(text: str, exchange: str, currency: str) -> ContractQuery:
     legs: list[tuple[ContractQuery, int]] = []
     for part in body.split(","):
         found = _LEG.fullmatch(part.strip())
+        if _NO_RATIO.fullmatch(part.strip()):
+            raise ContractError(
+                f"{part.strip()!r} in {text!r} has no ratio: a whole number other than 0 is wanted after *.",
+                remedy="Write each leg as NAME*RATIO: AAPL*1, or MSFT*-1 for one that is sold.",
+            )
         if found is None:
             raise ContractError(
                 f"{part.strip()!r} in {text!r} is no leg.",

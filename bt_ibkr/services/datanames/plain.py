@@ -28,6 +28,7 @@ def parse_plain(text: str, kind: SecurityType, exchange: str, currency: str) -> 
     """
     found = _AT.findall(text)
     tokens = _AT.sub(" ", text).split()
+    words.check_dates(tokens[1:], text)
     place = next((n for n, token in enumerate(tokens) if n and _is_turn(token)), 0)
     if not place and "-" in text:
         return None

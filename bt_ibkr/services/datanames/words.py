@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date
 from typing import Final
 
@@ -20,6 +21,7 @@ FORECASTEX: Final = "FORECASTX"
 
 _EXPIRY = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])([0-9]{2})?", re.ASCII)
 _ISO = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])(?:-([0-9]{2}))?", re.ASCII)
+_DAY = re.compile(r"20[0-9]{2}(-?)[0-9]{2}\1[0-9]{2}", re.ASCII)
 _MONTH_WORD = re.compile(rf"({'|'.join(MONTHS)})(?:20)?([0-9]{{2}})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9. ]{0,18}[A-Z0-9.])?", re.ASCII)
@@ -54,6 +56,20 @@ def expiry_of(word: str) -> str | None:
     except ValueError:
         return None
     return f"{year}{month}{day}"
+
+
+def check_dates(words: Iterable[str], text: str) -> None:
+    """Refuse a day that the calendar lacks: taken for something else it makes a message that leads astray.
+
+    Raises:
+        ContractError: One of ``words`` is such a day.
+    """
+    for word in words:
+        if _DAY.fullmatch(word) and expiry_of(word) is None:
+            raise ContractError(
+                f"{word!r} in {text!r} is no day of the calendar.",
+                remedy="Write days as 2026-12-18 or 20261218.",
+            )
 
 
 def month_word(expiry: str) -> str:
