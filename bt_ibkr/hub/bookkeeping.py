@@ -85,6 +85,7 @@ class Bookkeeper:
         self._contract = contract
         self._books: dict[str, AccountBooks] = {}
         #: Keys of orders that convert money: they leave no position of the pair.
+        self._anew: set[str] = set()
         self._conversions: set[str] = set()
         #: The newest execution in the books, by account: its id, and its number in the journal as far as it is known.
         self._newest: dict[str, tuple[str, int]] = {}
@@ -136,6 +137,10 @@ class Bookkeeper:
             self._know(books, conid)
         return self.compare(account, held)
 
+    def begun_anew(self, account: str) -> bool:
+        """Whether the account's books were begun at this start although strategies have traded in it before."""
+        return account in self._anew
+
     def _replay(self, account: str, held: tuple[Position, ...]) -> None:
         books = self._books[account] = AccountBooks(account)
         for conid, multiplier in self._database.execute("SELECT conid, multiplier FROM multipliers"):
@@ -153,6 +158,8 @@ class Bookkeeper:
             opening = _Opening({one.conid: (one.quantity, one.average_price) for one in held if one.quantity})
             self._write(account, "opening", opening, newest)
             entries = self._entries(account)
+            if opening.positions and any(owner_of(one.key) is not None for one in executions):
+                self._anew.add(account)
         begin = max(place for place, (_, kind, _) in enumerate(entries) if kind == "opening")
         opened = entries[begin][0]
         seen = ExecutionBook()

@@ -42,6 +42,7 @@ from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, OrderState, parse_key
 from bt_ibkr.model.order import Execution, OrderTicket, Side
 from bt_ibkr.model.portfolio import LedgerLine
+from bt_ibkr.services.datanames import parse_dataname
 
 if TYPE_CHECKING:
     from bt_ibkr.hub.peers import Peer
@@ -108,6 +109,12 @@ class HubDesk:
         self._ledgers[account] = dict(snapshot.ledger)
         differences = self.bookkeeper.open(account, snapshot.positions)
         self._sinks[account] = sink
+        if self.bookkeeper.begun_anew(account):
+            self._server.alarm(
+                "books-anew",
+                f"The books of {account} were begun anew beside a journal that has executions: all positions are in "
+                "the book unallocated. Move them to their strategies with bt-ibkr hub transfer.",
+            )
         for difference in (*snapshot.differences, *differences):
             _log.warning("hub-difference %s", difference.text)
         sink.open()
@@ -117,6 +124,18 @@ class HubDesk:
             self._share_flattening(
                 account, conid, closed.average_price(conid), f"restart-{secrets.token_hex(4)}"
             )
+
+    async def security_type(self, conid: int) -> str:
+        """Of a contract that nobody may have looked up since the hub began.
+
+        Raises:
+            BtIbkrError: It could not be looked up.
+        """
+        contract = self._brokerage.contracts.known(conid)
+        if contract is None:
+            contract = await self._brokerage.resolve(parse_dataname(f"conid:{conid}"))
+            self.know(contract)
+        return contract.security_type.value
 
     def _open_books(self) -> None:
         journal, path = self.journal, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from bt_ibkr.errors import (
     UsageError,
     WireError,
 )
+from bt_ibkr.hub.ages import awake_or_asleep_s
 from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.fair import FairQueue
 from bt_ibkr.hub.names import HUB_SUFFIX, owner_of
@@ -274,7 +274,7 @@ class Dispatch:
     async def _place(self, peer: Peer, asked: tuple[Place, float]) -> None:
         """Answered once the orders are on record, or were refused; what becomes of them is told."""
         place, asked_s = asked
-        age_s = time.monotonic() - asked_s
+        age_s = awake_or_asleep_s() - asked_s
         intents = place.intents
         self._check_place(peer, intents)
         waiting = [one.settled for intent in intents if (one := self._placing.get(intent.key)) is not None]

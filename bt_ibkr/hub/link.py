@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 import zmq
 
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, UnreachableError, WireError
+from bt_ibkr.hub.ages import awake_or_asleep_s
 from bt_ibkr.hub.protocol import (
     MAX_MESSAGE,
     PROTOCOL,
@@ -97,7 +98,7 @@ class LinkUser(Protocol):
 
 
 class HubClock:
-    """The hub's monotonic clock, as beats tell it.
+    """The hub's clock for ages (``ages``), as beats tell it.
 
     A beat has been under way for a time that nobody knows: the one that puts the hub's clock furthest ahead has come
     the fastest. What is reckoned is therefore never later than the hub's own clock, but for the drift of minutes.
@@ -127,7 +128,7 @@ class _Asked:
         self.first = first
         self.raw = raw
         self.answer = answer
-        self.asked_s = time.monotonic()
+        self.asked_s = awake_or_asleep_s()
         self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
     def fail(self, problem: BtIbkrError) -> None:
@@ -469,7 +470,7 @@ class HubLink:
             return
         self._heard_s = time.monotonic()
         if isinstance(message, HubBeat):
-            self._clock.take(message.clock_s, self._heard_s)
+            self._clock.take(message.clock_s, awake_or_asleep_s())
             self._heard_again()
             self._take_beat(message)
         elif message.number == self._told + 1:
@@ -493,7 +494,7 @@ class HubLink:
         self._heard_s = time.monotonic()
         if before is None or before.hub != welcome.hub:
             self._clock = HubClock()
-        self._clock.take(welcome.clock_s, self._heard_s)
+        self._clock.take(welcome.clock_s, awake_or_asleep_s())
         self._beat_due_s = 0.0
         if before is not None and before.join == welcome.join:
             self._heard_again()

@@ -23,6 +23,7 @@ from bt_ibkr.connection import interface as events
 from bt_ibkr.connection.brokerage import Brokerage
 from bt_ibkr.errors import BtIbkrError, NotArmedError, PortInUseError, SessionError, WireError
 from bt_ibkr.hub.access import Access, OnVanish
+from bt_ibkr.hub.ages import awake_or_asleep_s
 from bt_ibkr.hub.arming import Arming
 from bt_ibkr.hub.books import BookView
 from bt_ibkr.hub.claim import claim
@@ -449,7 +450,7 @@ class HubServer:
                 ),
                 paper=self.brokerage.is_paper(),
                 may_trade=grant.trading,
-                clock_s=time.monotonic(),
+                clock_s=awake_or_asleep_s(),
                 beat_s=self.settings.beat_s,
                 dead_s=self.settings.dead_s,
                 emulator=self.emulator,
@@ -558,7 +559,7 @@ class HubServer:
             peer.say(
                 HubBeat(
                     join=peer.join,
-                    clock_s=time.monotonic(),
+                    clock_s=awake_or_asleep_s(),
                     told=peer.told,
                     asked=peer.asked,
                     heads=self.publisher.heads(peer.words),

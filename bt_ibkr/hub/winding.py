@@ -112,7 +112,8 @@ class WindingUp:
             _log.warning(
                 "hub-flatten name=%s conid=%d quantity=%s", self._name, position.conid, position.quantity
             )
-            await self._desk.place((_closing(position, key),))
+            kind = position.security_type or await self._desk.security_type(position.conid)
+            await self._desk.place((_closing(position, kind, key),))
             await _all(self._ends([key]))
 
     def _open_on(self, conid: int) -> list[str]:
@@ -132,7 +133,7 @@ async def _all(ends: list[asyncio.Future[bool]]) -> None:
             one.cancel()
 
 
-def _closing(position: Position, key: str) -> OrderIntent:
+def _closing(position: Position, security_type: str, key: str) -> OrderIntent:
     """The order that closes what a book holds, at the market."""
     return OrderIntent(
         key=key,
@@ -140,7 +141,7 @@ def _closing(position: Position, key: str) -> OrderIntent:
         ticket=OrderTicket(
             account=position.account,
             contract_id=position.conid,
-            security_type=position.security_type or "STK",
+            security_type=security_type,
             side=Side.SELL if position.quantity > 0 else Side.BUY,
             order_type=OrderType.MARKET,
             quantity=Decimal(abs(position.quantity)),

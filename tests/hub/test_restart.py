@@ -17,6 +17,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import OrderRefusedError
+from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.order import DONE, OrderType, Side
 from tests.hub.conftest import ACCOUNT, APPLE, StartHub, Strategy, move
@@ -187,3 +188,28 @@ def test_positions_from_before_the_first_hub(place: Place, emulator: EmulatorThr
     assert place.books() == {"unallocated": Decimal(10)}
     positions = emulator.ledger()["accounts"][ACCOUNT]["positions"]
     assert Decimal(str(positions[str(APPLE)]["quantity"])) == 10
+
+
+def test_books_that_are_gone_are_told(
+    emulator: EmulatorThread, start_hub: StartHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All positions are in nobody's book then: a strategy that began flat would trade on."""
+    journal = tmp_path / "journal.sqlite"
+    hub = start_hub(journal=journal)
+    strategy = Strategy(hub.endpoint, "alpha").open()
+    strategy.attach()
+    strategy.follow()
+    key = strategy.place()
+    strategy.until(lambda: strategy.placed(key))
+    for _ in range(20):
+        move(emulator, 50)
+        if strategy.of(ExecutionReported):
+            break
+    strategy.until(lambda: sum(e.execution.quantity for e in strategy.of(ExecutionReported)) == 10)
+    strategy.connection.close()
+    hub.close()
+    for file in tmp_path.glob("*.books*"):
+        file.unlink()
+    again = start_hub(journal=journal)
+    assert "books-anew" in caplog.text
+    assert again.server.desk.bookkeeper.of(ACCOUNT).book(UNALLOCATED).quantity(APPLE) == 10

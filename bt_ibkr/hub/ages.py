@@ -1,0 +1,17 @@
+"""How old an order is when it reaches the hub: a clock that goes on while a machine sleeps.
+
+Python's monotonic clock stands still while a machine is suspended, and an order that slept with it would count as
+fresh. Where the system has no clock of that kind the monotonic one has to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+#: Seconds since some moment before the process, sleep included.
+awake_or_asleep_s: Callable[[], float] = (
+    time.monotonic if _BOOT is None else partial(time.clock_gettime, _BOOT)
+)
