@@ -359,6 +359,8 @@ def plan_of(market: Market, chance: random.Random) -> list[Break]:
             at_ns = first + chance.randrange(span_ns // 1_000_000) * 1_000_000
         if chance.random() < 0.3:
             at_ns = at_ns // MINUTE * MINUTE + chance.choice((-1, 0, 0, 1)) * 1_000_000
+        if at_ns >= last:
+            break
         lost_ns = int(chance.choice((0.2, 2, 20, 60, 150)) * chance.uniform(0.5, 1.5) * 1000) * 1_000_000
         if span_ns > DAY * NS_PER_S and chance.random() < 0.5:
             lost_ns = chance.randrange(1, 40) * 30 * MINUTE
@@ -410,9 +412,10 @@ def check(
             values = (right.open, right.high, right.low, right.close, right.volume)
             rows[moment] = (moment, *(round(value, 9) for value in values))
         assert [rows[moment] for moment in sorted(rows)] == whole[key], (key, plan)
-    for key, (plain, _) in market.twins.items():
-        # What is told of a feed's bars, nobody tells those that backtrader makes of them.
-        if not strategy.corrections[market.feeds[plain]["dataname"]]:
+    for key in market.twins:
+        # What the clock closed while nobody knew of the break is told of a feed's bars, and nobody tells those that
+        # backtrader makes of them: docs/feeds.md says so.
+        if not unnoticed:
             assert strategy.rows[key] == whole[key], (key, plan)
     marked(market, strategy, hook, plan)
 
@@ -455,7 +458,7 @@ def test_frames_that_were_lost_with_the_socket(benches: Callable[[], Bench], tap
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(200))
 def test_two_hundred_sessions(benches: Callable[[], Bench], tape: type[Tape], seed: int) -> None:
     """Of each kind of market."""
