@@ -93,7 +93,7 @@ class IBKRBroker(bt.BrokerBase):  # type: ignore[misc]
         connection = self._store.connection
         scheme = self.getcommissioninfo
         # At a hub orders go by the name under which the process joined it.
-        self._names = Names(self.p.name or self._store.name)
+        self._names = Names(self._store.name if self.p.name is None else self.p.name)
         self._events: Mailbox[AccountEvent] = Mailbox(self._store.wake)
         self._records = Records(connection.clock, self._store.put_notification)
         self._records.broker = self

@@ -10,11 +10,11 @@ from typing import Any
 
 import backtrader as bt
 
-from bt_ibkr.errors import MarketFileError
+from bt_ibkr.errors import MarketFileError, UsageError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.edges import FixedEdges
 from bt_ibkr.feeds.join import Gap, StreamJoin
-from bt_ibkr.feeds.parameters import bar_length_ns, price_source
+from bt_ibkr.feeds.parameters import BY_SESSIONS, bar_length_ns, price_source
 from bt_ibkr.feeds.times import day_number, day_number_fast
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Bar, Tick
@@ -59,6 +59,11 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
         self.contract: Contract = self._instrument.contract
         self.tradecontract: Contract = self.contract
         name = self.contract.describe()
+        if self.p.timeframe in BY_SESSIONS:
+            raise UsageError(
+                f"{name}: bars of {bt.TimeFrame.getname(self.p.timeframe, 2)} are not built from a recording.",
+                remedy="Follow Minutes, and resample for longer.",
+            )
         self._bar_ns = bar_length_ns(name, self.p.timeframe, self.p.compression, historical=False)
         self._source = price_source(self.p.what, self.contract)
         self._bars: Iterator[Bar] = iter(())

@@ -43,6 +43,8 @@ def emulator() -> Iterator[EmulatorThread]:
             pacing="off",
             pacing_speed=20.0,
             conflation_ms=0,
+            # The command has no market data of its own, about which IBKR would ask; a question is no order yet.
+            questions="none",
             synthetic_instruments=("AAPL",),
         )
         yield stack.enter_context(EmulatorThread(settings))

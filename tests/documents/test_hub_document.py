@@ -22,7 +22,7 @@ SECTION = (
     (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").split("## `bt-ibkr hub`")[1].split("\n## ")[0]
 )
 PAGE = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
-EXAMPLES = ROOT / "examples" / "hub"
+EXAMPLES = ROOT / "docs" / "examples" / "hub"
 
 
 def test_options_are_told() -> None:
