@@ -148,6 +148,8 @@ def record_ticks(
         store.start()
         check_kind(address.mode, guard)
         followed = _follow(store, queries)
+        # Once it is said that it records, an interrupt ends it in order.
+        stopper.attach(store.interrupt)
         listener.on_begin(followed)
         begin_ns = clock.now_ns()
         bounds = [begin_ns + wishes.length_ns] if wishes.length_ns else []
@@ -155,7 +157,6 @@ def record_ticks(
         end_ns = min(bounds, default=0)
         if emulator is not None:
             _move(emulator, store, clock, settings, end_ns)
-        stopper.attach(store.interrupt)
         result = RecordingResult(folder=wishes.folder, start=utc_text(begin_ns))
         _listen(store, clock, end_ns, listener, stopper, result)
         result.end = utc_text(clock.now_ns())
