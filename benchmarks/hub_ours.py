@@ -12,20 +12,6 @@ from bt_ibkr.config import SessionSettings
 from bt_ibkr.store import IBKRStore
 
 
-class _Watched(Counter):
-    """Looks at the hub's processor time when the first tick is there."""
-
-    params = (("owner", None),)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.began_ns = 0
-
-    def start(self) -> None:
-        """Nothing has been sent yet."""
-        self.began_ns = self.p.owner.cpu_ns()
-
-
 def run(scenario: Scenario, url: str) -> Outcome:
     """One run."""
     cerebro = new_cerebro()
@@ -40,8 +26,11 @@ def run(scenario: Scenario, url: str) -> Outcome:
                 dataname=f"B{index}-STK-SMART-USD", timeframe=bt.TimeFrame.Ticks, backfill_start=False
             )
             cerebro.adddata(data)
-        cerebro.addstrategy(_Watched, scenario=scenario, owner=owner)
+        cerebro.addstrategy(Counter, scenario=scenario)
+        # The session is open, nothing is subscribed to.
+        store.start()
+        began_ns = owner.cpu_ns()
         (counter,) = cerebro.run()
-        spent_ns = owner.cpu_ns() - counter.began_ns
+        spent_ns = owner.cpu_ns() - began_ns
     outcome: Outcome = counter.outcome()
     return msgspec.structs.replace(outcome, owner_cpu_ns=spent_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,6 @@ class Owner:
         self._folder.cleanup()
 
     def cpu_ns(self) -> int:
-        """Processor time of all its threads so far."""
-        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-        return sum(int(one.read_text().split()[0]) for one in tasks)
+        """Processor time of all its threads so far, of those that ended too."""
+        # Linux has a clock for each process; its number is made of the inverted process number (clock_gettime(2)).
+        return time.clock_gettime_ns((~self._process.pid << 3) | 2)

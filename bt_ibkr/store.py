@@ -584,12 +584,17 @@ class IBKRStore:
         """Whether cerebro needs a cycle without a bar before the next one.
 
         Only then backtrader closes resampled bars by the clock. One that is closed by a later bar comes in that bar's
-        cycle, with a time before it: cerebro would take that bar back, and with ``exactbars=1`` it would be lost.
+        cycle, with a time before it: cerebro would take that bar back, and with ``exactbars=1`` it would be lost. And
+        a resampled bar that is closed must be fetched before its source goes on: a clone sees only the newest bar.
         """
         due = False
         for feed in self._feeds:
             check_ns = feed.check_ns
-            if check_ns is not None and (cutoff_ns is None or cutoff_ns > check_ns):
+            if check_ns is None:
+                continue
+            if feed.twins_wait():
+                due = True
+            elif cutoff_ns is None or cutoff_ns > check_ns:
                 complete_ns = feed.complete_ns(self.market_ns())
                 if complete_ns >= check_ns:
                     due = True

@@ -40,6 +40,9 @@ class StoreFeed(Protocol):
     def checked(self, now_ns: int) -> None:
         """Cerebro has looked at what was resampled from it, at that time."""
 
+    def twins_wait(self) -> bool:
+        """What was resampled from it has a bar that cerebro has not fetched, or has not seen its last bar."""
+
     @property
     def query(self) -> ContractQuery | None:
         """The contract it follows; ``None`` if it follows none."""

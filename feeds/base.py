@@ -50,6 +50,8 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         #: See ``StoreFeed``; bars made of this feed's end at multiples of so many nanoseconds.
         self.check_ns: int | None = None
         self._check_step_ns = 60 * NS_PER_S
+        #: What was resampled from it as feeds of their own.
+        self._twins: list[Any] = []
         self._finishing = False
         #: The time of the next bar, as ``prepare`` found it.
         self._head_ns: int | None = None
@@ -135,6 +137,19 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
             data.resampling = 0
             data._timeoffset = self._timeoffset  # noqa: SLF001 - a method that the resampler asks
             data._check = partial(self._check_resampled, data._check)  # noqa: SLF001 - cerebro's
+            if data is not self:
+                # Cerebro takes a bar back that is later than others of its cycle, and goes on to it in a later one. A
+                # clone counts that as one more bar of its source seen, and would leave the next one out.
+                data.advance = partial(bt.feed.AbstractDataBase.advance, data)
+                self._twins.append(data)
+
+    def twins_wait(self) -> bool:
+        """See ``StoreFeed``."""
+        seen = len(self)
+        return any(
+            data._barstack or data._dlen < seen or len(data) < data.buflen()  # noqa: SLF001 - cerebro's
+            for data in self._twins
+        )
 
     def _resampled(self) -> Iterator[Any]:
         """This feed and what was resampled from it."""

@@ -301,6 +301,7 @@ def minutes(bench: Bench, tape: type[Tape]) -> Market:
     twins = {
         "aapl+": ("aapl", longer | {"compression": 5}),
         "ibm+": ("ibm", longer | {"compression": 3}),
+        "ibm++": ("ibm", longer | {"compression": 5}),
         "eur+": ("eur", longer | {"compression": 4}),
     }
     return Market({"market": sources}, feeds, twins, bench.opening(200), bench.opening(1140))
@@ -442,7 +443,7 @@ def marked(market: Market, strategy: Any, hook: Breaks, plan: list[Break]) -> No
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("name", "seed"), [("minutes", 1), ("nights", 3)])
+@pytest.mark.parametrize(("name", "seed"), [("minutes", 1), ("minutes", 136), ("nights", 3)])
 def test_a_few_sessions(benches: Callable[[], Bench], tape: type[Tape], name: str, seed: int) -> None:
     """The short version."""
     check(benches, tape, name, seed)
