@@ -129,7 +129,7 @@ class Dispatch:
         kind = REQUESTS.get(request.kind)
         handler = self._handlers.get(request.kind)
         if kind is None or handler is None:
-            self._server.harm.malformed += 1
+            self._server.channel.harm.malformed += 1
             problem = UsageError(f"A hub of this version knows no request {request.kind!r}.")
             peer.reply(request.number, problem=problem_of(problem))
             return
@@ -143,9 +143,9 @@ class Dispatch:
             body = read(request.body, kind.body)
         except BtIbkrError as problem:
             if isinstance(problem, WireError):
-                self._server.harm.malformed += 1
+                self._server.channel.harm.malformed += 1
             else:
-                self._server.harm.unauthorised += 1
+                self._server.channel.harm.unauthorised += 1
             peer.refused += 1
             peer.reply(request.number, problem=problem_of(problem))
             return
@@ -161,7 +161,7 @@ class Dispatch:
             answer = await handler(peer, body)
         except BtIbkrError as problem:
             if isinstance(problem, NotArmedError):
-                self._server.harm.unauthorised += 1
+                self._server.channel.harm.unauthorised += 1
                 peer.refused += 1
             peer.reply(request.number, problem=problem_of(problem))
         except Exception as problem:  # noqa: BLE001 - whoever asked must not wait for ever
@@ -260,7 +260,7 @@ class Dispatch:
             if known is None:
                 del peer.accounts[wanted.account]
             raise
-        self._server.inform(peer)
+        self._server.members.vanishing.informed(peer)
         return snapshot
 
     async def _catch_up(self, peer: Peer, wanted: CatchUp) -> CaughtUp:
@@ -268,7 +268,7 @@ class Dispatch:
         await self._all_recorded(peer.name)
         peer.accounts[wanted.account] = wanted.external
         caught_up = self._desk.view.caught_up(peer, wanted.account, wanted.keys)
-        self._server.inform(peer)
+        self._server.members.vanishing.informed(peer)
         return caught_up
 
     async def _place(self, peer: Peer, asked: tuple[Place, float]) -> None:

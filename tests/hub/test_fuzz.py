@@ -274,7 +274,7 @@ def test_captured_messages_are_nothing_to_the_next_hub(
 
 
 def test_so_many_processes_and_no_more(hub: HubThread, attacker: Attacker, monkeypatch: Any) -> None:
-    monkeypatch.setattr("bt_ibkr.hub.server._MOST_PEERS", 5)
+    monkeypatch.setattr("bt_ibkr.hub.members._MOST_PEERS", 5)
     for number in range(9):
         one = attacker.socket(b"s%d" % number)
         one.send(attacker.hello("watch", session=f"s{number}", role="observer"))

@@ -84,7 +84,7 @@ def test_what_is_done(
     alpha, waiting = hold(hub, emulator, strategies)
     die(alpha)
     if policy is OnVanish.LEAVE:
-        watcher.until(lambda: hub.server._by_name["alpha"].left)
+        watcher.until(lambda: hub.server.peer("alpha") is None)
         assert (status(emulator, waiting), held(emulator)) == ("Submitted", Decimal(10))
         assert not [one for one in watcher.store if isinstance(one, SessionNotice)]
         return
@@ -114,7 +114,7 @@ def test_back_in_time(start_hub: StartHub, emulator: EmulatorThread, strategies:
     strategies.append(again)
     snapshot = again.attach()
     assert [one.intent.key for one in snapshot.standing if one.open] == [waiting]
-    again.until(lambda: not hub.server._vanishing)
+    again.until(lambda: not hub.server.members.vanishing)
     assert (status(emulator, waiting), held(emulator)) == ("Submitted", Decimal(10))
 
 
@@ -164,11 +164,11 @@ def test_who_says_goodbye_has_not_vanished(
     alpha.connection.close()
     watcher = Strategy(hub.endpoint, "beta").open()
     strategies.append(watcher)
-    watcher.until(lambda: hub.server._by_name["alpha"].left)
-    assert not hub.server._vanishing
+    watcher.until(lambda: hub.server.peer("alpha") is None)
+    assert not hub.server.members.vanishing
     hub.close()
     hub = hub_with(start_hub, OnVanish.FLATTEN, tmp_path / "journal")
-    assert "alpha" not in hub.server._vanishing
+    assert "alpha" not in hub.server.members.vanishing
     assert (status(emulator, waiting), held(emulator)) == ("Submitted", Decimal(10))
 
 
