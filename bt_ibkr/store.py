@@ -1,17 +1,12 @@
-"""The store: owner of the session, and the one place where a live run waits.
+"""The store: owner of the session of a run, maker of its feeds and its broker.
 
-Cerebro calls ``get_notifications`` once per cycle, before it polls any feed. Here, and nowhere else, the
-thread sleeps until there is something to do: a bar is ready, an order event has come, a notification is
-due, or the next bar's edge has passed. Each cycle also fixes the *cutoff*: the earliest time of any bar that is
-ready. A feed delivers only a bar of that time, so bars reach the strategies in time order, cerebro never has to
-rewind a feed, and ``exactbars=1`` works with several feeds.
+Where and how a run waits is ``store_cycle``.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,7 +35,7 @@ from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.chains import ChainProgress, ChainRequest
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.services.questions import QuestionPolicy
-from bt_ibkr.store_cycle import IdleHook, StoreFeed
+from bt_ibkr.store_cycle import Cycle, IdleHook, StoreFeed
 from bt_ibkr.store_options import check_ibstore, gateway_at, hub_address, journal_place
 from bt_ibkr.wire.values import quality
 
@@ -53,8 +48,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Longest wait in one cycle, seconds: cerebro looks at ``runstop`` only between cycles.
-_LONGEST_WAIT_S = 0.25
 #: How long the end of a run waits for what it has sent last, seconds: a run that is told to end does so within two.
 _LAST_ANSWERS_S = 1.0
 
@@ -190,22 +183,21 @@ class IBKRStore:
         self._grace_ns = int(bar_grace_s * NS_PER_S)
         self._tick_backlog = settings.tick_backlog
         self._events: Mailbox[StoreEvent] = Mailbox(self._wake)
-        self._feeds: list[StoreFeed] = []
-        self._broker: IBKRBroker | None = None
         self._notifications: deque[tuple[Any, tuple[Any, ...], dict[str, Any]]] = deque()
+        self.cycle = Cycle(
+            self.connection,
+            self._wake,
+            self._events,
+            self._take_events,
+            self._notifications,
+            grace_ns=self._grace_ns,
+        )
+        self._feeds = self.cycle.feeds
+        self._broker: IBKRBroker | None = None
         self._opened = False
         self._streaming = False
         self._closed = False
-        self._finishing = False
-        self._finish_after: Progress | None = None
-        #: In this cycle the idle hook had nothing to add, or there is none.
-        self._quiet = False
         self._account: str | None = None
-        self._idle_hook: IdleHook | None = None
-        self._stop_asked = False
-        self._looked_ns = 0
-        #: The time of the bars that this cycle delivers, ns; ``None`` if none are ready.
-        self.cutoff_ns: int | None = None
 
     # -- made by users -----------------------------------------------------------------------------
 
@@ -288,7 +280,7 @@ class IBKRStore:
         from bt_ibkr.brokers.ibkr_broker import IBKRBroker
 
         if self._broker is None:
-            self._broker = IBKRBroker(store=self, **kwargs)
+            self._broker = self.cycle.broker = IBKRBroker(store=self, **kwargs)
         elif kwargs:
             raise UsageError("IBKRStore.getbroker: the broker exists already; its parameters cannot change.")
         return self._broker
@@ -315,7 +307,7 @@ class IBKRStore:
             try:
                 # First: the end of the session is no break of its stream.
                 if self.recorder is not None:
-                    self.recorder.close(time_ns=self.connection.clock.now_ns(), over=self._finishing)
+                    self.recorder.close(time_ns=self.connection.clock.now_ns(), over=self.cycle.finishing)
             finally:
                 self.connection.close()
 
@@ -467,165 +459,52 @@ class IBKRStore:
         """Something for ``notify_store``."""
         self._notifications.append((msg, args, kwargs))
 
+    # -- the cycle ---------------------------------------------------------------------------------
+
     def finish(self, after: Progress | None = None) -> None:
-        """The market is over (an emulator's tape ended): feeds deliver what is complete and end.
-
-        Args:
-            after: Only once so much of the stream has been read.
-        """
-        if after is None:
-            self._finishing = True
-        else:
-            self._finish_after = after
-        self._wake.set()
-
-    def _check_finish(self) -> None:
-        wanted = self._finish_after
-        if wanted is not None:
-            progress = self.connection.progress()
-            if progress.port != wanted.port or progress.frames >= wanted.frames:
-                self._finish_after = None
-                self._finishing = True
+        """See ``Cycle.finish``."""
+        self.cycle.finish(after)
 
     def drained(self) -> bool:
-        """Whether every answer has come and the broker has told everything: only then may a run end."""
-        return self._quiet and self._settled() and (self._broker is None or not self._broker.pending())
+        """See ``Cycle.drained``."""
+        return self.cycle.drained()
 
     @property
     def finishing(self) -> bool:
         """The market is over."""
-        return self._finishing
+        return self.cycle.finishing
 
     def interrupt(self) -> None:
         """End the present wait, so that cerebro sees ``runstop``; may be called from a signal handler."""
-        self._stop_asked = True
+        self.cycle.stop_asked = True
         self._wake.set()
 
     def set_idle_hook(self, hook: IdleHook | None) -> None:
         """See ``IdleHook``."""
-        self._idle_hook = hook
+        self.cycle.idle_hook = hook
 
-    # -- the cycle ---------------------------------------------------------------------------------
+    def at_rest(self) -> bool:
+        """See ``Cycle.at_rest``."""
+        return self.cycle.at_rest()
+
+    @property
+    def cutoff_ns(self) -> int | None:
+        """See ``Cycle``."""
+        return self.cycle.cutoff_ns
+
+    def market_ns(self) -> int:
+        """See ``Cycle.market_ns``."""
+        return self.cycle.market_ns()
 
     def get_notifications(self) -> Iterable[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         """Wait for something to do, fix the cutoff, and hand over what is for ``notify_store``."""
-        self._await_work()
+        if self._opened and not self._closed:
+            self.cycle.await_work()
         if not self._notifications:
             return ()
         taken = list(self._notifications)
         self._notifications.clear()
         return taken
-
-    def _await_work(self) -> None:
-        if not self._opened or self._closed:
-            return
-        latest = 0.0
-        while True:
-            self._quiet = False
-            if len(self._events):
-                self._take_events()
-            if self._finish_after is not None:
-                self._check_finish()
-            if self._look() or self._stop_asked or self._all_over():
-                return
-            if self._settled():
-                hook = self._idle_hook
-                if hook is not None and hook(self._horizon_ns()):
-                    continue
-                self._quiet = self._finishing
-                if self._quiet and self._look():
-                    return
-            # Cerebro must see `runstop` and do its own chores now and then, however many ticks come that do
-            # not complete a bar.
-            latest = latest or time.monotonic() + _LONGEST_WAIT_S
-            self._wake.wait(self._wait_s())
-            if time.monotonic() >= latest:
-                self._look()
-                return
-
-    def _all_over(self) -> bool:
-        """Nothing more can come: cerebro asks for notifications once more after its loop."""
-        return bool(self._feeds) and all(feed.over for feed in self._feeds)
-
-    def at_rest(self) -> bool:
-        """Whether nothing has come in that is not taken in yet, and nothing is under way; asked by idle hooks."""
-        return not len(self._events) and not self._look() and self._settled()
-
-    def _settled(self) -> bool:
-        """Whether nothing is under way: no request, no order that waits for its answer."""
-        return self.connection.in_flight() == 0 and (self._broker is None or self._broker.settled())
-
-    def _look(self) -> bool:
-        """Let feeds take in what arrived; true if this cycle has work."""
-        self._looked_ns = 0
-        cutoff: int | None = None
-        finishing = self._finishing
-        holding = False
-        for feed in self._feeds:
-            if finishing:
-                feed.finish()
-            head = feed.prepare()
-            if head is not None and (cutoff is None or head < cutoff):
-                cutoff = head
-            if feed.holding:
-                holding = True
-        if holding:
-            cutoff = None
-        checks = self._checks_due(cutoff)
-        self.cutoff_ns = None if checks else cutoff
-        if checks or cutoff is not None or self._notifications:
-            return True
-        for feed in self._feeds:
-            if feed.has_news():
-                return True
-        return self._broker is not None and self._broker.pending()
-
-    def _checks_due(self, cutoff_ns: int | None) -> bool:
-        """Whether cerebro needs a cycle without a bar before the next one.
-
-        Only then backtrader closes resampled bars by the clock. One that is closed by a later bar comes in that bar's
-        cycle, with a time before it: cerebro would take that bar back, and with ``exactbars=1`` it would be lost. And
-        a resampled bar that is closed must be fetched before its source goes on: a clone sees only the newest bar.
-        """
-        due = False
-        for feed in self._feeds:
-            check_ns = feed.check_ns
-            if check_ns is None:
-                continue
-            if feed.twins_wait():
-                due = True
-            elif cutoff_ns is None or cutoff_ns > check_ns:
-                complete_ns = feed.complete_ns(self.market_ns())
-                if complete_ns >= check_ns:
-                    due = True
-                    feed.checked(complete_ns)
-        return due
-
-    def market_ns(self) -> int:
-        """How far the market is known to have come: by its own stamps, or by the clock less the grace.
-
-        One time for all feeds of a cycle, so that bars of the same edge are closed together. Read before a feed
-        takes in its ticks: every tick up to it is then there.
-        """
-        if not self._looked_ns:
-            connection = self.connection
-            self._looked_ns = max(connection.stream_ns(), connection.clock.now_ns() - self._grace_ns)
-        return self._looked_ns
-
-    def _horizon_ns(self) -> int:
-        """The nearest market time at which a feed or the broker wants to look again; 0 for: at the next event."""
-        deadlines = [d for d in (feed.deadline_ns() for feed in self._feeds) if d is not None]
-        if deadlines and self._broker is not None and (due := self._broker.deadline_ns()) is not None:
-            deadlines.append(due)
-        return min(deadlines, default=0)
-
-    def _wait_s(self) -> float:
-        horizon = self._horizon_ns()
-        if not horizon:
-            return _LONGEST_WAIT_S
-        clock = self.connection.clock
-        until = clock.wall_s(horizon + self._grace_ns - clock.now_ns())
-        return min(_LONGEST_WAIT_S, max(0.0005, until))
 
     def _take_events(self) -> None:
         while True:

@@ -43,6 +43,7 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         if not isinstance(self.p.store, IBKRStore):
             raise UsageError(f"{name} needs a store.", remedy="Make it with store.getdata(dataname=...).")
         self._ibkr: IBKRStore = self.p.store
+        self._cycle = self._ibkr.cycle
         self.contract: Contract | None = None
         self.tradecontract: Contract | None = None
         self.holding = False
@@ -178,7 +179,7 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
     def _load(self) -> bool | None:
         head_ns = self._head_ns
         if head_ns is not None:
-            if head_ns != self._ibkr.cutoff_ns:
+            if head_ns != self._cycle.cutoff_ns:
                 return None
             self._head_ns = None
             return self.write_next()

@@ -337,7 +337,7 @@ class IBKRData(StoreData):
 
     def _prepare_bar(self) -> int | None:
         # Before the ticks are taken in.
-        market_ns = self._ibkr.market_ns()
+        market_ns = self._cycle.market_ns()
         join = self._join
         if len(self._history):
             self._use_history()
