@@ -7,7 +7,6 @@ when its standard input does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import queue
 import sys
@@ -31,51 +30,11 @@ from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, make_key
-from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import OrderTicket, OrderType, Side
 from bt_ibkr.services.datanames import parse_dataname
+from tests.hub.digest import Digest
 
 ACCOUNT = "DU1234567"
-
-
-class Digest:
-    """A sink that keeps a digest of all it was given, in their order."""
-
-    room = 1 << 30
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.losses = 0
-        self.gone = 0
-        self.disorder = 0
-        self._latest_ns = 0
-        self._hash = hashlib.sha256()
-        self.push = self.append
-
-    def __len__(self) -> int:
-        return 0
-
-    def append(self, tick: Tick, /) -> None:
-        self.count += 1
-        self.disorder += tick.time_ns < self._latest_ns
-        self._latest_ns = tick.time_ns
-        self._hash.update(repr((tick.time_ns, tick.bid, tick.ask, tick.last, tick.traded)).encode())
-
-    def hold(self, tick: Tick, /) -> None:
-        self.append(tick)
-
-    def lose(self, tick: Tick | None, count: int) -> None:
-        self.losses += 1
-        self.gone += count
-
-    def told(self) -> dict[str, Any]:
-        return {
-            "count": self.count,
-            "digest": self._hash.hexdigest(),
-            "disorder": self.disorder,
-            "losses": self.losses,
-            "gone": self.gone,
-        }
 
 
 def say(kind: str, **values: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -56,6 +57,11 @@ class Process:
                 self.said.append(self._lines.get(timeout=max(0.0, latest - time.monotonic())))
             except queue.Empty:
                 raise AssertionError(self.said[-20:]) from None
+
+    def hear(self, patience_s: float) -> None:
+        """Take in the next line, if one comes in this time."""
+        with contextlib.suppress(queue.Empty):
+            self.said.append(self._lines.get(timeout=patience_s))
 
     def of(self, kind: str) -> list[Line]:
         while not self._lines.empty():
