@@ -25,7 +25,3 @@ class FirstFrame:
 
     def __init__(self, now_ns: int) -> None:
         self.due_ns = now_ns + _PATIENCE_NS
-
-    def again(self, now_ns: int) -> None:
-        """The session was away meanwhile: its silence says nothing of the subscription."""
-        self.due_ns = now_ns + _PATIENCE_NS

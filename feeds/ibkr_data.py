@@ -140,6 +140,8 @@ class IBKRData(StoreData):
         self._reason = ""
         self._live_due = False
         self._first: FirstFrame | None = None
+        #: The session is gone, and with it the stream.
+        self._away = False
         self._stale = False
         self._extra_buffers: tuple[Any, ...] = ()
         self._calendar_hours: SessionCalendar | None = None
@@ -376,7 +378,7 @@ class IBKRData(StoreData):
         """The first frame of the subscription has come."""
         self._first = None
         self._see_quality(self._backlog[0])
-        if self._reader is not None and self._laststatus != self.CONNBROKEN:
+        if self._reader is not None and not self._away:
             # That frame may be a bar: a strategy must not see it on a stream of which it was told nothing.
             self._live_due = False
             self._tell_standing()
@@ -388,7 +390,7 @@ class IBKRData(StoreData):
         status, reason = standing(self._quality, halted=self._halted)
         if self._first is not None:
             now_ns = self._ibkr.connection.clock.now_ns()
-            if now_ns < self._first.due_ns or self._laststatus == self.CONNBROKEN:
+            if now_ns < self._first.due_ns or self._away:
                 self._live_due = True
                 return
             status, reason = self.NOTSUBSCRIBED, SILENT
@@ -481,11 +483,15 @@ class IBKRData(StoreData):
         """See ``StoreData``."""
         if not self._subscribed or self.over:
             return
-        if not change.connected and self._laststatus != self.CONNBROKEN:
+        if not change.connected and not self._away:
+            self._away = True
             self.put_notification(self.CONNBROKEN, change.cause)
             if self._bar_ns:
                 self._break_off(change.since_ns or self._ibkr.connection.clock.now_ns())
-        elif change.connected and self._laststatus == self.CONNBROKEN:
+        elif change.connected and self._away:
+            self._away = False
+            # Subscribed to anew: somebody else may have the market-data line by now.
+            self._first = FirstFrame(self._ibkr.connection.clock.now_ns())
             self._rejoin()
 
     def _break_off(self, whole_ns: int) -> None:
@@ -498,8 +504,6 @@ class IBKRData(StoreData):
 
     def _rejoin(self) -> None:
         """The stream is back."""
-        if self._first is not None:
-            self._first.again(self._ibkr.connection.clock.now_ns())
         if not self._bar_ns:
             self._live_due = True
             return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
+import msgspec
 import pytest
 
 from bt_ibkr.connection.backlog import TickBacklog
 
 if TYPE_CHECKING:
+    from bt_ibkr.emulator.server import EmulatorServer
     from tests.conftest import Bench, Tape
 
 NAMES = ("AAPL", "IBM", "MSFT")
@@ -90,3 +93,31 @@ def test_frames_that_come_after_all_make_it_live(bench: Bench, tape: type[Tape],
     ]  # fmt: skip
     assert strategy.bars["MSFT"]
     assert strategy.live_first
+
+
+@pytest.mark.parametrize("timeframe", [bt.TimeFrame.Ticks, bt.TimeFrame.Minutes])
+def test_a_line_that_is_gone_after_a_break(bench: Bench, tape: type[Tape], timeframe: int) -> None:
+    """While the session was away somebody else took a market-data line: that stream is not live again."""
+    line = bench.line(market=markets(bench, tape), session={"reconnect_first_s": 0.01})
+    done: list[str] = []
+
+    def fewer(server: EmulatorServer) -> None:
+        server.core.settings = msgspec.structs.replace(server.core.settings, market_data_lines=2)
+
+    def act(strategy: Any) -> None:
+        if not done and len(strategy.datas[0]):
+            done.append("broken")
+            line.emulator.call(fewer)
+            port = line.store.connection.progress().port
+            line.control.post("/fault", {"kind": "ws_reset"})
+            latest = time.monotonic() + 30.0
+            while line.store.connection.progress().port in (0, port):
+                assert time.monotonic() < latest
+                line.store.wake.wait(0.01)
+
+    feeds = [{"dataname": name, "timeframe": timeframe} for name in NAMES]
+    strategy = bench.run(line, strategy=Listening, act=act, feeds=feeds).strategy
+    words = {name: [word for word, _ in strategy.heard[name] if word != "DELAYED"] for name in NAMES}
+    whole = ["CONNECTED", "LIVE", "CONNBROKEN", "LIVE", "DISCONNECTED"]
+    silent = ["CONNECTED", "LIVE", "CONNBROKEN", "NOTSUBSCRIBED", "DISCONNECTED"]
+    assert sorted(words.values()) == [whole, whole, silent]
