@@ -34,7 +34,7 @@ from bt_ibkr.errors import (
     WireError,
 )
 from bt_ibkr.hub.following import Following
-from bt_ibkr.hub.link import HubLink, Keys
+from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.names import check_name
 from bt_ibkr.hub.protocol import Told, Welcome, read
 from bt_ibkr.hub.requests import (
@@ -51,6 +51,7 @@ from bt_ibkr.hub.requests import (
 )
 from bt_ibkr.hub.streams import Stream, Streams
 from bt_ibkr.hub.ticks import decode_tick
+from bt_ibkr.hub.wires import Keys
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent

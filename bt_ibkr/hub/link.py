@@ -8,9 +8,7 @@ another one, and then whoever uses the link brings itself up to date before what
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import logging
-import math
 import os
 import secrets
 import socket as sockets
@@ -21,12 +19,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-import zmq
-
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, UnreachableError, WireError
 from bt_ibkr.hub.ages import awake_or_asleep_s
+from bt_ibkr.hub.asking import Asked, Asking
+from bt_ibkr.hub.hub_clock import HubClock
 from bt_ibkr.hub.protocol import (
-    MAX_MESSAGE,
     PROTOCOL,
     Beat,
     Closing,
@@ -42,36 +39,17 @@ from bt_ibkr.hub.protocol import (
     encode,
     error_of,
     from_hub,
-    read,
 )
 from bt_ibkr.hub.requests import REQUESTS
+from bt_ibkr.hub.wires import Keys, Wires
 from bt_ibkr.version import __version__
 
 _log = logging.getLogger(__name__)
 
 #: Until the first welcome tells the hub's own measures, seconds.
 _FIRST_BEAT_S: Final = 0.5
-#: Beats of the hub that say less was asked than was sent, before it is sent again.
-_BEATS_BEFORE_AGAIN: Final = 2
-#: Ticks taken in before the command channel gets its turn.
-_TICKS_AT_ONCE: Final = 500
-#: So long the best reckoning of the hub's clock is used: clocks drift.
-_RECKONED_S: Final = 300.0
 #: Between attempts to be brought up to date by a new hub, seconds.
 _RETURN_S: Final = 1.0
-
-
-class Keys(Protocol):
-    """CURVE keys of a strategy, Z85."""
-
-    @property
-    def server(self) -> str:
-        """The hub's public key."""
-
-    @property
-    def public(self) -> str: ...
-    @property
-    def secret(self) -> str: ...
 
 
 class LinkUser(Protocol):
@@ -95,46 +73,6 @@ class LinkUser(Protocol):
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """Ticks behind by topic, ticks waiting, lost and mended."""
-
-
-class HubClock:
-    """The hub's clock for ages (``ages``), as beats tell it.
-
-    A beat has been under way for a time that nobody knows: the one that puts the hub's clock furthest ahead has come
-    the fastest. What is reckoned is therefore never later than the hub's own clock, but for the drift of minutes.
-    """
-
-    def __init__(self) -> None:
-        self._since_s = 0.0
-        self._best = self._before = -math.inf
-
-    def take(self, clock_s: float, now_s: float) -> None:
-        """The hub's clock showed ``clock_s`` before ``now_s`` of this process."""
-        if now_s - self._since_s > _RECKONED_S:
-            self._since_s, self._before, self._best = now_s, self._best, -math.inf
-        self._best = max(self._best, clock_s - now_s)
-
-    def at(self, local_s: float) -> float:
-        """What it showed, at the least, at this process's ``local_s``."""
-        return local_s + max(self._best, self._before)
-
-
-class _Asked:
-    __slots__ = ("answer", "asked_s", "first", "future", "kind", "raw")
-
-    def __init__(self, kind: str, raw: Any, answer: Any, *, first: bool) -> None:
-        self.kind = kind
-        #: It brings a new hub up to date, and goes before what waits for that.
-        self.first = first
-        self.raw = raw
-        self.answer = answer
-        self.asked_s = awake_or_asleep_s()
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-    def fail(self, problem: BtIbkrError) -> None:
-        """There is no answer."""
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(problem)
 
 
 class HubLink:
@@ -167,33 +105,22 @@ class HubLink:
         self.welcome: Welcome | None = None
         self._user = user
         self._role = role
-        self._keys = keys
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wires = Wires(keys)
+        self._asking = Asking()
         self._outgoing: deque[Callable[[], None]] = deque()
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
         self._thread = threading.Thread(target=self._run, name="hub-link", daemon=True)
         self._first: concurrent.futures.Future[Welcome] = concurrent.futures.Future()
         self._stop = threading.Event()
         self._ended = False
         self.up = False
         # -- the thread's own:
-        self._dealer: zmq.Socket[bytes]
-        self._sub: zmq.Socket[bytes] | None = None
-        self._sub_endpoint = ""
         self._told = 0
-        self._number = 0
-        self._pending: dict[int, _Asked] = {}
-        self._held_back: list[_Asked] | None = None
         self._returning: threading.Thread | None = None
         self._return_failure = ""
         self._clock = HubClock()
         self._denied: BtIbkrError | None = None
         self._heard_s = time.monotonic()
         self._beat_due_s = 0.0
-        self._short_beats = 0
-        self._silent_told = False
         self.refusal: BtIbkrError | None = None
 
     # -- other threads -------------------------------------------------------------------------------
@@ -231,10 +158,11 @@ class HubLink:
         if self._ended:
             raise SessionError("The connection to the hub is closed.", remedy="Open a new store.")
         first = threading.current_thread() is self._returning
-        asked = _Asked(kind, body(value), REQUESTS[kind].answer, first=first)
+        asked = Asked(kind, body(value), REQUESTS[kind].answer, first=first)
         if done is not None:
             asked.future.add_done_callback(done)
-        self._do(lambda: self._enqueue(asked))
+        self._asking.open(asked)
+        self._do(lambda: self._put(asked))
         return asked.future
 
     def call(
@@ -268,15 +196,15 @@ class HubLink:
 
     def subscribe(self, word: bytes) -> None:
         """Take a topic's messages from now on; from any thread."""
-        self._do(lambda: self._sub is not None and self._sub.setsockopt(zmq.SUBSCRIBE, word))
+        self._do(lambda: self._wires.subscribe(word, True))
 
     def unsubscribe(self, word: bytes) -> None:
         """No longer."""
-        self._do(lambda: self._sub is not None and self._sub.setsockopt(zmq.UNSUBSCRIBE, word))
+        self._do(lambda: self._wires.subscribe(word, False))
 
     def unanswered(self) -> int:
-        """Requests that have no answer yet."""
-        return len(self._pending) + len(self._outgoing) + len(self._held_back or ())
+        """Requests whose answer was not taken in yet."""
+        return len(self._asking)
 
     @property
     def taken(self) -> int:
@@ -289,19 +217,14 @@ class HubLink:
             return
         self._ended = True
         self._stop.set()
-        self._poke()
+        self._wires.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(5.0)
-        os.close(self._wake_w)
-        os.close(self._wake_r)
+        self._wires.release()
 
     def _do(self, action: Callable[[], Any]) -> None:
         self._outgoing.append(action)
-        self._poke()
-
-    def _poke(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"x")
+        self._wires.wake()
 
     # -- the thread ----------------------------------------------------------------------------------
 
@@ -312,36 +235,17 @@ class HubLink:
             _log.exception("hub-link-failed")
             self._fail_all(SessionError(f"The link to the hub failed: {problem!r}."))
         finally:
-            if self._sub is not None:
-                self._sub.close(linger=0)
-            if hasattr(self, "_dealer"):
-                self._dealer.close(linger=500)
-            self._context.term()
+            self._wires.close()
 
     def _loop(self) -> None:
-        self._dealer = self._socket(zmq.DEALER)
-        self._dealer.setsockopt(zmq.IDENTITY, self.session.encode())
-        self._dealer.setsockopt(zmq.IMMEDIATE, 1)
-        self._dealer.connect(self.endpoint)
-        poller = zmq.Poller()
-        poller.register(self._dealer, zmq.POLLIN)
-        poller.register(self._wake_r, zmq.POLLIN)
-        polled: zmq.Socket[bytes] | None = None
+        wires = self._wires
+        wires.open(self.endpoint, self.session)
         while not self._stop.is_set():
-            if self._sub is not polled:
-                if polled is not None:
-                    poller.unregister(polled)
-                polled = self._sub
-                if polled is not None:
-                    poller.register(polled, zmq.POLLIN)
-            wait_ms = max(0, int((self._beat_due_s - time.monotonic()) * 1000) + 1)
-            ready = dict(poller.poll(wait_ms))
-            if polled is not None and polled in ready:
-                self._take_ticks(polled)
-            if self._dealer in ready:
+            ticks, messages = wires.wait(self._beat_due_s - time.monotonic())
+            if ticks:
+                wires.take_ticks(self._user.tick)
+            if messages:
                 self._take_messages()
-            if self._wake_r in ready:
-                os.read(self._wake_r, 4096)
             while self._outgoing:
                 self._outgoing.popleft()()
             if time.monotonic() >= self._beat_due_s:
@@ -349,28 +253,8 @@ class HubLink:
         self._say(Leave(session=self.session, told=self._told))
         self._fail_all(SessionError("The connection to the hub was closed.", remedy="Open a new store."))
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = self._context.socket(kind)
-        socket.setsockopt(zmq.LINGER, 500)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-        socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-        # A connection whose far end is cut off is given up, and made again when it can be.
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
-        socket.setsockopt(zmq.CONNECT_TIMEOUT, 5000)
-        if self._keys is not None:
-            socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server.encode())
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
-            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
-        return socket
-
     def _say(self, message: object) -> bool:
-        try:
-            self._dealer.send(encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return self._wires.send(encode(message))
 
     def _hello(self) -> None:
         self._say(
@@ -421,25 +305,13 @@ class HubLink:
         if not self.up:
             self.up = True
             # What was sent meanwhile has gone nowhere, most probably.
-            self._short_beats = _BEATS_BEFORE_AGAIN
+            self._asking.lost()
             self._user.link_changed(True, "the hub is heard again")
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def _take_ticks(self, sub: zmq.Socket[bytes]) -> None:
-        take, receive, look, block = self._user.tick, sub.recv, sub.getsockopt, zmq.NOBLOCK
-        for _ in range(_TICKS_AT_ONCE):
-            take(receive(block))
-            # To look is cheaper than to have the socket raise.
-            if not int(look(zmq.EVENTS)) & zmq.POLLIN:
-                return
-
     def _take_messages(self) -> None:
-        while True:
-            try:
-                raw = self._dealer.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        for raw in self._wires.messages():
             try:
                 message = from_hub(raw)
             except WireError as problem:
@@ -475,18 +347,14 @@ class HubLink:
             self._take_beat(message)
         elif message.number == self._told + 1:
             self._told = message.number
-            self._take_told(message)
+            if message.kind == "reply":
+                self._asking.answered(message)
+            else:
+                self._user.told(message)
 
     def _take_beat(self, beat: HubBeat) -> None:
-        if beat.asked < self._number:
-            self._short_beats += 1
-            if self._short_beats >= _BEATS_BEFORE_AGAIN:
-                self._short_beats = 0
-                for number in sorted(self._pending):
-                    if number > beat.asked:
-                        self._send_request(number)
-        else:
-            self._short_beats = 0
+        for number in self._asking.again(beat.asked):
+            self._send_request(number)
         self._user.heads(beat.heads, beat.stream_ns)
 
     def _welcomed(self, welcome: Welcome) -> None:
@@ -500,31 +368,20 @@ class HubLink:
             self._heard_again()
             return
         self._told = 0
-        self._number = 0
-        self._short_beats = 0
-        self._connect_ticks(welcome)
+        self._wires.connect_ticks(self._ticks_of(welcome))
         self.up = True
         if before is None:
             self._first.set_result(welcome)
-            for asked in self._take_pending():
-                self._enqueue(asked)
+            for asked in self._asking.joined():
+                self._put(asked)
             return
         # Another hub, or one that had given this session up: first it is brought up to date, then asked again.
         _log.warning("hub-joined-anew hub=%s before=%s", welcome.hub, before.hub)
-        waiting = self._take_pending()
-        # What was to bring up to date a hub that is gone itself: whoever waits for it gives up.
-        for asked in waiting:
-            if asked.first:
-                asked.fail(SessionError("The hub was restarted once more."))
-        self._held_back = [asked for asked in waiting if not asked.first]
+        self._asking.hold_back()
         self._returning = threading.Thread(
             target=self._bring_up_to_date, args=(welcome.join,), name="hub-return", daemon=True
         )
         self._returning.start()
-
-    def _take_pending(self) -> list[_Asked]:
-        pending, self._pending = list(self._pending.values()), {}
-        return [*(self._held_back or ()), *pending]
 
     def _present(self, join: str) -> bool:
         return self.welcome is not None and self.welcome.join == join and not self._stop.is_set()
@@ -552,24 +409,14 @@ class HubLink:
             _log.error("hub-return-failed problem=%s", problem)
             self._user.link_changed(False, f"the hub came back, but {problem}", "it is tried again")
         self._return_failure = problem
-        held, self._held_back = self._held_back, None
-        for asked in held or ():
-            if not asked.future.cancelled():
-                self._enqueue(asked)
+        for asked in self._asking.release():
+            self._put(asked)
 
-    def _connect_ticks(self, welcome: Welcome) -> None:
-        endpoint = welcome.ticks
-        if endpoint.startswith(":"):
-            host = self.endpoint.removeprefix("tcp://").rpartition(":")[0]
-            endpoint = f"tcp://{host}{endpoint}"
-        if self._sub is not None and endpoint == self._sub_endpoint:
-            return
-        if self._sub is not None:
-            self._sub.close(linger=0)
-        self._sub = self._socket(zmq.SUB)
-        self._sub.setsockopt(zmq.RCVHWM, 100_000)
-        self._sub.connect(endpoint)
-        self._sub_endpoint = endpoint
+    def _ticks_of(self, welcome: Welcome) -> str:
+        if not welcome.ticks.startswith(":"):
+            return welcome.ticks
+        host = self.endpoint.removeprefix("tcp://").rpartition(":")[0]
+        return f"tcp://{host}{welcome.ticks}"
 
     def _refused(self, message: Refused) -> None:
         if message.session != self.session:
@@ -585,36 +432,15 @@ class HubLink:
             self._first.set_exception(problem)
             return
         self._lose(problem.message, problem.remedy)
-        self._fail_all(problem)
+        self._asking.refuse(problem)
 
-    def _take_told(self, message: Told) -> None:
-        if message.kind != "reply":
-            self._user.told(message)
-            return
-        asked = self._pending.pop(message.to, None)
-        if asked is None or not asked.future.set_running_or_notify_cancel():
-            return
-        if message.problem is not None:
-            asked.future.set_exception(error_of(message.problem))
-            return
-        try:
-            asked.future.set_result(read(message.body, asked.answer))
-        except WireError as problem:
-            asked.future.set_exception(problem)
-
-    def _enqueue(self, asked: _Asked) -> None:
-        if self.refusal is not None:
-            asked.fail(self.refusal)
-            return
-        if self._held_back is not None and not asked.first:
-            self._held_back.append(asked)
-            return
-        self._number += 1
-        self._pending[self._number] = asked
-        self._send_request(self._number)
+    def _put(self, asked: Asked) -> None:
+        number = self._asking.put(asked)
+        if number is not None:
+            self._send_request(number)
 
     def _send_request(self, number: int) -> None:
-        asked = self._pending[number]
+        asked = self._asking[number]
         self._say(
             Request(
                 session=self.session,
@@ -629,6 +455,4 @@ class HubLink:
     def _fail_all(self, problem: BtIbkrError) -> None:
         if not self._first.done():
             self._first.set_exception(problem)
-        for asked in self._take_pending():
-            asked.fail(problem)
-        self._held_back = None
+        self._asking.fail_all(problem)

@@ -18,7 +18,8 @@ from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import NotArmedError, SessionError, UnreachableError
 from bt_ibkr.hub import protocol
 from bt_ibkr.hub.config import beside
-from bt_ibkr.hub.link import HubClock, HubLink
+from bt_ibkr.hub.hub_clock import HubClock
+from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.protocol import Request, Told, from_hub, from_strategy
 from bt_ibkr.hub.thread import HubThread
 from tests.hub.conftest import ACCOUNT, PATIENCE_S, Join, StartHub, Strategy, Ticks, move

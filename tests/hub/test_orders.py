@@ -117,7 +117,7 @@ def test_an_old_order_is_not_sent(hub: HubThread, emulator: EmulatorThread, join
     send = link._send_request
 
     def older(number: int) -> None:
-        link._pending[number].asked_s -= 60.0
+        link._asking[number].asked_s -= 60.0
         send(number)
 
     link._send_request = older  # type: ignore[method-assign]
@@ -235,7 +235,7 @@ def test_a_process_that_died_leaves_nothing_waiting(
     alpha.connection._link._stop.set()
     # It says goodbye to nobody.
     alpha.connection._link._say = lambda message: False  # type: ignore[method-assign]
-    alpha.connection._link._poke()
+    alpha.connection._link._wires.wake()
     again = join("alpha")
     told: list[Any] = []
     attach = threading.Thread(target=lambda: told.append(again.attach()))
