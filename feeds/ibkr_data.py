@@ -17,9 +17,8 @@ from bt_ibkr.errors import BtIbkrError, UsageError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.base import StoreData, base_of, contract_of, is_back_filled, is_current
 from bt_ibkr.feeds.edges import DayEdges, Edges
-from bt_ibkr.feeds.first_frame import SILENT, FirstFrame
 from bt_ibkr.feeds.join import Correction, Delivery, EmptyBars, FeedState, StreamJoin, Wish
-from bt_ibkr.feeds.official import BarCorrected, OfficialBars, rewrite
+from bt_ibkr.feeds.official import Corrections, OfficialBars
 from bt_ibkr.feeds.parameters import (
     BY_SESSIONS,
     bar_length_ns,
@@ -34,7 +33,7 @@ from bt_ibkr.feeds.parameters import (
 )
 from bt_ibkr.feeds.requests import HistoryDesk
 from bt_ibkr.feeds.session_hours import end_of_session, hours_given, ordinary_hours
-from bt_ibkr.feeds.standing import standing
+from bt_ibkr.feeds.standing import Standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
 from bt_ibkr.feeds.times import check_dates, day_number, day_number_fast
@@ -42,7 +41,7 @@ from bt_ibkr.feeds.zones import backtrader_zone
 from bt_ibkr.model.calendar import SessionCalendar
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.hours import exchange_zone
-from bt_ibkr.model.market import DataQuality, Tick
+from bt_ibkr.model.market import Tick
 from bt_ibkr.services.datanames import ContractQuery, parse_dataname
 from bt_ibkr.services.history import offered
 
@@ -129,19 +128,15 @@ class IBKRData(StoreData):
         self._reader: TickReader | None = None
         self._stored: StoredFirst | None = None
         self._official: OfficialBars | None = None
-        self._apply = False
+        self._corrections: Corrections
         self._subscribed = False
         self._historical_due = False
         self._start_ns = 0
         self._until_ns: float = inf
         self._past_until = False
-        self._quality = DataQuality.UNKNOWN
-        self._halted = False
+        self._standing = Standing()
+        #: Told with the last status.
         self._reason = ""
-        self._live_due = False
-        self._first: FirstFrame | None = None
-        #: The session is gone, and with it the stream.
-        self._away = False
         self._stale = False
         self._extra_buffers: tuple[Any, ...] = ()
         self._calendar_hours: SessionCalendar | None = None
@@ -243,8 +238,8 @@ class IBKRData(StoreData):
             keep_quotes=bool(self.extra_lines),
         )
         self._history = self._new_desk(self.contract)
+        self._corrections = Corrections(name, self._ibkr.put_notification, apply=word == "apply")
         if word is not None:
-            self._apply = word == "apply"
             self._official = OfficialBars(self._new_desk(self.contract), self._bar_ns)
 
     def _wants_start(self) -> bool:
@@ -285,7 +280,7 @@ class IBKRData(StoreData):
         extras = frozenset(self.extra_lines)
         self._ibkr.connection.subscribe_ticks(self.contract, self._backlog, extras)
         self._subscribed = True
-        self._first = FirstFrame(self._ibkr.connection.clock.now_ns())
+        self._standing.subscribed(self._ibkr.connection.clock.now_ns())
         if not self._bar_ns:
             self._reader = TickReader(
                 self._backlog,
@@ -294,7 +289,7 @@ class IBKRData(StoreData):
                 catch_up=self._catch_up,
                 late_through=bool(self.p.latethrough),
             )
-            self._live_due = True
+            self._standing.due = True
             return
         now_ns = self._ibkr.connection.clock.now_ns()
         self._join.begin(now_ns, self._start_ns, 0 if self._start_ns else max(self.p.backfill_bars, 1))
@@ -320,7 +315,7 @@ class IBKRData(StoreData):
 
     def prepare(self) -> int | None:
         """See ``StoreData``."""
-        if self._first is not None and self._backlog:
+        if self._standing.waits and self._backlog:
             self._hear()
         if self._reader is not None:
             head_ns = self._reader.head_ns()
@@ -332,8 +327,7 @@ class IBKRData(StoreData):
                 head_ns = None
             self._head_ns = head_ns
             return head_ns
-        if self._live_due:
-            self._live_due = False
+        if self._standing.due:
             self._tell_standing()
         return None
 
@@ -369,31 +363,26 @@ class IBKRData(StoreData):
         self._join.take(ticks)
 
     def _see_quality(self, tick: Tick) -> None:
-        if tick.quality is not self._quality or tick.halted is not self._halted:
-            self._quality, self._halted = tick.quality, tick.halted
-            if self._reader is not None or self._join.state is _LIVE:
-                self._live_due = True
+        if self._standing.see(tick) and (self._reader is not None or self._join.state is _LIVE):
+            self._standing.due = True
 
     def _hear(self) -> None:
         """The first frame of the subscription has come."""
-        self._first = None
+        standing = self._standing
+        standing.waits = False
         self._see_quality(self._backlog[0])
-        if self._reader is not None and not self._away:
+        if self._reader is not None and not standing.away:
             # That frame may be a bar: a strategy must not see it on a stream of which it was told nothing.
-            self._live_due = False
             self._tell_standing()
         elif self._join.state is _LIVE:
-            self._live_due = True
+            standing.due = True
 
     def _tell_standing(self) -> None:
         """Tell strategies LIVE only when history is delivered and prices are the market's present ones."""
-        status, reason = standing(self._quality, halted=self._halted)
-        if self._first is not None:
-            now_ns = self._ibkr.connection.clock.now_ns()
-            if now_ns < self._first.due_ns or self._away:
-                self._live_due = True
-                return
-            status, reason = self.NOTSUBSCRIBED, SILENT
+        told = self._standing.told(self._ibkr.connection.clock.now_ns())
+        if told is None:
+            return
+        status, reason = told
         args = (reason,) if reason else ()
         if status == self._laststatus and reason != self._reason and reason:
             # The same status for another reason: backtrader would swallow it.
@@ -410,7 +399,7 @@ class IBKRData(StoreData):
             self._history.ask(wish)
         if join.settled:
             join.settled = False
-            self._live_due = True
+            self._standing.due = True
         self.holding = join.state is FeedState.BACKFILLING
         for gap in join.gaps:
             self._ibkr.put_notification("gap", self._query.text, start_ns=gap.start_ns, end_ns=gap.end_ns)
@@ -464,7 +453,7 @@ class IBKRData(StoreData):
         if not ticks.behind:
             self._behind_told = False
             if self._reader is not None or self._join.state is _LIVE:
-                self._live_due = True
+                self._standing.due = True
         return more
 
     def _begin_anew(self) -> None:
@@ -483,15 +472,15 @@ class IBKRData(StoreData):
         """See ``StoreData``."""
         if not self._subscribed or self.over:
             return
-        if not change.connected and not self._away:
-            self._away = True
+        standing = self._standing
+        if not change.connected and not standing.away:
+            standing.away = True
             self.put_notification(self.CONNBROKEN, change.cause)
             if self._bar_ns:
                 self._break_off(change.since_ns or self._ibkr.connection.clock.now_ns())
-        elif change.connected and self._away:
-            self._away = False
-            # Subscribed to anew: somebody else may have the market-data line by now.
-            self._first = FirstFrame(self._ibkr.connection.clock.now_ns())
+        elif change.connected and standing.away:
+            standing.away = False
+            standing.subscribed(self._ibkr.connection.clock.now_ns())
             self._rejoin()
 
     def _break_off(self, whole_ns: int) -> None:
@@ -505,7 +494,7 @@ class IBKRData(StoreData):
     def _rejoin(self) -> None:
         """The stream is back."""
         if not self._bar_ns:
-            self._live_due = True
+            self._standing.due = True
             return
         self._join.resume(self._ibkr.connection.clock.now_ns())
         if self._join.waits:
@@ -524,16 +513,8 @@ class IBKRData(StoreData):
             official.ask(self._ibkr.connection.clock.now_ns(), over=self._finishing)
 
     def _correct(self, found: Iterable[Correction]) -> None:
-        for one in found:
-            applied = False
-            if self._apply and one.old is not None:
-                self._join.corrected(one.new)
-                applied = rewrite(self._buffers, len(self), one.new)
-            told = BarCorrected(dataname=self._query.text, old=one.old, new=one.new, applied=applied)
-            _log.warning(
-                "bar-corrected dataname=%s end_ns=%d applied=%s", told.dataname, one.new.end_ns, applied
-            )
-            self._ibkr.put_notification("bar-corrected", told)
+        for one in self._corrections.take(found, self._buffers, len(self)):
+            self._join.corrected(one)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -547,8 +528,8 @@ class IBKRData(StoreData):
         window = self._edges.following(now_ns)
         # A session may be far away: look in between, at what else may have to be done.
         look_ns = now_ns + _LOOK_NS
-        if self._first is not None and self._first.due_ns > now_ns:
-            look_ns = self._first.due_ns
+        if self._standing.waits and self._standing.silent_ns > now_ns:
+            look_ns = self._standing.silent_ns
         return look_ns if window is None else min(window[1], look_ns)
 
     def complete_ns(self, market_ns: int) -> int:

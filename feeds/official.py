@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +15,8 @@ from bt_ibkr.feeds.join import Correction, Wish
 from bt_ibkr.feeds.requests import HistoryDesk
 from bt_ibkr.feeds.times import day_number
 from bt_ibkr.model.market import Bar
+
+_log = logging.getLogger(__name__)
 
 #: So long after its end a bar of IBKR's history is taken for settled.
 SETTLED_NS = 60 * NS_PER_S
@@ -116,3 +119,33 @@ def rewrite(buffers: Sequence[Any], length: int, bar: Bar) -> bool:
         if number < wanted:
             return False
     return False
+
+
+class Corrections:
+    """Tells of delivered bars that are others in IBKR's history, and puts those in their place where that is wanted.
+
+    Args:
+        dataname: The feed's.
+        tell: The store's ``put_notification``.
+        apply: Rewrite the lines.
+    """
+
+    def __init__(self, dataname: str, tell: Callable[..., None], *, apply: bool) -> None:
+        self._dataname = dataname
+        self._tell = tell
+        self._apply = apply
+
+    def take(self, found: Iterable[Correction], buffers: Sequence[Any], length: int) -> list[Bar]:
+        """Tell of each; the bars that stand now in the place of delivered ones. ``buffers`` as ``rewrite``."""
+        placed = []
+        for one in found:
+            applied = False
+            if self._apply and one.old is not None:
+                placed.append(one.new)
+                applied = rewrite(buffers, length, one.new)
+            _log.warning(
+                "bar-corrected dataname=%s end_ns=%d applied=%s", self._dataname, one.new.end_ns, applied
+            )
+            told = BarCorrected(dataname=self._dataname, old=one.old, new=one.new, applied=applied)
+            self._tell("bar-corrected", told)
+        return placed
