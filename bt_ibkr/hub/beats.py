@@ -77,7 +77,7 @@ class Heart:
                 members.lose(peer, silent_s)
         if now_s - self._noted_s > _NOTED_S:
             self._noted_s = now_s
-            self._server.desk.note_heard()
+            self._server.desk.telling.note_heard()
             self._slow.intersection_update(peer.session for peer in members.peers)
         members.vanishing.look()
 

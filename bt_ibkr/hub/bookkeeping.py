@@ -22,6 +22,7 @@ from bt_ibkr.connection.interface import Difference
 from bt_ibkr.errors import JournalError, UsageError
 from bt_ibkr.hub.books import AccountBooks, Transfer
 from bt_ibkr.hub.names import FLATTEN, UNALLOCATED, owner_of
+from bt_ibkr.hub.settling import Settling
 from bt_ibkr.journal import Journal, JournalExecution
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent
@@ -61,6 +62,8 @@ class _Adjustment(msgspec.Struct, frozen=True):
     quantity: Decimal
     price: float
     text: str
+    #: What has an earlier time is in it, however late it comes.
+    as_of_ns: int = 0
 
 
 class Bookkeeper:
@@ -89,6 +92,7 @@ class Bookkeeper:
         self._conversions: set[str] = set()
         #: The newest execution in the books, by account: its id, and its number in the journal as far as it is known.
         self._newest: dict[str, tuple[str, int]] = {}
+        self._settling: dict[str, Settling] = {}
         #: Transfers that were done.
         self._references: set[str] = set()
         try:
@@ -120,9 +124,9 @@ class Bookkeeper:
     # -- opening -------------------------------------------------------------------------------------
 
     def open(self, account: str, positions: Iterable[Position]) -> tuple[Difference, ...]:
-        """Make the account's books from the record, and compare them with IBKR's ``positions``.
+        """Make the account's books from the record, and ``compare`` them with IBKR's ``positions``.
 
-        What differs is put into ``unallocated``; the first time, that is all there is.
+        The first time all there is goes into ``unallocated``.
 
         Raises:
             JournalError: The entries cannot be read, or not be written.
@@ -143,6 +147,7 @@ class Bookkeeper:
 
     def _replay(self, account: str, held: tuple[Position, ...]) -> None:
         books = self._books[account] = AccountBooks(account)
+        self._settling[account] = Settling()
         for conid, multiplier in self._database.execute("SELECT conid, multiplier FROM multipliers"):
             books.know(conid, multiplier)
         self._conversions = {
@@ -190,7 +195,7 @@ class Bookkeeper:
                 books.adjust(conid, quantity, price)
         elif kind == "adjustment":
             entry = msgspec.json.decode(raw, type=_Adjustment)
-            books.adjust(entry.conid, entry.quantity, entry.price)
+            books.adjust(entry.conid, entry.quantity, entry.price, entry.as_of_ns)
         elif kind == "transfer":
             transfer = msgspec.json.decode(raw, type=Transfer)
             self._references.add(transfer.reference)
@@ -266,7 +271,16 @@ class Bookkeeper:
         owner = _owner(execution, key)
         if books.owner(execution.execution_id) is None:
             self._newest[execution.account] = (execution.execution_id, 0)
+        explained = books.explained
         books.take(execution, owner, replaces, moves=key not in self._conversions)
+        self._settling[execution.account].executed(execution.conid)
+        if books.explained > explained:
+            _log.warning(
+                "hub-books-explained account=%s execution=%s: what was put into %s for it is not there any more",
+                execution.account,
+                execution.execution_id,
+                UNALLOCATED,
+            )
         return owner
 
     def take_commission(self, execution: Execution) -> str | None:
@@ -346,38 +360,50 @@ class Bookkeeper:
         return priced
 
     def compare(self, account: str, positions: Iterable[Position]) -> tuple[Difference, ...]:
-        """Put into ``unallocated`` what IBKR reports and the books do not have; tells what.
+        """Put into ``unallocated`` what IBKR reports and the books do not have, once that is certain; tells what.
+
+        A difference counts at the second reading that has it (see ``Settling``): before, an execution may be under
+        way, or IBKR's positions behind.
 
         Raises:
             JournalError: It could not be written; what follows in the list was not put anywhere.
         """
         books = self._books[account]
         reported = {one.conid: one for one in positions}
-        found = []
-        for conid, difference in books.differences(
-            (one.conid, one.quantity) for one in reported.values()
-        ).items():
-            told = reported.get(conid)
-            self._know(books, conid)
-            price = told.average_price if told is not None else books.book(UNALLOCATED).average_price(conid)
-            name = told.symbol if told is not None and told.symbol else str(conid)
-            text = (
-                f"{name} in {account}: the books sum to {books.total(conid)}, IBKR reports "
-                f"{told.quantity if told is not None else 0}; {difference:+} was put into the book {UNALLOCATED}."
-            )
-            recorded = books.total(conid)
-            self._write(account, "adjustment", _Adjustment(conid, difference, price, text))
-            books.adjust(conid, difference, price)
-            found.append(
-                Difference(
-                    kind="position",
-                    subject=name,
-                    recorded=f"{recorded:f}",
-                    reported=f"{recorded + difference:f}",
-                    text=text,
-                )
-            )
-        return tuple(found)
+        quantities = {conid: one.quantity for conid, one in reported.items()}
+        settled = self._settling[account].read(
+            quantities, books.differences(quantities.items()), self._clock.now_ns()
+        )
+        return tuple(
+            self._adjust(books, conid, reported.get(conid), one.quantity, one.as_of_ns)
+            for conid, one in settled.items()
+        )
+
+    def uncertain(self, account: str) -> bool:
+        """Whether something differed at the last comparison that the next one has to confirm."""
+        return self._settling[account].waiting
+
+    def _adjust(
+        self, books: AccountBooks, conid: int, told: Position | None, difference: Decimal, as_of_ns: int
+    ) -> Difference:
+        account = books.account
+        self._know(books, conid)
+        price = told.average_price if told is not None else books.book(UNALLOCATED).average_price(conid)
+        name = told.symbol if told is not None and told.symbol else str(conid)
+        recorded = books.total(conid)
+        text = (
+            f"{name} in {account}: the books sum to {recorded}, IBKR reports "
+            f"{told.quantity if told is not None else 0}; {difference:+} was put into the book {UNALLOCATED}."
+        )
+        self._write(account, "adjustment", _Adjustment(conid, difference, price, text, as_of_ns))
+        books.adjust(conid, difference, price, as_of_ns)
+        return Difference(
+            kind="position",
+            subject=name,
+            recorded=f"{recorded:f}",
+            reported=f"{recorded + difference:f}",
+            text=text,
+        )
 
 
 def _owner(execution: Execution, key: str | None) -> str | None:

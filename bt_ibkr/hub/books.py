@@ -14,6 +14,7 @@ from decimal import Decimal
 import msgspec
 
 from bt_ibkr.errors import UsageError
+from bt_ibkr.hub.lines import Entry, Line
 from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.model.order import Execution
 
@@ -67,117 +68,6 @@ class BookView(msgspec.Struct, frozen=True, kw_only=True):
     holdings: tuple[Holding, ...]
 
 
-class _Entry:
-    """Something that moved a position.
-
-    Attributes:
-        quantity: Signed; 0 for a conversion of money, which costs a commission and moves no position.
-        execution_id: Of a trade; empty for a transfer and what IBKR reports beyond the books.
-        paid: Money changed hands.
-    """
-
-    __slots__ = ("commission", "execution_id", "paid", "price", "quantity")
-
-    def __init__(
-        self,
-        quantity: Decimal,
-        price: float,
-        *,
-        execution_id: str = "",
-        commission: float = 0.0,
-        paid: bool = True,
-    ) -> None:
-        self.quantity = quantity
-        self.price = price
-        self.execution_id = execution_id
-        self.commission = commission
-        self.paid = paid
-
-
-class _Line:
-    """One contract in one book, counted from its entries: a correction takes the place of what it corrects."""
-
-    __slots__ = (
-        "_entries",
-        "average",
-        "bought",
-        "commission",
-        "flow",
-        "multiplier",
-        "quantity",
-        "realised",
-        "sold",
-    )
-
-    def __init__(self, multiplier: float) -> None:
-        self.multiplier = multiplier
-        self._entries: list[_Entry] = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self.quantity = self.bought = self.sold = Decimal(0)
-        self.average = self.realised = self.commission = self.flow = 0.0
-
-    def append(self, entry: _Entry) -> None:
-        self._entries.append(entry)
-        self._count(entry)
-
-    def recount(self, multiplier: float | None = None) -> None:
-        """Anew from the first entry on."""
-        if multiplier is not None:
-            self.multiplier = multiplier
-        self._clear()
-        for entry in self._entries:
-            self._count(entry)
-
-    def replace(self, execution_id: str, entry: _Entry) -> None:
-        """``entry`` in the place of a trade."""
-        self._entries[self._place(execution_id)] = entry
-        self.recount()
-
-    def pay(self, execution_id: str, commission: float) -> None:
-        """A trade's commission, as it is known now."""
-        entry = self._entries[self._place(execution_id)]
-        self.commission += commission - entry.commission
-        self.flow -= commission - entry.commission
-        entry.commission = commission
-
-    def _place(self, execution_id: str) -> int:
-        # What is corrected or told late is mostly recent.
-        for place in range(len(self._entries) - 1, -1, -1):
-            if self._entries[place].execution_id == execution_id:
-                return place
-        raise KeyError(execution_id)
-
-    def _count(self, entry: _Entry) -> None:
-        quantity, price = entry.quantity, entry.price
-        if entry.execution_id:
-            self.bought += max(quantity, Decimal(0))
-            self.sold -= min(quantity, Decimal(0))
-        if entry.paid:
-            self.flow -= float(quantity) * price * self.multiplier
-        self.commission += entry.commission
-        self.flow -= entry.commission
-        self._move(quantity, price)
-
-    def _move(self, quantity: Decimal, price: float) -> None:
-        """Average cost: what adds to a position changes its price, what reduces it takes profit."""
-        before, after = self.quantity, self.quantity + quantity
-        if before * quantity >= 0:
-            if quantity:
-                total = float(before) * self.average + float(quantity) * price
-                self.average = total / float(after)
-        else:
-            closed = min(abs(before), abs(quantity))
-            sign = 1 if before > 0 else -1
-            self.realised += float(closed) * sign * (price - self.average) * self.multiplier
-            if abs(quantity) > abs(before):
-                self.average = price
-            elif not after:
-                self.average = 0.0
-        self.quantity = after
-
-
 class Book:
     """One book of one account.
 
@@ -190,7 +80,7 @@ class Book:
         self.account = account
         self.name = name
         self._multipliers = multipliers
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
 
     def quantity(self, conid: int) -> Decimal:
         line = self._lines.get(conid)
@@ -217,9 +107,14 @@ class Book:
         """An execution's commission that came later, or changed."""
         self._line(execution.conid).pay(execution.execution_id, execution.commission or 0.0)
 
-    def move(self, conid: int, quantity: Decimal, price: float, *, paid: bool) -> None:
-        """Something that was not traded: a transfer, which is paid for, or a position from before, which is not."""
-        self._line(conid).append(_Entry(quantity, price, paid=paid))
+    def move(self, conid: int, quantity: Decimal, price: float, *, paid: bool, as_of_ns: int = 0) -> None:
+        """Something that was not traded: a transfer, which is paid for, or what IBKR reports, which is not."""
+        self._line(conid).append(Entry(quantity, price, paid=paid, as_of_ns=as_of_ns))
+
+    def explain(self, execution: Execution) -> bool:
+        """Whether IBKR had reported an execution before it came; it is in nothing that is unexplained any more."""
+        line = self._lines.get(execution.conid)
+        return line is not None and line.explain(execution.time_ns, _signed(execution))
 
     def know(self, conid: int) -> None:
         """The contract's multiplier is another one than it was taken for."""
@@ -227,10 +122,10 @@ class Book:
         if line is not None:
             line.recount(self._multipliers.get(conid, 1.0))
 
-    def _line(self, conid: int) -> _Line:
+    def _line(self, conid: int) -> Line:
         line = self._lines.get(conid)
         if line is None:
-            line = self._lines[conid] = _Line(self._multipliers.get(conid, 1.0))
+            line = self._lines[conid] = Line(self._multipliers.get(conid, 1.0))
         return line
 
     def view(self) -> BookView:
@@ -255,8 +150,8 @@ class Book:
         )
 
 
-def _trade(execution: Execution, *, moves: bool) -> _Entry:
-    return _Entry(
+def _trade(execution: Execution, *, moves: bool) -> Entry:
+    return Entry(
         execution.quantity * execution.side.sign if moves else Decimal(0),
         execution.price,
         execution_id=execution.execution_id,
@@ -278,6 +173,8 @@ class AccountBooks:
         self._owners: dict[str, str] = {}
         self._counted: dict[str, Execution] = {}
         self._multipliers: dict[int, float] = {}
+        #: Executions that came so late that IBKR had reported their positions before.
+        self.explained = 0
 
     def know(self, conid: int, multiplier: float) -> None:
         """Units of currency per point of a contract's price. What was counted with another one is counted again."""
@@ -339,6 +236,8 @@ class AccountBooks:
             del self._counted[execution.execution_id]
         else:
             self.book(owner).trade(execution, moves=moves)
+            if replaces is None and moves and self.book(UNALLOCATED).explain(execution):
+                self.explained += 1
         return True
 
     def _owner_of(self, name: str | None, replaces: Execution | None) -> str:
@@ -383,9 +282,13 @@ class AccountBooks:
         self.book(wanted.source).move(wanted.conid, -wanted.quantity, price, paid=True)
         self.book(wanted.target).move(wanted.conid, wanted.quantity, price, paid=True)
 
-    def adjust(self, conid: int, quantity: Decimal, price: float) -> None:
-        """What IBKR reports beyond the books goes to ``unallocated``."""
-        self.book(UNALLOCATED).move(conid, quantity, price, paid=False)
+    def adjust(self, conid: int, quantity: Decimal, price: float, as_of_ns: int = 0) -> None:
+        """What IBKR reports beyond the books goes to ``unallocated``.
+
+        Executions from before ``as_of_ns`` are in what it reported: one that comes only now takes the place of its
+        part of it, so that it does not count twice.
+        """
+        self.book(UNALLOCATED).move(conid, quantity, price, paid=False, as_of_ns=as_of_ns)
 
     def total(self, conid: int) -> Decimal:
         """Of all books together."""

@@ -1,75 +1,42 @@
 """The hub's accounts: whose order, whose execution, whose position. Runs on the session's loop.
 
-To the session's order desk this is one more broker, with one sink per account. What the desk tells is counted in
-the books first and then handed to the strategy that it concerns, with the account's figures replaced by those of its
-book.
+To the session's order desk this is one more broker, with one sink per account; what the desk tells goes through
+``routing``.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bt_ibkr.connection.interface import (
-    AccountEvent,
-    CommissionReported,
-    Difference,
-    ExecutionReported,
-    LedgerChanged,
-    OrderChanged,
     OrderFailed,
     OrderPlaced,
-    Reconciled,
-    SessionNotice,
-    TradingChanged,
 )
 from bt_ibkr.desk.registry import Registry
-from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError
+from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
-from bt_ibkr.hub.names import FLATTEN, HUB_SUFFIX, book_name, owner_of
+from bt_ibkr.hub.names import FLATTEN, book_name, owner_of
 from bt_ibkr.hub.own import OwnBook
+from bt_ibkr.hub.routing import AccountSink, Routing
+from bt_ibkr.hub.sharing import Sharing
+from bt_ibkr.hub.telling import Telling
 from bt_ibkr.hub.view import StrategyView
 from bt_ibkr.hub.winding import WindingUp
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.intent import OrderIntent, OrderState, parse_key
-from bt_ibkr.model.order import Execution, OrderTicket, Side
+from bt_ibkr.model.intent import OrderIntent, OrderState
+from bt_ibkr.model.order import OrderTicket
 from bt_ibkr.model.portfolio import LedgerLine
 from bt_ibkr.services.datanames import parse_dataname
 
 if TYPE_CHECKING:
-    from bt_ibkr.hub.peers import Peer
     from bt_ibkr.hub.server import HubServer
 
 _log = logging.getLogger(__name__)
-
-
-class _AccountSink:
-    """What the session's desk tells of one account. Until the books are open it is kept."""
-
-    def __init__(self, account: str, route: Callable[[str, AccountEvent], None]) -> None:
-        self._account = account
-        self._route = route
-        self._kept: list[AccountEvent] | None = []
-
-    def append(self, item: AccountEvent) -> None:
-        if self._kept is None:
-            self._route(self._account, item)
-        else:
-            self._kept.append(item)
-
-    def open(self) -> None:
-        """From now on everything is handed on; first what was kept."""
-        kept, self._kept = self._kept or [], None
-        for item in kept:
-            self._route(self._account, item)
 
 
 class HubDesk:
@@ -79,6 +46,9 @@ class HubDesk:
         server: Whose.
 
     Attributes:
+        ledgers: The accounts' cash as IBKR told it last, by account and currency.
+        telling: Who is told what.
+        sharing: What the kill switch has closed.
         view: What strategies see; once an account is attached.
         bookkeeper: Likewise.
     """
@@ -86,10 +56,11 @@ class HubDesk:
     def __init__(self, server: HubServer) -> None:
         self._server = server
         self._brokerage = server.brokerage
-        self._sinks: dict[str, _AccountSink] = {}
-        self._ledgers: dict[str, dict[str, LedgerLine]] = {}
-        #: Strategies that were told something since it was noted last how far they have heard.
-        self._fresh: set[str] = set()
+        self._sinks: dict[str, AccountSink] = {}
+        self.ledgers: dict[str, dict[str, LedgerLine]] = {}
+        self.telling = Telling(server, self)
+        self.sharing = Sharing(server, self)
+        self._routing = Routing(server, self)
         self.view: StrategyView
         self.bookkeeper: Bookkeeper
         self._opened = False
@@ -102,11 +73,11 @@ class HubDesk:
         Raises:
             BtIbkrError: It could not be read whole, or its journal is kept by another process.
         """
-        sink = _AccountSink(account, self._safely_route)
+        sink = AccountSink(account, self._routing.route)
         snapshot = await self._brokerage.attach(account, sink)
         if not self._opened:
             self._open_books()
-        self._ledgers[account] = dict(snapshot.ledger)
+        self.ledgers[account] = dict(snapshot.ledger)
         differences = self.bookkeeper.open(account, snapshot.positions)
         self._sinks[account] = sink
         if self.bookkeeper.begun_anew(account):
@@ -118,12 +89,8 @@ class HubDesk:
         for difference in (*snapshot.differences, *differences):
             _log.warning("hub-difference %s", difference.text)
         sink.open()
-        # A hub that died between an order of the kill switch and the books has left that undone.
-        closed = self.bookkeeper.of(account).book(FLATTEN)
-        for conid in closed.conids:
-            self._share_flattening(
-                account, conid, closed.average_price(conid), f"restart-{secrets.token_hex(4)}"
-            )
+        self.sharing.left_undone(account)
+        self._routing.look_again(account)
 
     async def security_type(self, conid: int) -> str:
         """Of a contract that nobody may have looked up since the hub began.
@@ -146,7 +113,7 @@ class HubDesk:
         risk = self._brokerage.reception.view
         if risk is not None:
             risk.books = self._own_book
-        self.view = StrategyView(self._brokerage, journal, self.bookkeeper, self._ledgers)
+        self.view = StrategyView(self._brokerage, journal, self.bookkeeper, self.ledgers)
 
     def _own_book(self, strategy: str) -> OwnBook | None:
         """For the strategy's limits; who closes everything does it for the account."""
@@ -200,192 +167,6 @@ class HubDesk:
         """Strategies that were here, also with an earlier hub, and have not said goodbye."""
         return self.bookkeeper.expected() if self._opened else ()
 
-    def told_anew(self, name: str) -> None:
-        """A strategy is about to be told where it stands."""
-        self._fresh.add(name)
-
-    def note_heard(self) -> None:
-        """Note of which strategies it is certain that they have heard of everything."""
-        heard = [
-            name
-            for name in self._fresh
-            if (peer := self._server.peer(name)) is not None and peer.accounts and not peer.unheard
-        ]
-        if heard:
-            self.bookkeeper.told(heard)
-            self._fresh.difference_update(heard)
-
-    # -- routing -------------------------------------------------------------------------------------
-
-    def _safely_route(self, account: str, event: AccountEvent) -> None:
-        """What goes wrong with one event must not keep the next from whom it concerns."""
-        try:
-            self._route(account, event)
-        except Exception as problem:  # noqa: BLE001 - told to everybody
-            _log.exception("hub-desk-failed account=%s event=%r", account, event)
-            self._server.alarm("hub-desk-failed", f"{type(event).__name__} of {account}: {problem!r}")
-
-    def _route(self, account: str, event: AccountEvent) -> None:
-        if isinstance(event, ExecutionReported):
-            self._take_execution(account, event)
-        elif isinstance(event, CommissionReported):
-            owner = self.bookkeeper.take_commission(event.execution)
-            self._tell(owner, account, event)
-            self._tell_share(owner, account)
-        elif isinstance(event, OrderChanged):
-            if event.key is None:
-                self._tell_external(account, event)
-            else:
-                self._tell(owner_of(event.key), account, event)
-        elif isinstance(event, LedgerChanged):
-            self._ledgers[account].update((line.currency, line) for line in event.lines)
-            for peer in self._attached(account):
-                self._tell_ledger(peer, account)
-        elif isinstance(event, Reconciled):
-            self._take_reconciled(account, event)
-        elif isinstance(event, TradingChanged):
-            for peer in self._attached(account):
-                peer.tell(type(event).__name__, event, account=account)
-        else:
-            parts = parse_key(event.key)
-            if isinstance(event, OrderFailed) and parts is not None and parts.name.endswith(HUB_SUFFIX):
-                self._server.alarm("wind-up-failed", f"Order {event.key} failed: {event.error}")
-            self._tell(owner_of(event.key), account, event)
-
-    def _attached(self, account: str) -> list[Peer]:
-        return [peer for peer in self._server.peers if account in peer.accounts and not peer.left]
-
-    def _tell(self, owner: str | None, account: str, event: AccountEvent) -> None:
-        """The strategy that it concerns; the journal tells one that is not there, when it comes."""
-        if owner is None:
-            return
-        self._fresh.add(owner)
-        peer = self._server.peer(owner)
-        if peer is not None and account in peer.accounts:
-            peer.tell(type(event).__name__, event, account=account)
-
-    def _tell_external(self, account: str, event: OrderChanged) -> None:
-        for peer in self._attached(account):
-            if peer.accounts[account]:
-                peer.tell(type(event).__name__, event, account=account)
-
-    def _take_execution(self, account: str, event: ExecutionReported) -> None:
-        execution = event.execution
-        owner = self.bookkeeper.take(execution, event.key, event.replaces)
-        if owner == FLATTEN:
-            self._share_flattening(account, execution.conid, execution.price, execution.execution_id)
-            return
-        if owner is None:
-            # In nobody's book but "unallocated": strategies hear of it, and their positions stay.
-            text = (
-                f"{execution.side.value} {execution.quantity} {execution.symbol} at {execution.price:g} in "
-                f"{account}: of no strategy of this hub (execution {execution.execution_id})."
-            )
-            for peer in self._attached(account):
-                if peer.accounts[account]:
-                    peer.tell("SessionNotice", SessionNotice("external-execution", text))
-            return
-        self._tell(owner, account, event)
-        self._tell_share(owner, account)
-
-    def _share_flattening(self, account: str, conid: int, price: float, execution_id: str) -> None:
-        """The kill switch closed what all strategies hold together: each one's book is closed by its part.
-
-        Once nothing is left in the account, what books hold against each other is closed at the same price.
-        """
-        books = self.bookkeeper.of(account)
-        left = -books.book(FLATTEN).quantity(conid)
-        if not left:
-            return
-        flat = not books.total(conid)
-        holders = sorted(
-            (name for name in books.names if name != FLATTEN),
-            key=lambda name: -abs(books.book(name).quantity(conid)),
-        )
-        for name in holders:
-            held = books.book(name).quantity(conid)
-            moved = held if flat else min(held, left, key=abs) if held * left > 0 else Decimal(0)
-            if moved:
-                left -= moved
-                self._close_part(account, name, conid, price, moved, execution_id)
-
-    def close_against_each_other(self) -> None:
-        """All positions were to be closed: what books hold against each other, and the account not at all, is closed
-        at the market's price without an order."""
-        for account in self.accounts:
-            books = self.bookkeeper.of(account)
-            for conid in {one for name in books.names for one in books.book(name).conids}:
-                holders = [name for name in books.names if books.book(name).quantity(conid)]
-                if books.total(conid) or not holders:
-                    continue
-                tick = self._brokerage.market_data.latest(conid)
-                price = books.book(holders[0]).average_price(conid)
-                if tick is not None and tick.last is not None:
-                    price = tick.last
-                for name in holders:
-                    moved = books.book(name).quantity(conid)
-                    self._close_part(account, name, conid, price, moved, f"netted-{secrets.token_hex(4)}")
-
-    def _close_part(
-        self, account: str, name: str, conid: int, price: float, moved: Decimal, execution_id: str
-    ) -> None:
-        wanted = Transfer(
-            account=account,
-            conid=conid,
-            source=name,
-            target=FLATTEN,
-            quantity=moved,
-            price=price,
-        )
-        try:
-            self.bookkeeper.transfer(wanted)
-        except JournalError as problem:
-            self._server.alarm("books-unwritten", str(problem))
-            return
-        self._tell_moved(name, wanted, -moved, f"{execution_id}/{name}")
-
-    def _take_reconciled(self, account: str, event: Reconciled) -> None:
-        differences: tuple[Difference, ...] = ()
-        if event.positions is not None:
-            try:
-                differences = self.bookkeeper.compare(account, event.positions)
-            except JournalError as problem:
-                self._server.alarm("books-unwritten", str(problem))
-        for difference in differences:
-            self._server.alarm("books-difference", difference.text)
-        for peer in self._attached(account):
-            positions = None if event.positions is None else self.view.positions(peer.name, account)
-            told = msgspec.structs.replace(
-                event, positions=positions, differences=(*event.differences, *differences)
-            )
-            peer.tell("Reconciled", told, account=account)
-
-    def _tell_moved(self, name: str, transfer: Transfer, quantity: Decimal, execution_id: str) -> None:
-        """A strategy's position moved without an order of its own: to it that is an external execution."""
-        contract = self._brokerage.contracts.known(transfer.conid)
-        execution = Execution(
-            execution_id=execution_id,
-            account=transfer.account,
-            conid=transfer.conid,
-            symbol=str(transfer.conid) if contract is None else contract.symbol,
-            side=Side.BUY if quantity > 0 else Side.SELL,
-            quantity=abs(quantity),
-            price=transfer.price or 0.0,
-            time_ns=self._brokerage.clock.now_ns(),
-            commission=0.0,
-        )
-        self._tell(name, transfer.account, ExecutionReported(execution, None))
-        self._tell_share(name, transfer.account)
-
-    def _tell_share(self, owner: str | None, account: str) -> None:
-        peer = None if owner is None else self._server.peer(owner)
-        if peer is not None and peer.grant.cash is not None and account in peer.accounts:
-            self._tell_ledger(peer, account)
-
-    def _tell_ledger(self, peer: Peer, account: str) -> None:
-        event = LedgerChanged(account, self.view.ledger(peer.name, peer.grant, account))
-        peer.tell("LedgerChanged", event, account=account)
-
     # -- what a strategy sees ------------------------------------------------------------------------
 
     def know(self, contract: Contract) -> None:
@@ -403,7 +184,7 @@ class HubDesk:
         if done is None:
             return
         for name, quantity in ((done.source, -done.quantity), (done.target, done.quantity)):
-            self._tell_moved(name, done, quantity, f"transfer-{done.reference}")
+            self.telling.tell_moved(name, done, quantity, f"transfer-{done.reference}")
 
     # -- orders --------------------------------------------------------------------------------------
 
@@ -473,10 +254,10 @@ class HubDesk:
             return
         account = order.intent.ticket.account
         if order.order_id is not None:
-            self._tell(owner_of(key), account, OrderPlaced(key, order.order_id))
+            self.telling.tell(owner_of(key), account, OrderPlaced(key, order.order_id))
         elif order.state in (OrderState.REJECTED, OrderState.ABSENT):
             problem = OrderRefusedError(order.text or f"Order {key} was not sent.")
-            self._tell(owner_of(key), account, OrderFailed(key, problem))
+            self.telling.tell(owner_of(key), account, OrderFailed(key, problem))
 
     async def wind_up(self, name: str, *, flatten: bool) -> None:
         """A strategy vanished: cancel its orders, and close its positions; it stops once the strategy is back."""

@@ -253,7 +253,7 @@ class Dispatch:
         await self._all_recorded(peer.name)
         known = peer.accounts.get(wanted.account)
         peer.accounts[wanted.account] = wanted.external
-        self._desk.told_anew(peer.name)
+        self._desk.telling.told_anew(peer.name)
         try:
             snapshot = self._desk.view.snapshot(peer, wanted.account)
         except BtIbkrError:
@@ -429,7 +429,7 @@ class Dispatch:
             peer.grant.check_admin(peer.name, "resume trading or close all positions")
         await self._brokerage.halt(wanted.state, cancel_open=wanted.cancel_open, flatten=wanted.flatten)
         if wanted.flatten:
-            self._desk.close_against_each_other()
+            self._desk.sharing.net()
 
     async def _take_over(self, peer: Peer, body: None) -> None:
         peer.grant.check_admin(peer.name, "take the session over")

@@ -188,7 +188,7 @@ class Members:
 
     def leave(self, peer: Peer) -> None:
         """It said goodbye."""
-        self._server.desk.note_heard()
+        self._server.desk.telling.note_heard()
         peer.leave()
         if peer.hello.role != "strategy":
             self._peers.pop(peer.session, None)
@@ -218,7 +218,7 @@ class Members:
 
     def drop(self, peer: Peer) -> None:
         """Another process takes its name over, or it is gone for good: nothing is kept for it."""
-        self._server.desk.note_heard()
+        self._server.desk.telling.note_heard()
         self._peers.pop(peer.session, None)
         peer.leave()
         self._server.dispatch.forget(peer)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from bt_ibkr.clock import ManualClock
+from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.errors import JournalError, UsageError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import Transfer
 from bt_ibkr.hub.names import FLATTEN, UNALLOCATED
+from bt_ibkr.hub.settling import APART_S
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Leg
 from bt_ibkr.model.intent import OrderIntent, make_key
@@ -190,7 +191,12 @@ def test_another_journal_begins_anew(opened: Open, journal: Journal, tmp_path: P
 
 def test_a_difference_goes_to_unallocated_and_is_told(opened: Open) -> None:
     keeper = opened({STOCK: 5})
-    (told,) = keeper.compare(ACCOUNT, [position(STOCK, Decimal(3))])
+    less = [position(STOCK, Decimal(3))]
+    assert keeper.compare(ACCOUNT, less) == ()
+    assert keeper.uncertain(ACCOUNT)
+    CLOCK.set_ns(CLOCK.now_ns() + (APART_S + 1) * NS_PER_S)
+    (told,) = keeper.compare(ACCOUNT, less)
+    assert not keeper.uncertain(ACCOUNT)
     assert (told.recorded, told.reported) == ("5", "3")
     assert UNALLOCATED in told.text
     assert keeper.compare(ACCOUNT, [position(STOCK, Decimal(3))]) == ()

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bt_ibkr.clock import ManualClock
+from bt_ibkr.clock import NS_PER_S, ManualClock
 from bt_ibkr.errors import UsageError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import AccountBooks, BookView, Transfer
 from bt_ibkr.hub.names import UNALLOCATED
+from bt_ibkr.hub.settling import APART_S
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.intent import OrderIntent, make_key
@@ -233,6 +234,8 @@ class BooksMachine(RuleBasedStateMachine):
         """IBKR reports something that no execution explains."""
         before = self.account[conid]
         self.account[conid] += change
+        assert self.keeper.compare(ACCOUNT, self.positions()) == ()
+        self.clock.set_ns(self.clock.now_ns() + (APART_S + 1) * NS_PER_S)
         (found,) = self.keeper.compare(ACCOUNT, self.positions())
         assert (Decimal(found.recorded), Decimal(found.reported)) == (before, self.account[conid])
         at = 100.0 if self.account[conid] else self.average(conid)

@@ -286,7 +286,7 @@ def test_a_hub_that_died_before_it_shared_what_the_switch_closed(
     alpha.attach()
     alpha.follow()
     trade(emulator, alpha, Side.BUY, 10)
-    monkeypatch.setattr(hub.server.desk, "_share_flattening", lambda *what: None)
+    monkeypatch.setattr(hub.server.desk.sharing, "share", lambda *what: None)
     halted = TradingState(mode=Trading.HALTED)
     alpha.connection.halt(halted, cancel_open=True, flatten=True)
     alpha.until(lambda: move(emulator, 20) or books(hub).get("flatten"))  # type: ignore[func-returns-value]
