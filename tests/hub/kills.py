@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +74,14 @@ class Campaign:
         self.deaths: list[str] = []
         self.lives: Counter[str] = Counter()
         self.pids: dict[str, int] = {}
+        #: Readable once the process is gone (pidfd_open(2)).
+        self.fds: dict[str, int] = {}
+        #: Who ended though nobody killed him, and what he wrote last.
+        self.ended: list[str] = []
+        #: Strategies ring it when they are back, have placed an order or have written down what they see.
+        self.bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.bell.bind(str(folder / "bell"))
+        self.bell.setblocking(False)
         #: How much each strategy had placed at the last death.
         self.placed = dict.fromkeys(NAMES, 0)
         self.journal = folder / "journal.sqlite"
@@ -93,6 +103,7 @@ class Campaign:
     def run(self, kills: int) -> None:
         """Live, die, come back, rest; raises ``AssertionError`` for what is wrong then."""
         with self.emulator, contextlib.ExitStack() as stack:
+            stack.callback(self.bell.close)
             stack.callback(self.end)
             for name in ("hub", *NAMES):
                 self.start(name)
@@ -106,6 +117,7 @@ class Campaign:
             self.look_for(0.3)
             (self.folder / "quiet").touch()
             self.rest()
+        assert not self.ended, f"seed {self.seed}: " + "\n".join(self.ended)
 
     def start(self, name: str) -> None:
         self.lives[name] += 1
@@ -123,7 +135,12 @@ class Campaign:
                 "seed": self.random.getrandbits(32),
                 "pause_s": 0.03,
             }
-        self.pids[name] = self.mortals.be(**plain, **asked)
+        self.pids[name] = pid = self.mortals.be(**plain, **asked)
+        try:
+            self.fds[name] = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.died(name)
+            self.start(name)
 
     def trading(self) -> bool:
         """Whether every strategy has placed an order since the last death."""
@@ -136,34 +153,65 @@ class Campaign:
         )
         self.deaths.append("+".join(victims))
         for name in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pids[name], signal.SIGKILL)
+            try:
+                signal.pidfd_send_signal(self.fds[name], signal.SIGKILL)
+            except ProcessLookupError:
+                self.died(name)
+        for name in victims:
+            self.gone(name)
         for name in victims:
             self.start(name)
         self.placed = {name: size(self.folder / f"placed-{name}") for name in NAMES}
 
+    def gone(self, name: str) -> None:
+        """Wait for its end."""
+        fd = self.fds.pop(name)
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        assert waiting.poll(PATIENCE_S * 1000), f"seed {self.seed}: {name} does not die"
+        os.close(fd)
+
+    def died(self, name: str) -> None:
+        """It ended, and nobody had killed it."""
+        self.deaths.append(f"{name} by itself")
+        log = self.folder / f"log-{name}"
+        self.ended.append(f"{name} ended by itself: {log.read_text()[-3000:] if log.exists() else ''}")
+
+    def wait(self, timeout_s: float) -> None:
+        """Until somebody rings or ends, at most so long; who ended is started again, as a supervisor does."""
+        waiting = select.poll()
+        waiting.register(self.bell, select.POLLIN)
+        by_fd = {fd: name for name, fd in self.fds.items()}
+        for fd in by_fd:
+            waiting.register(fd, select.POLLIN)
+        for fd, _ in waiting.poll(max(0.0, timeout_s) * 1000):
+            if fd in by_fd:
+                self.died(by_fd[fd])
+                self.gone(by_fd[fd])
+                self.start(by_fd[fd])
+        with contextlib.suppress(BlockingIOError):
+            while self.bell.recv(16):
+                pass
+
     def look_for(self, seconds: float) -> None:
-        """Time passes; whoever ended by itself is started again, as a supervisor does."""
+        """Time passes."""
         latest = time.monotonic() + seconds
-        while time.monotonic() < latest:
-            for name, pid in self.pids.items():
-                if not alive(pid):
-                    self.deaths.append(f"{name} by itself")
-                    self.start(name)
-            time.sleep(0.02)
+        while (left := latest - time.monotonic()) > 0:
+            self.wait(left)
 
     def end(self) -> None:
-        for pid in self.pids.values():
+        for fd in self.fds.values():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        while any(alive(pid) for pid in self.pids.values()):
-            time.sleep(0.01)
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        for name in list(self.fds):
+            self.gone(name)
 
     def until(self, wanted: Any, what: str) -> None:
         latest = time.monotonic() + PATIENCE_S
         while not wanted():
-            assert time.monotonic() < latest, f"seed {self.seed}: {what}; {self.deaths}"
-            self.look_for(0.05)
+            left = latest - time.monotonic()
+            assert left > 0, f"seed {self.seed}: {what}; {self.deaths}"
+            self.wait(min(left, 1.0))
 
     # -- at rest -----------------------------------------------------------------------------------
 
@@ -271,11 +319,3 @@ class Campaign:
 
 def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -82,6 +83,13 @@ class Trader:
         self.wrong: list[str] = []
         self.connected = False
         self.placed = (self.folder / f"placed-{self.name}").open("a", buffering=1)
+        self.bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.bell.setblocking(False)
+
+    def ring(self) -> None:
+        """There is news in the folder."""
+        with contextlib.suppress(OSError):
+            self.bell.sendto(b".", str(self.folder / "bell"))
 
     def begin(self) -> None:
         while True:
@@ -183,11 +191,13 @@ class Trader:
         )
         self.open[key] = ticket
         self.placed.write(key + "\n")
+        self.ring()
         self.connection.place((OrderIntent(key=key, strategy=self.name, ticket=ticket),), self.mailbox)
 
     def run(self) -> None:
         self.begin()
         (self.folder / f"back-{self.name}").write_text(str(os.getpid()))
+        self.ring()
         quiet, out, due_s = self.folder / "quiet", self.folder / f"view-{self.name}", 0.0
         while True:
             self.wake.wait(0.01)
@@ -199,6 +209,7 @@ class Trader:
                     part = out.with_suffix(".part")
                     part.write_text(json.dumps(self.view()))
                     part.rename(out)
+                    self.ring()
             elif now_s >= due_s and self.connected:
                 due_s = now_s + self.random.expovariate(1 / self.pause_s)
                 self.act()
