@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -17,14 +17,14 @@ import msgspec
 from bt_ibkr.app.cancelling import Cancelled, cancel_all
 from bt_ibkr.app.visit import Visit, read_positions
 from bt_ibkr.clock import NS_PER_S
+from bt_ibkr.desk.closing import Opposites, closes, unpaired
 from bt_ibkr.desk.lookup import look
 from bt_ibkr.desk.reconcile import GRACE_S
 from bt_ibkr.desk.switch import FLATTEN
 from bt_ibkr.errors import BtIbkrError, JournalError, OrderRefusedError, SessionError
 from bt_ibkr.journal import Journal, JournalOrder
-from bt_ibkr.model.contract import SecurityType
 from bt_ibkr.model.intent import UNPROVEN, OrderIntent, OrderState, make_key
-from bt_ibkr.model.order import Execution, OrderStatus, OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.order import Execution, OrderStatus, Side
 from bt_ibkr.model.portfolio import Position
 from bt_ibkr.services.conversation import BrokenOffError, Stage
 
@@ -96,24 +96,21 @@ async def flatten(visit: Visit, journal: Journal, *, external: bool, wait_s: flo
     await _settle(visit, journal, wait_s=0)
     _refuse_second(journal, account)
     positions = await _positions(visit, journal)
+    opposites = Opposites(visit.contracts)
+    found = [close async for close in closes(positions, opposites)]
     intents = [
-        OrderIntent(key=key, strategy=FLATTEN, ticket=_ticket(one, key))
-        for one, key in zip(
-            positions,
-            (make_key(FLATTEN, journal.epoch, first + turn) for turn in range(len(positions))),
-            strict=True,
-        )
+        close.intent(make_key(FLATTEN, journal.epoch, first + turn)) for turn, close in enumerate(found)
     ]
     journal.intend(intents, closing=True)
     for intent in intents:
         await _send(visit, journal, intent)
     await _settle(visit, journal, wait_s=wait_s)
     closed = tuple(
-        _line(order, position.symbol)
-        for intent, position in zip(intents, positions, strict=True)
+        _line(order, close.position.symbol)
+        for intent, close in zip(intents, found, strict=True)
         if (order := journal.order(intent.key)) is not None
     )
-    left, problem = await _left(visit, positions, closed, wait_s)
+    left, problem = await _left(visit, positions, closed, opposites.pairs, wait_s)
     return Flattened(cancelled=tuple(cancelled), closed=closed, left=left, problem=problem)
 
 
@@ -131,21 +128,6 @@ def _refuse_second(journal: Journal, account: str) -> None:
         f"Orders that close positions of {account} are open already: {keys}. Closing twice would turn the positions.",
         remedy="Wait for their end and run it again. If IBKR's own programs show that one does not stand: bt-ibkr "
         "journal resolve KEY --as absent.",
-    )
-
-
-def _ticket(position: Position, key: str) -> OrderTicket:
-    crypto = position.security_type == SecurityType.CRYPTO
-    return OrderTicket(
-        account=position.account,
-        contract_id=position.conid,
-        security_type=position.security_type,
-        side=Side.SELL if position.quantity > 0 else Side.BUY,
-        order_type=OrderType.MARKET,
-        quantity=abs(position.quantity),
-        time_in_force=TimeInForce.IMMEDIATE_OR_CANCEL if crypto else TimeInForce.DAY,
-        client_order_id=key,
-        protective=True,
     )
 
 
@@ -200,7 +182,11 @@ def _quantities(positions: Sequence[Position]) -> dict[int, Decimal]:
 
 
 async def _left(
-    visit: Visit, before: Sequence[Position], closed: Sequence[Closing], wait_s: float
+    visit: Visit,
+    before: Sequence[Position],
+    closed: Sequence[Closing],
+    pairs: Mapping[int, int],
+    wait_s: float,
 ) -> tuple[tuple[Left, ...], str]:
     """What IBKR shows of the positions once it has followed the executions, or had the time to; and why it could not
     be read, where it is told by executions alone."""
@@ -208,7 +194,7 @@ async def _left(
     for one in closed:
         change = Decimal(str(one.filled)) * Side(one.side).sign
         expected[one.conid] = expected.get(one.conid, Decimal(0)) + change
-    expected = {conid: quantity for conid, quantity in expected.items() if quantity}
+    expected = unpaired(expected, pairs)
     names = {one.conid: one.symbol for one in before}
     deadline = time.monotonic() + min(wait_s, GRACE_S)
     while True:
@@ -218,7 +204,7 @@ async def _left(
         except BtIbkrError as trouble:
             problem = f"What is left is told by executions alone: {trouble.message}"
         else:
-            found = _quantities(positions)
+            found = unpaired(_quantities(positions), pairs)
             names |= {one.conid: one.symbol for one in positions}
         if (found == expected and not problem) or time.monotonic() >= deadline:
             left = (

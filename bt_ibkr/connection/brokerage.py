@@ -26,6 +26,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.connection.reception import EventSink, Reception, StoreSink
+from bt_ibkr.desk.closing import Opposites
 from bt_ibkr.desk.controls import RiskControls
 from bt_ibkr.desk.trading import TradingDesk
 from bt_ibkr.desk.view import SessionView
@@ -56,7 +57,7 @@ from bt_ibkr.services.schedules import ScheduleService
 from bt_ibkr.services.streams import known_extras
 from bt_ibkr.services.whatif import WhatIfService
 from bt_ibkr.session.alone import Presence
-from bt_ibkr.session.server_time import ServerTime
+from bt_ibkr.session.server_time import ServerTime, difference_text
 from bt_ibkr.session.session import Session
 from bt_ibkr.session.states import SessionEvent
 from bt_ibkr.session.websocket import Subscription
@@ -132,6 +133,7 @@ class Brokerage:
         self.opened = False
         self.reception = Reception(self._unknown)
         self.contracts: ContractService
+        self.opposites: Opposites
         self.chains: ChainService
         self.history: HistoryService
         self.market_data: MarketDataService
@@ -160,6 +162,7 @@ class Brokerage:
         await session.open()
         http = session.http
         self.contracts = ContractService(http, self.clock, self._contract_cache())
+        self.opposites = Opposites(self.contracts, self._take_opposites)
         self.chains = ChainService(http, self.contracts.lookups)
         self.history = HistoryService(http)
         self.portfolio = PortfolioService(http, lambda: session.accounts)
@@ -173,6 +176,10 @@ class Brokerage:
         if self._may_clear():
             await self.market_data.clear_lines()
         self.opened = True
+
+    def _take_opposites(self, one: int, other: int) -> None:
+        if self.reception.view is not None:
+            self.reception.view.take_opposites(one, other)
 
     def _contract_cache(self) -> ContractCache | None:
         """The file of answers on contracts; ``None`` where nothing of the run is to be remembered, or the server may
@@ -231,11 +238,7 @@ class Brokerage:
     # -- what happens to the stream ------------------------------------------------------------------
 
     def _clock_differs(self, offset_ns: int) -> None:
-        seconds = abs(offset_ns) / NS_PER_S
-        where = "ahead of" if offset_ns > 0 else "behind"
-        self.reception.tell(
-            "clock-differs", f"The server's clock is {seconds:.1f} s {where} this machine's: time goes by it."
-        )
+        self.reception.tell("clock-differs", difference_text(offset_ns))
 
     def _unknown(self, topic: str | None) -> None:
         if self.session is not None:
@@ -397,6 +400,10 @@ class Brokerage:
         """The newest server time seen on any tick; 0 before the first."""
         return self.market_data.stream_ns if self.opened else 0
 
+    def server_ns(self) -> int:
+        """The server's time as it was measured; 0 if it was not, or this clock is not set by it."""
+        return self.clock.now_ns() if self._server_time is not None and self._server_time.measured else 0
+
     async def bars(self, request: HistoryRequest) -> list[Bar]:
         """Historical bars; of a combo, those of its legs put together."""
         combo = request.contract
@@ -461,6 +468,7 @@ class Brokerage:
             journal=journal,
             policy=self._policy,
             controls=RiskControls(self._risk, view, self.clock, journal, self.schedules),
+            opposite=self.opposites,
             clock=self.clock,
             tell=self.reception.tell,
             repair=self._repair,

@@ -10,13 +10,13 @@ import msgspec
 
 from bt_ibkr.clock import Clock
 from bt_ibkr.connection.interface import AccountEvent, OrderFailed
+from bt_ibkr.desk.closing import Opposite, closes
 from bt_ibkr.desk.desk import OrderDesk
 from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.journal import Journal
-from bt_ibkr.model.intent import OrderIntent, make_key
-from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.intent import make_key
 from bt_ibkr.model.portfolio import Position
 from bt_ibkr.model.trading import Trading, TradingState
 
@@ -50,6 +50,7 @@ class KillSwitch:
         journal: Holds the state, over restarts and for all processes.
         registry, orders: Whose orders are cancelled.
         reconciler: Reads what is to be closed.
+        opposite: Finds what closes positions that cannot be sold.
         clock: Market clock.
         announce: Tells everybody of a state.
         tell: Alarms, by kind and text.
@@ -62,6 +63,7 @@ class KillSwitch:
         registry: Registry,
         orders: OrderDesk,
         reconciler: Reconciler,
+        opposite: Opposite,
         clock: Clock,
         announce: Callable[[TradingState], None],
         tell: Callable[[str, str], None],
@@ -70,11 +72,18 @@ class KillSwitch:
         self._registry = registry
         self._orders = orders
         self._reconciler = reconciler
+        self._opposite = opposite
         self._clock = clock
         self._announce = announce
         self._tell = tell
         self._alarm = _Alarm(tell)
         self._closing = asyncio.Lock()
+        self._flattening = 0
+
+    @property
+    def flattening(self) -> bool:
+        """Whether it is closing all positions: nobody else may close any meanwhile, which would turn them."""
+        return self._flattening > 0
 
     async def throw(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
         """Enter ``state``, at once. With ``flatten``, orders that close positions leave first.
@@ -88,6 +97,7 @@ class KillSwitch:
         self._enter(first)
         if not cancel_open and not flatten:
             return
+        self._flattening += flatten
         try:
             # Two who close the same position at once would turn it.
             async with self._closing:
@@ -98,6 +108,7 @@ class KillSwitch:
                     for account in list(self._reconciler.positions):
                         await self._flatten(account)
         finally:
+            self._flattening -= flatten
             if first != state:
                 self._enter(state)
 
@@ -125,12 +136,13 @@ class KillSwitch:
             )
             return
         sequence = self._journal.next_sequences().get(FLATTEN, 1)
-        for position in positions:
-            intent = _closing(position, make_key(FLATTEN, self._journal.epoch, sequence))
-            sequence += 1
+        async for close in closes(positions, self._opposite):
+            position = close.position
             _log.warning(
                 "flatten account=%s conid=%d quantity=%s", account, position.conid, position.quantity
             )
+            intent = close.intent(make_key(FLATTEN, self._journal.epoch, sequence))
+            sequence += 1
             await self._orders.submit((intent,), self._alarm)
 
     async def _positions(self, account: str) -> tuple[Position, ...]:
@@ -153,22 +165,3 @@ class KillSwitch:
             raise problem
         _log.warning("flatten-positions-differ account=%s", account)
         return positions
-
-
-def _closing(position: Position, key: str) -> OrderIntent:
-    """The order that closes a position, at the market."""
-    return OrderIntent(
-        key=key,
-        strategy=FLATTEN,
-        ticket=OrderTicket(
-            account=position.account,
-            contract_id=position.conid,
-            security_type=position.security_type,
-            side=Side.SELL if position.quantity > 0 else Side.BUY,
-            order_type=OrderType.MARKET,
-            quantity=abs(position.quantity),
-            time_in_force=TimeInForce.DAY,
-            client_order_id=key,
-            protective=True,
-        ),
-    )

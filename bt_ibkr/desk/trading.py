@@ -11,6 +11,7 @@ from typing import Any
 from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, OrderFailed, Reconciled, TradingChanged
 from bt_ibkr.desk.changes import Controls
+from bt_ibkr.desk.closing import Opposite
 from bt_ibkr.desk.desk import OrderDesk
 from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry, Sink
@@ -48,6 +49,7 @@ class TradingDesk:
         journal: The record; closed with the desk.
         policy: Answers to order questions.
         controls: Risk controls.
+        opposite: Finds what closes positions that cannot be sold.
         clock: Market clock.
         tell: Alarms for the store, by kind and text.
         repair: Called with the times in a row that only asking brought executions: the stream is mute.
@@ -67,6 +69,7 @@ class TradingDesk:
         journal: Journal,
         policy: QuestionPolicy,
         controls: Controls,
+        opposite: Opposite,
         clock: Clock,
         tell: Callable[[str, str], None],
         repair: Callable[[int], Coroutine[Any, Any, None]],
@@ -114,6 +117,7 @@ class TradingDesk:
             registry=self.registry,
             orders=self._orders,
             reconciler=self._reconciler,
+            opposite=opposite,
             clock=clock,
             announce=self._announce,
             tell=tell,
@@ -137,6 +141,11 @@ class TradingDesk:
     def ready(self) -> bool:
         """The session is up, and the accounts were read after its last break."""
         return self._ready.is_set()
+
+    @property
+    def flattening(self) -> bool:
+        """See ``KillSwitch``."""
+        return self._switch.flattening
 
     # -- commands ----------------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ class SessionView:
         self._ledger: dict[str, dict[str, LedgerLine]] = {}
         self._pnl: dict[str, float] = {}
         self._rules: dict[int, tuple[Contract, TradingRules]] = {}
+        #: The two answers of event contracts, each by the other: one is closed by buying the other.
+        self._opposites: dict[int, int] = {}
         #: Set once the desk is there: it needs the controls, and they need it.
         self.desk: TradingDesk | None = None
         #: Strategies' own books, where they have some: at a hub.
@@ -68,6 +70,10 @@ class SessionView:
 
     def take_pnl(self, account: str, day_pnl: float) -> None:
         self._pnl[account] = day_pnl
+
+    def take_opposites(self, one: int, other: int) -> None:
+        """They are the two answers of one question."""
+        self._opposites |= {one: other, other: one}
 
     # -- read by the controls ------------------------------------------------------------------------
 
@@ -110,7 +116,12 @@ class SessionView:
 
     def position(self, account: str, conid: int) -> Decimal | None:
         held = self.desk.positions(account) if self.desk is not None else None
-        return None if held is None else held.get(conid, Decimal(0))
+        return None if held is None else self.net(conid, lambda one: held.get(one, Decimal(0)))
+
+    def net(self, conid: int, held: Callable[[int], Decimal]) -> Decimal:
+        """What is held of a contract; of one answer to a question, what is held of the other counts against it."""
+        other = self._opposites.get(conid)
+        return held(conid) - (Decimal(0) if other is None else held(other))
 
     def book(self, strategy: str) -> Book | None:
         return None if self.books is None else self.books(strategy)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bt_ibkr.connection.interface import (
-    OrderFailed,
-    OrderPlaced,
-)
+import msgspec
+
+from bt_ibkr.connection.interface import OrderFailed, OrderPlaced, Reconciled
+from bt_ibkr.desk.closing import Opposite
 from bt_ibkr.desk.registry import Registry
-from bt_ibkr.errors import BtIbkrError, OrderRefusedError
+from bt_ibkr.errors import OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.names import FLATTEN, book_name, owner_of
@@ -25,12 +25,12 @@ from bt_ibkr.hub.routing import AccountSink, Routing
 from bt_ibkr.hub.sharing import Sharing
 from bt_ibkr.hub.telling import Telling
 from bt_ibkr.hub.view import StrategyView
-from bt_ibkr.hub.winding import WindingUp
+from bt_ibkr.hub.winding import WindingsUp
 from bt_ibkr.journal import Journal
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, OrderState
 from bt_ibkr.model.order import OrderTicket
-from bt_ibkr.model.portfolio import LedgerLine
+from bt_ibkr.model.portfolio import LedgerLine, Position
 from bt_ibkr.services.datanames import parse_dataname
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class HubDesk:
         self.telling = Telling(server, self)
         self.sharing = Sharing(server, self)
         self._routing = Routing(server, self)
+        self._windings = WindingsUp(self, self._absent, server.alarm)
         self.view: StrategyView
         self.bookkeeper: Bookkeeper
         self._opened = False
@@ -91,18 +92,6 @@ class HubDesk:
         sink.open()
         self.sharing.left_undone(account)
         self._routing.look_again(account)
-
-    async def security_type(self, conid: int) -> str:
-        """Of a contract that nobody may have looked up since the hub began.
-
-        Raises:
-            BtIbkrError: It could not be looked up.
-        """
-        contract = self._brokerage.contracts.known(conid)
-        if contract is None:
-            contract = await self._brokerage.resolve(parse_dataname(f"conid:{conid}"))
-            self.know(contract)
-        return contract.security_type.value
 
     def _open_books(self) -> None:
         journal, path = self.journal, None
@@ -146,12 +135,47 @@ class HubDesk:
         desk = self._brokerage.desk
         return desk is not None and self._server.connected and desk.ready
 
+    @property
+    def flattening(self) -> bool:
+        """The kill switch is closing all positions."""
+        desk = self._brokerage.desk
+        return desk is not None and desk.flattening
+
+    async def read_account(self, account: str) -> Reconciled:
+        """Read an account again: whatever IBKR tells of its executions is in the books then."""
+        desk = self._brokerage.desk
+        assert desk is not None
+        return await desk.reconcile(account, "a strategy is wound up")
+
+    @property
+    def opposite(self) -> Opposite:
+        """Finds what closes positions that cannot be sold."""
+        return self._brokerage.opposites
+
+    async def typed(self, positions: Iterable[Position]) -> tuple[Position, ...]:
+        """Positions of a book, with the types of contracts that nobody may have looked up since the hub began.
+
+        Raises:
+            BtIbkrError: One could not be looked up.
+        """
+        found = []
+        for position in positions:
+            if not position.security_type:
+                contract = await self._brokerage.resolve(parse_dataname(f"conid:{position.conid}"))
+                self.know(contract)
+                position = msgspec.structs.replace(
+                    position, symbol=contract.symbol, security_type=contract.security_type.value
+                )
+            found.append(position)
+        return tuple(found)
+
     def close(self) -> None:
         if self._opened:
             self.bookkeeper.close()
 
     def came(self, name: str) -> int | None:
         """A strategy is here; market time up to which the process before it has heard of everything."""
+        self._windings.came(name)
         if not self._opened:
             return None
         told_ns = self.bookkeeper.told_ns(name)
@@ -260,16 +284,10 @@ class HubDesk:
             self.telling.tell(owner_of(key), account, OrderFailed(key, problem))
 
     async def wind_up(self, name: str, *, flatten: bool) -> None:
-        """A strategy vanished: cancel its orders, and close its positions; it stops once the strategy is back."""
-
-        def gone() -> bool:
-            peer = self._server.peer(name)
-            return peer is None or peer.lost
-
-        try:
-            await WindingUp(self, name, gone, self._server.alarm).run(flatten=flatten)
-        except BtIbkrError as problem:
-            self._server.alarm("wind-up-failed", f"Strategy {name}: {problem}")
-            return
-        if gone():
+        """A strategy vanished: see ``WindingsUp``."""
+        if await self._windings.wind_up(name, flatten=flatten):
             self.bookkeeper.went(name)
+
+    def _absent(self, name: str) -> bool:
+        peer = self._server.peer(name)
+        return peer is None or peer.lost

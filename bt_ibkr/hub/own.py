@@ -35,7 +35,7 @@ class OwnBook:
     def position(self, account: str, conid: int) -> Decimal | None:
         if account not in self._bookkeeper.accounts:
             return None
-        return self._bookkeeper.of(account).book(self._name).quantity(conid)
+        return self._view.net(conid, self._bookkeeper.of(account).book(self._name).quantity)
 
     def open_orders(self, account: str, conid: int) -> Sequence[OpenOrder]:
         return self._view.own_orders(account, conid, lambda key: owner_of(key) == self._name)

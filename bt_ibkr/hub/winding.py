@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from bt_ibkr.desk.closing import closes
+from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.hub.names import HUB_SUFFIX, owner_of
-from bt_ibkr.model.intent import OrderIntent, make_key
-from bt_ibkr.model.order import OrderTicket, OrderType, Side, TimeInForce
+from bt_ibkr.model.intent import OrderState, make_key
 from bt_ibkr.model.portfolio import Position
 
 if TYPE_CHECKING:
@@ -20,10 +22,57 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that cancelled orders are given to end before a book is closed, and closing orders to execute.
 _ENDS_S: Final = 10.0
+#: Seconds within which everything that has executed has to be known, before a book is closed.
+_WHOLE_S: Final = 60.0
 #: How often what is left of a book is closed: an order that was being cancelled may have executed after all.
 _ROUNDS: Final = 3
 #: How often it is looked whether the session is back and the strategy is.
 _LOOK_S: Final = 0.1
+
+
+class WindingsUp:
+    """All of them: of one strategy one at a time.
+
+    A strategy that came back and vanished again is dealt with anew, once what was done the first time has ended.
+
+    Args:
+        desk: The hub's.
+        absent: Whether no process of a name is heard.
+        alarm: Tells everybody, by kind and text.
+    """
+
+    def __init__(
+        self, desk: HubDesk, absent: Callable[[str], bool], alarm: Callable[[str, str], None]
+    ) -> None:
+        self._desk = desk
+        self._absent = absent
+        self._alarm = alarm
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        #: How often each name has come.
+        self._came: Counter[str] = Counter()
+
+    def came(self, name: str) -> None:
+        """It is there: what was begun because it was not ends."""
+        self._came[name] += 1
+
+    async def wind_up(self, name: str, *, flatten: bool) -> bool:
+        """Cancel a strategy's orders, and close its positions; it stops once the strategy is back.
+
+        Returns:
+            Whether that was done to the end, and it is still gone.
+        """
+        times = self._came[name]
+
+        def gone() -> bool:
+            return self._came[name] == times and self._absent(name)
+
+        async with self._turns[name]:
+            try:
+                await WindingUp(self._desk, name, gone, self._alarm).run(flatten=flatten)
+            except BtIbkrError as problem:
+                self._alarm("wind-up-failed", f"Strategy {name}: {problem}")
+                return False
+            return gone()
 
 
 class WindingUp:
@@ -61,11 +110,13 @@ class WindingUp:
         if not flatten:
             return
         for _ in range(_ROUNDS):
-            if not await self._accounts_read() or not self._positions():
+            if not await self._book_is_whole() or not self._positions():
                 return
             await self._close()
+        if not await self._book_is_whole():
+            return
         left = self._positions()
-        if left and self._gone():
+        if left:
             told = ", ".join(f"{one.quantity:f} {one.symbol or one.conid}" for one in left)
             self._alarm("wind-up-failed", f"The book of {self._name} is NOT closed: {told} are left.")
 
@@ -77,6 +128,36 @@ class WindingUp:
                 return True
             await asyncio.sleep(_LOOK_S)
         return False
+
+    async def _book_is_whole(self) -> bool:
+        """Until the book has all that the strategy's orders have executed: what is told of as filled may be sold
+        already, and would be sold twice. ``False`` once the strategy is back, or if that cannot be known."""
+        latest_s = time.monotonic() + _WHOLE_S
+        while await self._accounts_read():
+            results = [await self._desk.read_account(account) for account in self._desk.accounts]
+            lacking = self._lacking()
+            if all(one.complete for one in results) and not lacking and not self._desk.flattening:
+                return self._gone()
+            if time.monotonic() >= latest_s:
+                why = (
+                    f"IBKR does not tell how {', '.join(lacking)} executed"
+                    if lacking
+                    else "it cannot be read"
+                )
+                self._alarm("wind-up-failed", f"The book of {self._name} is NOT closed: {why}.")
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return False
+
+    def _lacking(self) -> list[str]:
+        """Orders that have filled, and whose executions have not all come."""
+        return [
+            one.key
+            for one in self._desk.registry
+            if owner_of(one.key) == self._name
+            and one.state is OrderState.FILLED
+            and one.filled < one.ticket.quantity
+        ]
 
     async def _cancel(self) -> int:
         journal = self._desk.journal
@@ -100,29 +181,33 @@ class WindingUp:
 
     async def _close(self) -> None:
         """One order for each position that none is under way for."""
-        for position in self._positions():
-            if not self._gone():
-                return
-            if under_way := self._open_on(position.conid):
-                # It may execute yet: another one could turn the position.
-                await _all(self._ends(under_way))
-                continue
-            number = self._desk.journal.next_sequences().get(self._name + HUB_SUFFIX, 1)
-            key = make_key(self._name + HUB_SUFFIX, self._desk.journal.epoch, number)
-            _log.warning(
-                "hub-flatten name=%s conid=%d quantity=%s", self._name, position.conid, position.quantity
-            )
-            kind = position.security_type or await self._desk.security_type(position.conid)
-            await self._desk.place((_closing(position, kind, key),))
-            await _all(self._ends([key]))
+        for account in self._desk.accounts:
+            held = self._desk.view.positions(self._name, account)
+            async for close in closes(await self._desk.typed(held), self._desk.opposite):
+                if not self._gone() or self._desk.flattening:
+                    return
+                if under_way := self._open_on(close.conid, close.position.conid):
+                    # It may execute yet: another one could turn the position.
+                    await _all(self._ends(under_way))
+                    continue
+                number = self._desk.journal.next_sequences().get(self._name + HUB_SUFFIX, 1)
+                key = make_key(self._name + HUB_SUFFIX, self._desk.journal.epoch, number)
+                _log.warning(
+                    "hub-flatten name=%s conid=%d quantity=%s",
+                    self._name,
+                    close.position.conid,
+                    close.position.quantity,
+                )
+                await self._desk.place((close.intent(key),))
+                await _all(self._ends([key]))
 
-    def _open_on(self, conid: int) -> list[str]:
+    def _open_on(self, *conids: int) -> list[str]:
         return [
             one.key
             for one in self._desk.registry
             if one.open
             and owner_of(one.key) == self._name
-            and conid in (one.ticket.contract_id, *(leg.conid for leg in one.ticket.legs))
+            and not set(conids).isdisjoint((one.ticket.contract_id, *(leg.conid for leg in one.ticket.legs)))
         ]
 
 
@@ -131,22 +216,3 @@ async def _all(ends: list[asyncio.Future[bool]]) -> None:
         _, left = await asyncio.wait(ends, timeout=_ENDS_S)
         for one in left:
             one.cancel()
-
-
-def _closing(position: Position, security_type: str, key: str) -> OrderIntent:
-    """The order that closes what a book holds, at the market."""
-    return OrderIntent(
-        key=key,
-        strategy=key.partition(".")[0],
-        ticket=OrderTicket(
-            account=position.account,
-            contract_id=position.conid,
-            security_type=security_type,
-            side=Side.SELL if position.quantity > 0 else Side.BUY,
-            order_type=OrderType.MARKET,
-            quantity=Decimal(abs(position.quantity)),
-            time_in_force=TimeInForce.DAY,
-            client_order_id=key,
-            protective=True,
-        ),
-    )

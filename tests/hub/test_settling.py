@@ -243,7 +243,7 @@ def test_only_what_is_later_by_more_than_the_pause_confirms() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_an_execution_that_comes_after_its_position_takes_its_place(tmp_path: Path, restarted: bool) -> None:
-    """Its position was put into "unallocated" by then: it is its strategy's, and there only, without profit or loss."""
+    """Its position was put into "unallocated": it is its strategy's now, and only there, without profit or loss."""
     clock = ManualClock(BEGIN_S * NS_PER_S)
     journal = Journal.open(None, clock=clock)
     journal.intend((intent(journal.epoch, "alpha", STOCK),))
