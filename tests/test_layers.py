@@ -69,7 +69,7 @@ LAYERS = (
     ),
     Layer(
         "8",
-        ("cli",),
+        ("cli", "__main__"),
         ("0", "1", "2", "3", "3b", "3c", "4", "5", "6", "7", "‖"),
         ("msgspec", "backtrader", "rich", "typer"),
     ),

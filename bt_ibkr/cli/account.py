@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bt_ibkr.cli.options import (
-    Account,
-    CaFile,
-    CompetingOption,
     External,
-    Gateway,
-    Insecure,
     JournalFile,
     Json,
-    LoginFile,
-    Mode,
     Reason,
     Wait,
-    YesLive,
-    address_of,
     text_option,
+    visits,
 )
 from bt_ibkr.errors import UsageError
 
+if TYPE_CHECKING:
+    from bt_ibkr.app.visit import Address
 
+_EveryAccount = Annotated[
+    str, text_option("--account", metavar="ID", help="Account; else every one that has a journal.")
+]
+
+
+@visits()
 def orders(
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     journal: JournalFile = "",
     everything: Annotated[
         bool, typer.Option("--all", help="Also orders of the day that have ended.")
@@ -45,41 +40,25 @@ def orders(
     """Show the account's open orders, as IBKR lists them and as the journal knows them."""
     from bt_ibkr.cli.looking import orders_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     return partial(orders_command, address, journal, everything=everything, as_json=as_json)
 
 
+@visits()
 def positions(
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Show the account's positions, as IBKR has them."""
     from bt_ibkr.cli.looking import positions_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     return partial(positions_command, address, as_json=as_json)
 
 
+@visits()
 def trades(
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     journal: JournalFile = "",
     days: Annotated[int, typer.Option(min=1, max=7, help="How many days back, today among them.")] = 1,
     as_json: Json = False,
@@ -87,13 +66,10 @@ def trades(
     """Show the account's executions, of all programs."""
     from bt_ibkr.cli.looking import trades_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     return partial(trades_command, address, journal, days, as_json=as_json)
 
 
+@visits()
 def whatif(
     side: Annotated[str, typer.Argument(help="BUY or SELL.")],
     size: Annotated[str, typer.Argument(help="How many units.")],
@@ -107,23 +83,14 @@ def whatif(
     outside_rth: Annotated[
         bool, typer.Option("--outside-rth", help="May trade outside regular hours.")
     ] = False,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Ask IBKR what an order would cost and bind; nothing is placed. Example: whatif BUY 100 AAPL LMT 189.5"""
     from bt_ibkr.app.preview import order_words, parse_time
     from bt_ibkr.cli.looking import whatif_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     words = order_words(
         side, size, name, order_type, price,
         stop=stop, trail_amount=trail_amount, trail_percent=trail_percent,
@@ -132,6 +99,7 @@ def whatif(
     return partial(whatif_command, address, words, as_json=as_json)
 
 
+@visits(live=True)
 def cancel(
     targets: Annotated[
         list[str] | None, typer.Argument(help="Orders: keys of the journal, or IBKR's order ids.")
@@ -140,14 +108,8 @@ def cancel(
     strategy: Annotated[str, text_option(help="All open orders of this strategy.")] = "",
     external: External = False,
     wait_s: Wait = 15.0,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    yes_live: YesLive = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     journal: JournalFile = "",
     as_json: Json = False,
 ) -> Callable[[], int]:
@@ -164,41 +126,29 @@ def cancel(
         raise UsageError(
             "--external goes with --all.", remedy="An order of another program is named by its id."
         )
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        yes_live=yes_live, competing=competing,
-    )  # fmt: skip
     wishes = CancelWishes(targets=named, strategy=strategy, external=external, wait_s=wait_s)
     return partial(cancel_command, address, journal, wishes, as_json=as_json)
 
 
+@visits(live=True, competing="take_over_once")
 def flatten(
     external: External = False,
     wait_s: Wait = 30.0,
     reason: Reason = "positions are closed",
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    yes_live: YesLive = "",
-    competing: CompetingOption = "take_over_once",
+    *,
+    address: Address,
     journal: JournalFile = "",
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Halt trading, cancel open orders, and close all positions at the market."""
     from bt_ibkr.cli.acting import flatten_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        yes_live=yes_live, competing=competing,
-    )  # fmt: skip
     return partial(
         flatten_command, address, journal, reason, external=external, wait_s=wait_s, as_json=as_json
     )
 
 
+@visits(mode=False, account=_EveryAccount, competing="take_over_once")
 def halt(
     reducing: Annotated[
         bool, typer.Option("--reducing", help="Let what only reduces positions pass; cancel nothing.")
@@ -207,23 +157,14 @@ def halt(
     external: External = False,
     wait_s: Wait = 15.0,
     reason: Reason = "",
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Annotated[
-        str, text_option("--account", metavar="ID", help="Account; else every one that has a journal.")
-    ] = "",
-    competing: CompetingOption = "take_over_once",
+    *,
+    address: Address,
     journal: JournalFile = "",
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Let no order leave any more, of whatever strategy, and cancel those that are open."""
     from bt_ibkr.cli.acting import HaltWishes, halt_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, competing=competing
-    )
     wishes = HaltWishes(
         reducing=reducing,
         cancel=not (reducing or keep_orders),

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from bt_ibkr.cli.options import (
-    Account,
-    CaFile,
-    CompetingOption,
-    Gateway,
-    Insecure,
     Json,
-    LoginFile,
-    Mode,
-    address_of,
     text_option,
+    visits,
 )
+
+if TYPE_CHECKING:
+    from bt_ibkr.app.visit import Address
 
 contracts = typer.Typer(
     name="contracts",
@@ -32,56 +28,41 @@ Fresh = Annotated[bool, typer.Option("--no-cache", help="Ask IBKR anew, and keep
 
 
 @contracts.command()
+@visits()
 def search(
     text: Annotated[str, typer.Argument(help="A symbol, or a part of a company's name.")],
     fresh: Fresh = False,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Show everything that answers to a symbol or a name, and how to write it."""
     from bt_ibkr.cli.contract_tables import search_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     address = msgspec.structs.replace(address, contract_cache=not fresh)
     return partial(search_command, address, text, as_json=as_json)
 
 
 @contracts.command()
+@visits()
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Instrument, as AAPL or ES@CME front.")],
     fresh: Fresh = False,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Show which contract a name means: its details, how it may be traded, and when."""
     from bt_ibkr.cli.contract_tables import show_command
     from bt_ibkr.services.datanames import parse_dataname
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     address = msgspec.structs.replace(address, contract_cache=not fresh)
     # Refused before anybody logs on.
     return partial(show_command, address, parse_dataname(name), as_json=as_json)
 
 
 @contracts.command()
+@visits()
 def chain(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The underlying: AAPL, SPX-IND-CBOE, ES@CME front.")
@@ -101,13 +82,8 @@ def chain(
     trading_class: Annotated[str, text_option("--class", help="Trading class, as SPXW.")] = "",
     exchange: Annotated[str, text_option("--exchange", help="Where the options trade.")] = "",
     fresh: Fresh = False,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """List the options on an underlying, within IBKR's limits; can be interrupted and goes on from there."""
@@ -128,10 +104,6 @@ def chain(
     # Refused before anybody logs on.
     parse_dataname(name)
     check_wishes(wishes)
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     address = msgspec.structs.replace(address, contract_cache=not fresh)
     return partial(chain_command, address, name, wishes, as_json=as_json)
 

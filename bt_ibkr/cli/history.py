@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bt_ibkr.cli.options import (
-    Account,
-    CaFile,
-    CompetingOption,
-    Gateway,
-    Insecure,
     Json,
-    LoginFile,
-    Mode,
-    address_of,
     text_option,
+    visits,
 )
+
+if TYPE_CHECKING:
+    from bt_ibkr.app.visit import Address
 
 history = typer.Typer(
     name="history",
@@ -41,6 +37,7 @@ End = Annotated[str, text_option("--to", help="Last moment; else now.")]
 
 
 @history.command()
+@visits()
 def download(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments, as AAPL.")],
     start: Start = "",
@@ -53,13 +50,8 @@ def download(
         bool, typer.Option("--refresh", help="Fetch also what is stored, and compare.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Begin without asking, however long it takes.")] = False,
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Fetch what is missing of a span, within IBKR's limits; can be interrupted and goes on from there."""
@@ -82,10 +74,6 @@ def download(
         regular_hours=bool(rth),
         refresh=refresh,
     )
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     return partial(download_command, address, request, folder, yes=yes, as_json=as_json)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 
@@ -10,6 +13,9 @@ from bt_ibkr.errors import UsageError
 
 if TYPE_CHECKING:
     from bt_ibkr.app.visit import Address
+
+#: Reads what it was given, and gives back what is to be done.
+_Command = Callable[..., Callable[[], int]]
 
 
 def text_option(*names: str, **settings: Any) -> Any:
@@ -58,7 +64,64 @@ Reason = Annotated[str, text_option("--reason", help="Why, for the journal and w
 External = Annotated[
     bool, typer.Option("--external", help="Also orders that other programs, or people, placed.")
 ]
+#: What says which account is visited.
+_VISIT: Final[dict[str, Any]] = {
+    "gateway": Gateway,
+    "ca_file": CaFile,
+    "insecure": Insecure,
+    "login": LoginFile,
+    "account": Account,
+    "mode": Mode,
+    "competing": CompetingOption,
+}
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def visits(
+    *, live: bool = False, mode: bool = True, account: Any = Account, competing: str = ""
+) -> Callable[[_Command], _Command]:
+    """A command that visits an account: it gets the options that say which, and takes them as ``address``.
+
+    Args:
+        live: It acts there: in an account with real money only if that is confirmed by ``--yes-live``.
+        mode: It may be held to a kind of account.
+        account: Its option for the account, where that means something else.
+        competing: What it does by default when another login of the user has the session.
+    """
+    taken = _VISIT | {"account": account}
+    unless: dict[str, Any] = {"insecure": False, "competing": competing}
+    if not mode:
+        del taken["mode"]
+    if live:
+        taken["yes_live"] = YesLive
+
+    def decorate(command: _Command) -> _Command:
+        own = inspect.signature(command)
+        hints = get_type_hints(command, localns={"Address": object}, include_extras=True)
+        options = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=unless.get(name, ""), annotation=kind
+            )
+            for name, kind in taken.items()
+        ]
+        shown: list[inspect.Parameter] = []
+        for name, parameter in own.parameters.items():
+            if name == "address":
+                shown += options
+            else:
+                shown.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+
+        @functools.wraps(command)
+        def visiting(**given: Any) -> Callable[[], int]:
+            address = address_of(**{name: given.pop(name) for name in taken})
+            return command(address=address, **given)
+
+        # What the command line is made from.
+        visiting.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
+        visiting.__annotations__ = {one.name: one.annotation for one in shown} | {"return": hints["return"]}
+        return visiting
+
+    return decorate
 
 
 def address_of(

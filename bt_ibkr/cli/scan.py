@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
 from bt_ibkr.cli.options import (
-    Account,
-    CaFile,
-    CompetingOption,
-    Gateway,
-    Insecure,
     Json,
-    LoginFile,
-    Mode,
-    address_of,
     text_option,
+    visits,
 )
 from bt_ibkr.errors import UsageError
 from bt_ibkr.model.scanner import ScanRequest
+
+if TYPE_CHECKING:
+    from bt_ibkr.app.visit import Address
 
 #: What ``--list`` can list.
 Listed = Literal["types", "instruments", "locations", "filters"]
 
 
+@visits()
 def scan(
     scan_type: Annotated[
         str, typer.Argument(metavar="[TYPE]", help="What to rank by, as MOST_ACTIVE or TOP_PERC_GAIN.")
@@ -42,22 +39,13 @@ def scan(
         str,
         text_option("--list", metavar="WHAT", help="List codes: types, instruments, locations or filters."),
     ] = "",
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Ask IBKR's market scanner; each row is a dataname. Example: scan MOST_ACTIVE --filter priceAbove=5"""
     from bt_ibkr.cli.scanning import codes_command, scan_command
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     if listed:
         if listed not in get_args(Listed):
             raise UsageError(

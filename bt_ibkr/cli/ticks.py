@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bt_ibkr.cli.options import (
-    Account,
-    CaFile,
-    CompetingOption,
-    Gateway,
-    Insecure,
     Json,
-    LoginFile,
-    Mode,
-    address_of,
     text_option,
+    visits,
 )
 from bt_ibkr.errors import UsageError
 
@@ -39,6 +32,7 @@ _EXIT_INCOMPLETE = 10
 _PLAIN_S = 60.0
 
 
+@visits()
 def record(
     datanames: Annotated[list[str], typer.Argument(metavar="DATANAME…", help="Instruments to record.")],
     out: Annotated[
@@ -46,23 +40,14 @@ def record(
     ],
     length: Annotated[str, text_option("--for", help="For so long: 30s, 90min, 2h, 1d.")] = "",
     until: Annotated[str, text_option(help="Until this time, ISO 8601, UTC.")] = "",
-    gateway: Gateway = "",
-    ca_file: CaFile = "",
-    insecure: Insecure = False,
-    login: LoginFile = "",
-    account: Account = "",
-    mode: Mode = "",
-    competing: CompetingOption = "",
+    *,
+    address: Address,
     as_json: Json = False,
 ) -> Callable[[], int]:
     """Record every tick of instruments as Parquet, until Ctrl-C."""
     from bt_ibkr.app.market import parse_moment
     from bt_ibkr.app.tick_recording import RecordWishes, parse_length
 
-    address = address_of(
-        gateway=gateway, ca_file=ca_file, insecure=insecure, login=login, account=account, mode=mode,
-        competing=competing,
-    )  # fmt: skip
     if len(set(datanames)) != len(datanames):
         raise UsageError("An instrument is named a second time.", remedy="Name each once.")
     wishes = RecordWishes(

@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from bt_ibkr.journal import tables
 from bt_ibkr.journal.records import EventKind
 from bt_ibkr.journal.tables import Execute
 from bt_ibkr.model.order import Execution
 
+#: A source that takes back what it said is believed so often; one that says two things in turn fills no log.
+_MOST_TIMES: Final = 8
+
+
+class _Told(NamedTuple):
+    """What one source told of an execution: last, and how many times something else than before."""
+
+    execution: Execution
+    key: str | None
+    times: int
+
+
+#: By account, execution's id and source.
+_AllTold = dict[tuple[str, str, str], _Told]
+
 
 class ExecutionIntake:
-    """Knows what it was told already, so that a source that differs does not fill the log at every poll."""
+    """Knows what each source told last, so that one that differs does not fill the log at every poll."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[Execution, str | None]] = set()
+        self._told: _AllTold = {}
 
     def add(
         self, execute: Execute, now_ns: int, executions: Sequence[tuple[Execution, str | None, str]]
-    ) -> tuple[list[bool], set[tuple[Execution, str | None]]]:
+    ) -> tuple[list[bool], _AllTold]:
         """Take executions in, in a transaction.
 
         Returns:
             For each, whether it is to be applied; and what to hand to ``committed``.
         """
-        told: set[tuple[Execution, str | None]] = set()
+        told: _AllTold = {}
         return [self._one(execute, now_ns, told, *one) for one in executions], told
 
-    def committed(self, told: set[tuple[Execution, str | None]]) -> None:
+    def committed(self, told: _AllTold) -> None:
         """The transaction is on the disk."""
-        self._told |= told
+        self._told.update(told)
 
     def _one(
         self,
         execute: Execute,
         now_ns: int,
-        told: set[tuple[Execution, str | None]],
+        told: _AllTold,
         execution: Execution,
         key: str | None,
         source: str,
     ) -> bool:
-        mark = (execution, key)
-        if mark in self._told or mark in told:
-            return False
-        told.add(mark)
+        where = (execution.account, execution.execution_id, source)
+        before = told.get(where, self._told.get(where))
+        times = 0
+        if before is not None:
+            if (before.execution, before.key) == (execution, key) or before.times >= _MOST_TIMES:
+                return False
+            times = before.times + 1
+        told[where] = _Told(execution, key, times)
         row = execute(
             "SELECT number, execution, key FROM executions WHERE account = ? AND execution_id = ?",
             (execution.account, execution.execution_id),

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from bt_ibkr.version import __version__
+
 KEYS = {
     "mode", "strategy", "bars", "orders", "executions", "position", "start_cash", "cash", "value", "trades",
     "started", "ended", "errors",
@@ -241,9 +243,14 @@ def test_run_against_an_emulator_that_is_up(elsewhere: tuple[Any, Any]) -> None:
     assert emulator.end(10).code == 0
 
 
-def test_version_and_help(here: Any) -> None:
-    from bt_ibkr.version import __version__
+def test_the_package_as_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bt_ibkr", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == f"bt-ibkr {__version__}\n"
 
+
+def test_version_and_help(here: Any) -> None:
     assert __version__ in here("--version").out
     shown = here("run", "--help").out
     for option in ("--mode", "--data", "--market", "--set", "--json", "--speed"):

@@ -62,9 +62,9 @@ def test_a_commission_comes_late(books: Any) -> None:
 def test_sources_that_differ_for_ever_fill_no_log(books: Any) -> None:
     journal = books.open()
     for _ in range(5):
-        for commission, price in ((1.0, 187.2), (1.01, 187.2), (1.0, 187.21)):
+        for source, commission, price in (("a", 1.0, 187.2), ("b", 1.01, 187.2), ("c", 1.0, 187.21)):
             one = books.execution("a.b.01.01", commission=commission, price=price)
-            journal.add_executions([(one, None, "s")])
+            journal.add_executions([(one, None, source)])
     assert [event.kind for event in journal.events()] == [
         "execution",
         "execution_completed",
@@ -72,6 +72,24 @@ def test_sources_that_differ_for_ever_fill_no_log(books: Any) -> None:
     ]
     (found,) = journal.executions()
     assert (found.execution.price, found.execution.commission) == (187.2, 1.01)
+
+
+def test_a_source_that_tells_two_things_in_turn_fills_no_log(books: Any) -> None:
+    journal = books.open()
+    for turn in range(100):
+        one = books.execution("a.b.01.01", commission=1.0, price=187.2 + 0.01 * (turn % 2))
+        journal.add_executions([(one, None, "trades")])
+    assert len(journal.events()) < 10
+    (found,) = journal.executions()
+    assert found.execution.price == 187.2
+
+
+def test_a_commission_that_is_taken_back(books: Any) -> None:
+    journal = books.open()
+    for commission in (1.25, 9.0, 1.25):
+        journal.add_executions([(books.execution("a.b.01.01", commission=commission), None, "stream")])
+    (found,) = journal.executions()
+    assert found.execution.commission == 1.25
 
 
 def test_the_order_is_known_late(books: Any) -> None:
