@@ -16,7 +16,7 @@ from bt_ibkr.app.login_file import default_base
 from bt_ibkr.app.request import Stopper
 from bt_ibkr.app.sim import market_clock, pacing_speed
 from bt_ibkr.app.trade import emulator_at
-from bt_ibkr.clock import Clock, ScaledClock, SystemClock
+from bt_ibkr.clock import Clock, ScaledClock, ServerClock, SystemClock
 from bt_ibkr.config import ClearLines, Competing, LinesOverflow, SessionSettings, Trust, rest_base
 from bt_ibkr.connection.guard import Standing
 from bt_ibkr.errors import SessionError
@@ -107,7 +107,7 @@ def serve_hub(
     ended = threading.Event()
     with contextlib.ExitStack() as stack:
         emulator = emulator_at(settings, stack)
-        clock: Clock = SystemClock()
+        clock: Clock = ServerClock(SystemClock())
         if emulator is not None:
             settings = msgspec.structs.replace(
                 settings, pacing_speed=pacing_speed(emulator.state), contract_cache=False

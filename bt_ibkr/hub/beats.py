@@ -90,6 +90,7 @@ class Heart:
                 asked=peer.asked,
                 heads=self._server.publisher.heads(peer.words),
                 stream_ns=stream_ns,
+                server_ns=self._server.brokerage.server_ns(),
             )
         )
 

@@ -8,7 +8,9 @@ import threading
 import time
 from typing import Any, Final
 
-from bt_ibkr.clock import Clock, SystemClock
+import msgspec
+
+from bt_ibkr.clock import NS_PER_S, Clock, ServerClock, SystemClock
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
@@ -64,6 +66,7 @@ from bt_ibkr.services.datanames import ContractQuery
 from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.history import HistoryRequest
 from bt_ibkr.services.marketdata import TickSink
+from bt_ibkr.session.server_time import Correction, difference_text
 from bt_ibkr.wire.contract_rules import ContractRules
 from bt_ibkr.wire.order_answers import WhatIf
 
@@ -119,6 +122,10 @@ class HubConnection:
         self._histories = 0
         #: Of the session, as the hub told last.
         self._session = SessionChanged("disconnected", "")
+        #: Set by the server's time, as the hub has measured it.
+        self._server_clock = self._clock if isinstance(self._clock, ServerClock) else None
+        if self._server_clock is not None:
+            self._correction = Correction(self._server_clock, self._clock_differs)
         self._broken_ns = 0
         self._closed = False
         self._last_metrics = Metrics()
@@ -205,6 +212,14 @@ class HubConnection:
         streams = self._streams
         return streams.behind(), streams.waiting(), streams.lost, streams.mended
 
+    def server_time(self, server_ns: int) -> None:
+        """See ``LinkUser``."""
+        if self._server_clock is not None:
+            self._correction.set(server_ns - self._server_clock.base_ns())
+
+    def _clock_differs(self, offset_ns: int) -> None:
+        self._tell(SessionNotice("clock-differs", difference_text(offset_ns)))
+
     def link_changed(self, up: bool, cause: str, next_step: str = "") -> None:
         """See ``LinkUser``: to feeds and broker it is the session that broke or came back."""
         now_ns = self._clock.now_ns()
@@ -290,7 +305,8 @@ class HubConnection:
         if self._closed or self._link.welcome is None:
             return self._last_metrics
         metrics: Metrics = self._call("metrics")
-        return metrics
+        own_ns = 0 if self._server_clock is None else self._server_clock.offset_ns
+        return msgspec.structs.replace(metrics, clock_offset_s=own_ns / NS_PER_S)
 
     def accounts(self) -> tuple[str, ...]:
         return self._welcome.accounts

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
+from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.errors import BtIbkrError, RequestTimeoutError, SessionError, UnreachableError, WireError
 from bt_ibkr.hub.ages import awake_or_asleep_s
 from bt_ibkr.hub.asking import Asked, Asking
@@ -63,6 +64,9 @@ class LinkUser(Protocol):
 
     def heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
         """Numbers of the newest ticks, by topic; all that came up to the server time are in them."""
+
+    def server_time(self, server_ns: int) -> None:
+        """It is so late by the server's clock."""
 
     def link_changed(self, up: bool, cause: str, next_step: str = "") -> None:
         """The hub fell silent, or is heard again."""
@@ -220,6 +224,8 @@ class HubLink:
         self._wires.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(5.0)
+        elif self._thread.ident is None:
+            self._wires.close()
         self._wires.release()
 
     def _do(self, action: Callable[[], Any]) -> None:
@@ -342,7 +348,7 @@ class HubLink:
             return
         self._heard_s = time.monotonic()
         if isinstance(message, HubBeat):
-            self._clock.take(message.clock_s, awake_or_asleep_s())
+            self._take_clocks(message)
             self._heard_again()
             self._take_beat(message)
         elif message.number == self._told + 1:
@@ -351,6 +357,14 @@ class HubLink:
                 self._asking.answered(message)
             else:
                 self._user.told(message)
+
+    def _take_clocks(self, told: Welcome | HubBeat) -> None:
+        """Both were read at the same moment: however long the message was under way, they belong together."""
+        now_s = awake_or_asleep_s()
+        self._clock.take(told.clock_s, now_s)
+        if told.server_ns:
+            since_s = self._clock.at(now_s) - told.clock_s
+            self._user.server_time(told.server_ns + round(since_s * NS_PER_S))
 
     def _take_beat(self, beat: HubBeat) -> None:
         for number in self._asking.again(beat.asked):
@@ -362,7 +376,7 @@ class HubLink:
         self._heard_s = time.monotonic()
         if before is None or before.hub != welcome.hub:
             self._clock = HubClock()
-        self._clock.take(welcome.clock_s, awake_or_asleep_s())
+        self._take_clocks(welcome)
         self._beat_due_s = 0.0
         if before is not None and before.join == welcome.join:
             self._heard_again()

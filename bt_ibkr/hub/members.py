@@ -148,6 +148,7 @@ class Members:
                 paper=server.brokerage.is_paper(),
                 may_trade=peer.grant.trading,
                 clock_s=awake_or_asleep_s(),
+                server_ns=server.brokerage.server_ns(),
                 beat_s=settings.beat_s,
                 dead_s=settings.dead_s,
                 emulator=server.emulator,

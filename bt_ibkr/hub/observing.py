@@ -89,6 +89,9 @@ class HubObserver:
     def heads(self, heads: dict[bytes, int], stream_ns: int = 0) -> None:
         """See ``LinkUser``."""
 
+    def server_time(self, server_ns: int) -> None:
+        """See ``LinkUser``."""
+
     def link_changed(self, up: bool, cause: str, next_step: str = "") -> None:
         """See ``LinkUser``."""
 

@@ -160,6 +160,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
         paper: Whether IBKR calls them paper; ``None`` if it does not tell.
         may_trade: Whether orders are taken.
         clock_s: The hub's monotonic clock.
+        server_ns: The server's time at that moment, as the hub has measured it; 0 if it has not.
         beat_s, dead_s: How often both sides speak at least, and the silence after which a side is taken as gone.
         emulator: Control API of the emulator that the hub's session is with; empty for IBKR.
     """
@@ -176,6 +177,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_fiel
     beat_s: float
     dead_s: float
     emulator: str = ""
+    server_ns: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", tag_field="type"):
@@ -225,6 +227,7 @@ class HubBeat(msgspec.Struct, frozen=True, kw_only=True, tag="hub-beat", tag_fie
         asked: Number of the last request it has from the receiver.
         heads: Sequence number of the newest tick, by topic of the receiver.
         stream_ns: The newest server time seen on any tick; what came up to there is in ``heads``.
+        server_ns: See ``Welcome``.
     """
 
     join: str
@@ -233,6 +236,7 @@ class HubBeat(msgspec.Struct, frozen=True, kw_only=True, tag="hub-beat", tag_fie
     asked: int
     heads: dict[bytes, int]
     stream_ns: int = 0
+    server_ns: int = 0
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, tag="closing", tag_field="type"):

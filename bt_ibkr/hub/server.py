@@ -229,6 +229,9 @@ class HubServer:
                 self._check_arming()
             self.connected = item.connected
             _log.info("hub-session state=%s cause=%s next=%s", item.state, item.cause, item.next_step or "-")
+        if isinstance(item, events.SessionNotice) and item.kind == "clock-differs":
+            # That is of this machine's clock; each process measures its own.
+            return
         for peer in self.members.peers:
             if not peer.left and peer.hello.role == "strategy":
                 peer.tell(type(item).__name__, item)

@@ -33,8 +33,8 @@ _TOLD_NS: Final = NS_PER_S
 _MOST_NS: Final = 86_400 * NS_PER_S
 
 
-class ServerTime:
-    """Measures the server's clock and sets ``clock`` by it. Lives on the session's loop.
+class Correction:
+    """Sets a clock by what is known of the server's.
 
     Args:
         clock: What is corrected.
@@ -45,9 +45,36 @@ class ServerTime:
     def __init__(self, clock: ServerClock, told: Callable[[int], None]) -> None:
         self._clock = clock
         self._told = told
+        self._last_told_ns = 0
+
+    def set(self, difference_ns: int) -> None:
+        """The server's clock is so far ahead of the one that is corrected."""
+        if abs(difference_ns - self._clock.offset_ns) < _HYSTERESIS_NS or abs(difference_ns) >= _MOST_NS:
+            return
+        self._clock.offset_ns = difference_ns
+        if abs(difference_ns - self._last_told_ns) >= _TOLD_NS:
+            self._last_told_ns = difference_ns
+            _log.warning("clock-differs offset_s=%.3f", difference_ns / NS_PER_S)
+            self._told(difference_ns)
+
+
+class ServerTime:
+    """Measures the server's clock and sets ``clock`` by it. Lives on the session's loop.
+
+    Args:
+        clock, told: See ``Correction``.
+    """
+
+    def __init__(self, clock: ServerClock, told: Callable[[int], None]) -> None:
+        self._clock = clock
+        self._correction = Correction(clock, told)
         self._fine = _Differences()
         self._coarse = _Differences()
-        self._last_told_ns = 0
+
+    @property
+    def measured(self) -> bool:
+        """Enough stamps have agreed."""
+        return self._fine.known_ns is not None or self._coarse.known_ns is not None
 
     def heartbeat(self, server_ms: float) -> None:
         """A heartbeat with the server's time, ms, was read just now."""
@@ -71,13 +98,14 @@ class ServerTime:
             self._set(0 if known_ns is not None and abs(known_ns) < _COARSE_NS else known_ns)
 
     def _set(self, known_ns: int | None) -> None:
-        if known_ns is None or abs(known_ns - self._clock.offset_ns) < _HYSTERESIS_NS:
-            return
-        self._clock.offset_ns = known_ns
-        if abs(known_ns - self._last_told_ns) >= _TOLD_NS:
-            self._last_told_ns = known_ns
-            _log.warning("clock-differs offset_s=%.3f", known_ns / NS_PER_S)
-            self._told(known_ns)
+        if known_ns is not None:
+            self._correction.set(known_ns)
+
+
+def difference_text(offset_ns: int) -> str:
+    """How far the server's clock is ahead, in words."""
+    where = "ahead of" if offset_ns > 0 else "behind"
+    return f"The server's clock is {abs(offset_ns) / NS_PER_S:.1f} s {where} this machine's: time goes by it."
 
 
 class _Differences:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bt_ibkr.app.control import ControlClient
+from bt_ibkr.clock import ManualClock, ServerClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.brokerage import JournalInMemory
 from bt_ibkr.connection.interface import (
@@ -24,6 +27,7 @@ from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.hub.config import HubSettings
 from bt_ibkr.hub.connection import HubConnection
+from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, make_key
@@ -31,6 +35,8 @@ from bt_ibkr.model.market import Tick
 from bt_ibkr.model.order import OrderTicket, OrderType, Side
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.datanames import parse_dataname
+from bt_ibkr.store import IBKRStore
+from tests.conftest import Bench, Line
 
 ACCOUNT = "DU1234567"
 APPLE = 265598
@@ -155,8 +161,65 @@ class Strategy:
         return [one.connected for one in self.store if isinstance(one, SessionChanged)]
 
 
+class HubBench(Bench):
+    """As ``Bench``, with the session in a hub.
+
+    Attributes:
+        hubs: Those that were started.
+    """
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        super().__init__(folder, stack)
+        self.hubs: list[HubThread] = []
+
+    def line(
+        self,
+        *,
+        store: Mapping[str, Any] | None = None,
+        session: Mapping[str, Any] | None = None,
+        correct: bool = False,
+        before: Callable[[EmulatorThread, ManualClock], None] = lambda emulator, clock: None,
+        **settings: Any,
+    ) -> Line:
+        """A lockstep emulator, a hub on it, and a store at the hub; clocks are set by the server's if ``correct``.
+
+        ``session`` is the hub's ``HubSettings`` here; ``before`` is called before the hub logs on.
+        """
+        chosen: dict[str, Any] = {
+            "speed": "lockstep",
+            "conflation_ms": 0,
+            "autostart": False,
+            "pacing": "off",
+        } | settings
+        emulator = self._stack.enter_context(EmulatorThread(EmulatorSettings(**chosen)))
+        control = self._stack.enter_context(contextlib.closing(ControlClient(emulator.control)))
+        clock = ManualClock(int(control.get("/state")["now_ns"]))
+        before(emulator, clock)
+        given: dict[str, Any] = {"beat_s": 0.2, "dead_s": 5.0} | dict(session or {})
+        hub = HubThread(
+            SessionSettings(base_url=emulator.url, paced=False, reconnect_first_s=0.01),
+            HubSettings(endpoint=f"ipc://{self._folder}/hub_{len(self.hubs)}", **given),
+            clock=ServerClock(clock) if correct else clock,
+            journal=JournalInMemory("tests"),
+        )
+        self.hubs.append(self._stack.enter_context(hub))
+        made = IBKRStore(
+            hub=HubAddress(endpoint=hub.endpoint, name="scripted"),
+            clock=ServerClock(clock) if correct else clock,
+            **({"bar_grace_s": 0.0} | dict(store or {})),
+        )
+        self._stack.enter_context(made)
+        return Line(emulator, control, clock, made)
+
+
 StartHub = Callable[..., HubThread]
 Join = Callable[..., Strategy]
+
+
+@pytest.fixture
+def hub_bench(tmp_path: Path) -> Iterator[HubBench]:
+    with contextlib.ExitStack() as stack:
+        yield HubBench(tmp_path, stack)
 
 
 @pytest.fixture
