@@ -10,11 +10,10 @@ from typing import Any
 
 import backtrader as bt
 
-from bt_ibkr.errors import MarketFileError, UsageError
+from bt_ibkr.errors import MarketFileError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
-from bt_ibkr.feeds.edges import FixedEdges
-from bt_ibkr.feeds.join import Gap, StreamJoin
-from bt_ibkr.feeds.parameters import BY_SESSIONS, bar_length_ns, price_source
+from bt_ibkr.feeds.join import EmptyBars, Gap, StreamJoin
+from bt_ibkr.feeds.parameters import bar_length_ns, edges_of, empty_bars, price_source
 from bt_ibkr.feeds.times import day_number, day_number_fast
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Bar, Tick
@@ -34,7 +33,8 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
 
     - ``dataname``: the recording's folder, the folder of one instrument, or one file; ``PATH:NAME`` names the
       instrument of a recording of several, by symbol, conid, dataname or folder.
-    - ``timeframe``, ``compression``, ``what``: as those of ``IBKRData``.
+    - ``timeframe``, ``compression``, ``what``, ``useRTH``, ``empty_bars``: as those of ``IBKRData``. Sessions are
+      those of the exchange's calendar.
     - ``unfinished``: deliver a bar though the recording was ended inside it.
 
     The bars are those that a live feed would have built of the same ticks, from the first whole one on, without
@@ -50,7 +50,7 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
         UsageError: Such bars are not built.
     """
 
-    params: Any = (("what", None), ("unfinished", False))
+    params: Any = (("what", None), ("useRTH", False), ("empty_bars", "skip"), ("unfinished", False))
 
     def __init__(self, **unknown: Any) -> None:  # backtrader's metaclass takes the parameters
         refuse_unknown("IBKRReplay", unknown)
@@ -59,13 +59,9 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
         self.contract: Contract = self._instrument.contract
         self.tradecontract: Contract = self.contract
         name = self.contract.describe()
-        if self.p.timeframe in BY_SESSIONS:
-            raise UsageError(
-                f"{name}: bars of {bt.TimeFrame.getname(self.p.timeframe, 2)} are not built from a recording.",
-                remedy="Follow Minutes, and resample for longer.",
-            )
         self._bar_ns = bar_length_ns(name, self.p.timeframe, self.p.compression, historical=False)
         self._source = price_source(self.p.what, self.contract)
+        self._empty = empty_bars(self.p.empty_bars)
         self._bars: Iterator[Bar] = iter(())
         self.gaps: list[Gap] = []
 
@@ -74,7 +70,16 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
         self.gaps = []
         rows = self._instrument.rows()
         if self._bar_ns:
-            builder = _Builder(rows, self._bar_ns, self._source, self.gaps, unfinished=self.p.unfinished)
+            edges = edges_of(
+                self.contract,
+                self.p.timeframe,
+                self._bar_ns,
+                by_clock=not (self.p.useRTH or self._empty is not EmptyBars.SKIP),
+                extended=not self.p.useRTH,
+                connection=None,
+            )
+            join = StreamJoin(edges, self._source, fetch_start=False, fetch_gaps=False, empty=self._empty)
+            builder = _Builder(rows, join, self.gaps, unfinished=self.p.unfinished)
             self._bars = builder.bars()
         else:
             self._bars = _single_ticks(rows, self._source)
@@ -112,14 +117,13 @@ class _Builder:
     def __init__(
         self,
         rows: Iterator[RecordedTick],
-        bar_ns: int,
-        source: PriceSource,
+        join: StreamJoin,
         gaps: list[Gap],
         *,
         unfinished: bool,
     ) -> None:
         self._rows = rows
-        self._join = StreamJoin(FixedEdges(bar_ns), source, fetch_start=False, fetch_gaps=False)
+        self._join = join
         self._gaps = gaps
         self._unfinished = unfinished
         self._ticks: deque[Tick] = deque()
