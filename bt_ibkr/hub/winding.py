@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
-from bt_ibkr.desk.closing import closes
+from bt_ibkr.desk.closing import Close, closes
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.hub.names import HUB_SUFFIX, owner_of
 from bt_ibkr.model.intent import OrderState, make_key
-from bt_ibkr.model.portfolio import Position
 
 if TYPE_CHECKING:
     from bt_ibkr.hub.desk import HubDesk
@@ -110,12 +109,11 @@ class WindingUp:
         if not flatten:
             return
         for _ in range(_ROUNDS):
-            if not await self._book_is_whole() or not self._positions():
+            if not await self._book_is_whole() or not await self._close():
                 return
-            await self._close()
         if not await self._book_is_whole():
             return
-        left = self._positions()
+        left = [close.position async for close in self._closes()]
         if left:
             told = ", ".join(f"{one.quantity:f} {one.symbol or one.conid}" for one in left)
             self._alarm("wind-up-failed", f"The book of {self._name} is NOT closed: {told} are left.")
@@ -172,34 +170,31 @@ class WindingUp:
         tracked = [registry.get(key) for key in keys]
         return [asyncio.ensure_future(one.ended.wait()) for one in tracked if one is not None]
 
-    def _positions(self) -> list[Position]:
-        return [
-            position
-            for account in self._desk.accounts
-            for position in self._desk.view.positions(self._name, account)
-        ]
-
-    async def _close(self) -> None:
-        """One order for each position that none is under way for."""
+    async def _closes(self) -> AsyncIterator[Close]:
+        """What closes the book."""
         for account in self._desk.accounts:
             held = self._desk.view.positions(self._name, account)
             async for close in closes(await self._desk.typed(held), self._desk.opposite):
-                if not self._gone() or self._desk.flattening:
-                    return
-                if under_way := self._open_on(close.conid, close.position.conid):
-                    # It may execute yet: another one could turn the position.
-                    await _all(self._ends(under_way))
-                    continue
-                number = self._desk.journal.next_sequences().get(self._name + HUB_SUFFIX, 1)
-                key = make_key(self._name + HUB_SUFFIX, self._desk.journal.epoch, number)
-                _log.warning(
-                    "hub-flatten name=%s conid=%d quantity=%s",
-                    self._name,
-                    close.position.conid,
-                    close.position.quantity,
-                )
-                await self._desk.place((close.intent(key),))
-                await _all(self._ends([key]))
+                yield close
+
+    async def _close(self) -> bool:
+        """One order for each position that none is under way for; whether there was one to close."""
+        found = False
+        async for close in self._closes():
+            found = True
+            if not self._gone() or self._desk.flattening:
+                break
+            if under_way := self._open_on(close.conid, close.position.conid):
+                # It may execute yet: another one could turn the position.
+                await _all(self._ends(under_way))
+                continue
+            number = self._desk.journal.next_sequences().get(self._name + HUB_SUFFIX, 1)
+            key = make_key(self._name + HUB_SUFFIX, self._desk.journal.epoch, number)
+            held = close.position
+            _log.warning("hub-flatten name=%s conid=%d quantity=%s", self._name, held.conid, held.quantity)
+            await self._desk.place((close.intent(key),))
+            await _all(self._ends([key]))
+        return found
 
     def _open_on(self, *conids: int) -> list[str]:
         return [
