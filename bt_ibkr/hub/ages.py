@@ -7,11 +7,11 @@ fresh. Where the system has no clock of that kind the monotonic one has to do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from typing import Final
 
-_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
-#: Seconds since some moment before the process, sleep included.
-awake_or_asleep_s: Callable[[], float] = (
-    time.monotonic if _BOOT is None else partial(time.clock_gettime, _BOOT)
-)
+_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def awake_or_asleep_s() -> float:
+    """Seconds since some moment before the process, sleep included."""
+    return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
