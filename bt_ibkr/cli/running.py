@@ -16,7 +16,8 @@ from rich.console import Console
 from bt_ibkr.app.result import RunResult
 from bt_ibkr.app.run import RunRequest, Stopper, run_backtest, run_sim, run_trade
 from bt_ibkr.app.trade import Banner
-from bt_ibkr.cli.output import EXIT_PIPE, Pipe, Teller, show_banner, show_summary, to_json
+from bt_ibkr.cli.output import EXIT_PIPE, Pipe, to_json
+from bt_ibkr.cli.telling import Teller, show_banner, show_summary
 from bt_ibkr.errors import RunFailedError
 
 #: What the broker's book and the emulator's ledger disagreed about is worse than a failed strategy.

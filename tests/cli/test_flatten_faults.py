@@ -17,6 +17,8 @@ from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 
 AAPL = 265598
+#: Of ForecastEx: the two answers of one question.
+YES, NO = 722489372, 722489376
 ACCOUNT = "DU1111111"
 HOLDS = (
     "import backtrader as bt\n"
@@ -45,7 +47,7 @@ def emulator() -> Iterator[EmulatorThread]:
             conflation_ms=0,
             # The command has no market data of its own, about which IBKR would ask; a question is no order yet.
             questions="none",
-            synthetic_instruments=("AAPL",),
+            synthetic_instruments=("AAPL", f"conid:{YES}"),
         )
         yield stack.enter_context(EmulatorThread(settings))
 
@@ -100,6 +102,16 @@ def test_an_order_that_was_never_found_is_not_sent_again(emulator: EmulatorThrea
     assert typed("flatten")["left"] == []
     assert held(emulator) == 0
     assert len(closing(emulator)) == 1
+
+
+def test_an_event_is_closed_by_the_other_answer(emulator: EmulatorThread, typed: Json) -> None:
+    """ForecastEx takes no orders to sell; what is held of both answers is not left."""
+    order = emulator.do("manual_order", account=ACCOUNT, conid=YES, side="BUY", quantity=4, order_type="MKT")
+    emulator.do("fill", order_id=order["order_id"], price=0.6)
+    told = typed("flatten", "--wait", "10")
+    closed = {one["conid"]: (one["side"], one["filled"]) for one in told["closed"]}
+    assert closed == {AAPL: ("SELL", 10.0), NO: ("BUY", 4.0)}
+    assert told["left"] == []
 
 
 def test_an_instrument_that_is_halted(emulator: EmulatorThread, typed: Json) -> None:

@@ -250,6 +250,21 @@ def test_the_package_as_a_command() -> None:
     assert done.stdout == f"bt-ibkr {__version__}\n"
 
 
+def test_help_is_quick() -> None:
+    """What takes long to import comes with the command that needs it."""
+    script = (
+        "import sys, atexit\n"
+        "from bt_ibkr.cli.main import main\n"
+        "heavy = ('backtrader', 'aiohttp', 'numpy', 'pandas', 'pyarrow', 'zmq', 'bt_ibkr.emulator.server')\n"
+        "atexit.register(lambda: print('loaded', *(name for name in heavy if name in sys.modules)))\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", script, "run", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "--mode" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded"
+
+
 def test_version_and_help(here: Any) -> None:
     assert __version__ in here("--version").out
     shown = here("run", "--help").out
