@@ -106,8 +106,7 @@ def test_an_order_that_was_never_found_is_not_sent_again(emulator: EmulatorThrea
 
 def test_an_event_is_closed_by_the_other_answer(emulator: EmulatorThread, typed: Json) -> None:
     """ForecastEx takes no orders to sell; what is held of both answers is not left."""
-    order = emulator.do("manual_order", account=ACCOUNT, conid=YES, side="BUY", quantity=4, order_type="MKT")
-    emulator.do("fill", order_id=order["order_id"], price=0.6)
+    emulator.do("manual_order", account=ACCOUNT, conid=YES, side="BUY", quantity=4, order_type="MKT")
     told = typed("flatten", "--wait", "10")
     closed = {one["conid"]: (one["side"], one["filled"]) for one in told["closed"]}
     assert closed == {AAPL: ("SELL", 10.0), NO: ("BUY", 4.0)}
