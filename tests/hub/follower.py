@@ -2,12 +2,13 @@
 
 Started as ``python follower.py ENDPOINT NAME KEYS INSTRUMENT…`` (KEYS is a file, or empty). Each line of its standard
 input is a JSON object that asks for something; answers and what happens are lines on its standard output. It ends
-when its standard input does.
+when its standard input does. The variable ``FOLLOWER_OPEN_S`` says how long it waits for a hub, if not as usual.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -27,6 +28,7 @@ from bt_ibkr.connection.interface import (
 )
 from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.errors import BtIbkrError
+from bt_ibkr.hub import connection as hub_connection
 from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.intent import OrderIntent, make_key
@@ -70,6 +72,8 @@ class Follower:
         self.sinks: dict[str, Digest] = {}
         self.contracts: dict[str, Contract] = {}
         self.epoch, self.number = "", 0
+        #: Ticks of each instrument, missing ones among them, at which what was asked is answered.
+        self.waiting: list[dict[str, int]] = []
 
     def begin(self, instruments: list[str]) -> None:
         self.connection.open(self.store)
@@ -83,14 +87,9 @@ class Follower:
 
     def do(self, asked: dict[str, Any]) -> None:
         if asked["do"] == "report":
-            behind, _, lost, mended = self.connection.beat()
-            say(
-                "report",
-                ticks={name: sink.told() for name, sink in self.sinks.items()},
-                behind=sum(behind.values()),
-                lost=lost,
-                mended=mended,
-            )
+            self.report("report")
+        elif asked["do"] == "reach":
+            self.waiting.append(asked["ticks"])
         elif asked["do"] == "place":
             key = make_key(self.name, self.epoch, self.number)
             self.number += 1
@@ -106,7 +105,21 @@ class Follower:
             self.connection.place((intent,), self.account)
             say("asked", key=key)
 
+    def report(self, kind: str) -> None:
+        behind, _, lost, mended = self.connection.beat()
+        say(
+            kind,
+            ticks={name: sink.told() for name, sink in self.sinks.items()},
+            behind=sum(behind.values()),
+            lost=lost,
+            mended=mended,
+        )
+
     def look(self) -> None:
+        for wanted in list(self.waiting):
+            if all(self.sinks[name].count + self.sinks[name].gone >= count for name, count in wanted.items()):
+                self.waiting.remove(wanted)
+                self.report("reached")
         for box in (self.store, self.account):
             while (event := box.take()) is not None:
                 tell(event)
@@ -123,6 +136,8 @@ def main(endpoint: str, name: str, keys: str, *instruments: str) -> None:
         wanted.put(None)
         follower.wake.set()
 
+    if "FOLLOWER_OPEN_S" in os.environ:
+        hub_connection._OPEN_S = float(os.environ["FOLLOWER_OPEN_S"])  # type: ignore[misc]
     try:
         follower.begin(list(instruments))
     except BtIbkrError as problem:
@@ -139,6 +154,7 @@ def main(endpoint: str, name: str, keys: str, *instruments: str) -> None:
                 follower.look()
                 return
             follower.do(json.loads(line))
+            follower.look()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import backtrader as bt
 import msgspec
 
+from bt_ibkr.app.driving import FollowingClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.interface import GapReported, SessionNotice
 from bt_ibkr.errors import BtIbkrError
@@ -37,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         lots, steps: Units of its smallest order and the price step, by instrument: those that it follows.
         seed: Of its decisions.
         every: It decides once in so many bars, while it trades.
+        seconds: Length of its bars; 0 for tick by tick.
     """
 
     endpoint: str
@@ -45,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: dict[str, float]
     seed: int = 0
     every: int = 100
+    seconds: int = 0
 
 
 def say(kind: str, **values: object) -> None:
@@ -60,6 +63,7 @@ class Strategist(bt.Strategy):  # type: ignore[misc]
         self.random = random.Random(self.p.plan.seed)
         self.trading = False
         self.bars = {data._name: Digest() for data in self.datas}
+        self.rows: dict[str, list[tuple[float, ...]]] = {data._name: [] for data in self.datas}
         self.ticks: dict[str, Quoted] = {}
         self.seen = dict.fromkeys(self.bars, 0)
         self.turns = 0
@@ -82,8 +86,11 @@ class Strategist(bt.Strategy):  # type: ignore[misc]
         for data in self.datas:
             if len(data) > self.seen[data._name]:
                 self.seen[data._name] = len(data)
-                moment_ms = round(epoch_ns(data.datetime[0]) / NS_PER_MS)
-                self.bars[data._name].take(moment_ms * NS_PER_MS, data.close[0], data.volume[0])
+                time_ns = round(epoch_ns(data.datetime[0]) / NS_PER_MS) * NS_PER_MS
+                self.bars[data._name].take(time_ns, data.close[0], data.volume[0])
+                if self.p.plan.seconds:
+                    lines = (data.open, data.high, data.low, data.close, data.volume)
+                    self.rows[data._name].append((time_ns, *(line[0] for line in lines)))
                 self.turns += 1
         if self.trading and self.turns >= self.p.plan.every:
             self.turns = 0
@@ -134,6 +141,7 @@ class Strategist(bt.Strategy):  # type: ignore[misc]
         return {
             "ticks": {name: digest.told() for name, digest in self.ticks.items()},
             "bars": {name: digest.told() for name, digest in self.bars.items()},
+            "rows": self.rows,
             "lost": connection._streams.lost,
             "mended": connection._streams.mended,
             "orders": [
@@ -172,11 +180,16 @@ class Strategy:
         #: What has been asked and can be answered once the condition holds.
         self.waiting: list[tuple[Callable[[Strategist], bool], str]] = []
         address = HubAddress(endpoint=plan.endpoint, name=plan.name)
-        # Every tick, however far behind this process falls.
-        self.store = IBKRStore(hub=address, settings=SessionSettings(tick_backlog=0))
+        # Every tick, however far behind this process falls; bars close as the stream comes by.
+        clock = FollowingClock(0)
+        self.store = IBKRStore(hub=address, settings=SessionSettings(tick_backlog=0), clock=clock)
+        clock.stream_ns = self.store.connection.stream_ns
         self.cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
         for name in plan.lots:
-            data = self.store.getdata(dataname=name, timeframe=bt.TimeFrame.Ticks, backfill_start=False)
+            bars = (bt.TimeFrame.Seconds, plan.seconds) if plan.seconds else (bt.TimeFrame.Ticks, 1)
+            data = self.store.getdata(
+                dataname=name, timeframe=bars[0], compression=bars[1], backfill_start=False
+            )
             self.cerebro.adddata(data, name=name)
         self.cerebro.setbroker(self.store.getbroker())
         self.cerebro.addstrategy(Strategist, plan=plan, process=self)

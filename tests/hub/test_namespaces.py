@@ -125,16 +125,10 @@ def bed(hosts: Hosts, tmp_path: Path) -> Iterator[Bed]:
         process.kill()
 
 
-def ticks(far: Process) -> dict[str, Any]:
-    found: dict[str, Any] = far.ask("report", "report")["ticks"]["AAPL"]
+def reach(far: Process, ticks: int) -> dict[str, Any]:
+    """What it has of the ticks, once it has so many or knows them gone."""
+    found: dict[str, Any] = far.ask("reach", "reached", ticks={"AAPL": ticks})["ticks"]["AAPL"]
     return found
-
-
-def until(wanted: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
-    latest = time.monotonic() + patience_s
-    while not wanted():
-        assert time.monotonic() < latest, what
-        time.sleep(0.05)
 
 
 def run(bed: Bed, cut_s: float) -> None:
@@ -142,26 +136,28 @@ def run(bed: Bed, cut_s: float) -> None:
     far = bed.start("AAPL")
     far.until(lambda: far.of("joined") or far.of("refused"))
     assert far.of("joined"), far.said
-    hub.ask("move", "moved", events=200)
-    until(lambda: ticks(far)["count"] >= hub.ask("status", "status")["ticks"] > 0, "ticks")
+    moved = hub.ask("move", "moved", events=200)["ticks"]
+    assert moved > 0
+    reach(far, moved)
     first = far.ask("place", "asked", of="AAPL", side="BUY", quantity=1)["key"]
     far.until(lambda: any(line["key"] == first for line in far.of("placed")))
     bed.hosts.cut()
     far.until(lambda: [line["connected"] for line in far.of("state")][-1:] == [False])
-    until(lambda: hub.ask("status", "status")["peers"] == {"far": "lost"}, "that it is lost")
+    hub.ask("await", "so", peers={"far": "lost"})
     meanwhile = far.ask("place", "asked", of="AAPL", side="BUY", quantity=2)["key"]
     # The order is as old as this at the least when the link is back.
     began_s = time.monotonic()
-    hub.ask("move", "moved", events=400)
-    while time.monotonic() - began_s < cut_s:
-        time.sleep(0.1)
-        hub.ask("move", "moved", events=10)
+    moved = hub.ask("move", "moved", events=400)["ticks"]
+    while (left := began_s + cut_s - time.monotonic()) > 0:
+        # Nothing is heard of it: that is what passes the time.
+        far.hear(min(left, 0.1))
+        moved = hub.ask("move", "moved", events=10)["ticks"]
     bed.hosts.restore()
     far.until(lambda: [line["connected"] for line in far.of("state")][-1:] == [True])
     far.until(lambda: any(line["cause"] == "the hub was away" for line in far.of("gap")))
     far.until(lambda: any(line["key"] == meanwhile for line in (*far.of("placed"), *far.of("failed"))))
-    until(lambda: ticks(far)["count"] >= hub.ask("status", "status")["ticks"], "all ticks")
-    told = ticks(far)
+    told = reach(far, moved)
+    assert told["count"] == moved
     assert (told["gone"], told["disorder"]) == (0, 0)
     # Too old by then: refused by rule, and not placed behind anybody's back.
     (refused,) = far.of("failed")
@@ -171,7 +167,7 @@ def run(bed: Bed, cut_s: float) -> None:
     far.until(lambda: any(line["key"] == last for line in far.of("placed")))
     assert sorted(hub.ask("created", "created")["keys"]) == sorted([first, last])
     assert far.end() == 0
-    until(lambda: hub.ask("status", "status")["peers"] == {"far": "left"}, "that it left")
+    hub.ask("await", "so", peers={"far": "left"})
 
 
 def test_a_link_that_is_cut_for_seconds(bed: Bed) -> None:
@@ -184,12 +180,14 @@ def test_a_link_that_is_cut_for_a_minute(bed: Bed) -> None:
     run(bed, 60.0)
 
 
-def test_who_may_not(bed: Bed) -> None:
+def test_who_may_not(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """An instrument that it may not use, and a key that the hub does not know."""
     narrow = bed.start("AAPL", "MSFT")
     narrow.until(lambda: narrow.of("refused"))
     assert "may not use MSFT" in narrow.of("refused")[0]["problem"]
     narrow.kill()
+    # Nobody will answer, however long it waits.
+    monkeypatch.setenv("FOLLOWER_OPEN_S", "3")
     stranger = bed.start("AAPL", keys=make_keys())
     stranger.until(lambda: stranger.of("refused"))
     assert "No hub answers" in stranger.of("refused")[0]["problem"]
