@@ -32,7 +32,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         instruments: Patterns, of which one must fit: a symbol (``AAPL``), a type and a symbol (``FUT:ES``,
             ``CASH:*``), a key (``conid:265598``). Empty for all.
         trading: Whether orders are taken from it.
-        admin: Whether it may halt trading for everybody, move positions between books, and take the session over.
+        admin: Whether it may resume trading, close everybody's positions, move positions between books, and take the
+            session over.
+        watch: Whether it sees all books, streams and processes; an administrator does anyway. Otherwise its own.
         cash: Its share of each account's cash, in the base currency; ``None`` if it sees all of it.
         on_vanish: See ``OnVanish``.
         vanish_s: So many seconds of silence after which ``on_vanish`` is done.
@@ -43,9 +45,15 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     instruments: tuple[str, ...] = ()
     trading: bool = True
     admin: bool = False
+    watch: bool = False
     cash: float | None = None
     on_vanish: OnVanish = OnVanish.LEAVE
     vanish_s: float = 60.0
+
+    @property
+    def sees_all(self) -> bool:
+        """Also what is of other strategies."""
+        return self.watch or self.admin
 
     def check_account(self, name: str, account: str) -> None:
         """Raises ``NotArmedError`` where it may not use the account."""
@@ -71,7 +79,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
 
     def check_instrument(self, name: str, contract: Contract) -> None:
-        """Raises ``NotArmedError`` where it may not have the contract; of a combo, any of its legs."""
+        """Raises ``NotArmedError`` where it may not have the contract."""
         if not self.allows(contract):
             raise NotArmedError(
                 f"Strategy {name} may not use {contract.describe()} (conid {contract.conid}).",
@@ -80,17 +88,20 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def allows(self, contract: Contract) -> bool:
         """Whether a pattern fits."""
+        return self.allows_words(contract.symbol, contract.security_type.value, contract.conid)
+
+    def allows_words(self, symbol: str, security_type: str, conid: int) -> bool:
+        """As ``allows``, of what was not looked up as a contract."""
         if not self.instruments:
             return True
-        kind = contract.security_type.value
-        words = (contract.symbol, f"{kind}:{contract.symbol}", f"conid:{contract.conid}")
+        words = (symbol, f"{security_type}:{symbol}", f"conid:{conid}")
         return any(fnmatchcase(word, pattern) for pattern in self.instruments for word in words)
 
 
 #: Of a strategy that no configuration names, where those are let in.
 EVERYTHING: Final = Grant(admin=True)
 #: Of whoever wants to look at a hub without encryption.
-LOOKING: Final = Grant(trading=False)
+LOOKING: Final = Grant(trading=False, watch=True)
 
 
 class Access:
@@ -136,6 +147,12 @@ class Access:
                 remedy="Give it its own secret key, or enter its public key: bt-ibkr hub keys.",
             )
         return found
+
+    def own_name(self, name: str, user: str) -> str:
+        """Of an observer: the strategy that it looks for, by its key where it has one."""
+        if name in self._strategies:
+            return name
+        return next((own for own, one in self._strategies.items() if one.key and one.key == user), name)
 
     def grant_of(self, name: str) -> Grant:
         """What a strategy of that name was given, whoever it is; nothing special if it is not known any more."""

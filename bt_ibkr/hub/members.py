@@ -116,7 +116,8 @@ class Members:
             self._welcome(known)
             known.again_from(hello.told if hello.join == known.join else 0)
             return
-        peer = self._joined(Peer(hello, address, user, grant, channel.send))
+        own = self._access.own_name(hello.name, user) if hello.role == "observer" else hello.name
+        peer = self._joined(Peer(hello, address, user, grant, channel.send, own))
         self._welcome(peer)
         if hello.role == "strategy":
             peer.tell("SessionChanged", self._session_state())

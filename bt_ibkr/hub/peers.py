@@ -29,6 +29,7 @@ class Peer:
         address: Its routing id.
         user: Its public key, where the channel is encrypted.
         grant: What it may do.
+        own: The strategy whose book it may see; by default of its own name.
         send: Sends one frame to it; ``False`` if it cannot be sent now.
 
     Attributes:
@@ -52,11 +53,13 @@ class Peer:
         user: str,
         grant: Grant,
         send: Callable[[bytes, bytes], bool],
+        own: str = "",
     ) -> None:
         self.hello = hello
         self.address = address
         self.user = user
         self.grant = grant
+        self.own = own or hello.name
         self.join = secrets.token_hex(4)
         self.words: set[bytes] = set()
         self.accounts: dict[str, bool] = {}

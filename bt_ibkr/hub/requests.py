@@ -169,6 +169,8 @@ class Kind(NamedTuple):
     trades: bool = False
     #: Answered to observers, too.
     observers: bool = False
+    #: What it asks may be too old to be done.
+    ages: bool = False
 
 
 REQUESTS: Final[dict[str, Kind]] = {
@@ -186,13 +188,13 @@ REQUESTS: Final[dict[str, Kind]] = {
     "history": Kind(HistoryRequest, tuple[Bar, ...]),
     "attach": Kind(Attach, events.AccountSnapshot),
     "catch-up": Kind(CatchUp, CaughtUp),
-    "place": Kind(Place, None, trades=True),
-    "modify": Kind(Modify, None, trades=True),
+    "place": Kind(Place, None, trades=True, ages=True),
+    "modify": Kind(Modify, None, trades=True, ages=True),
     "set-expiry": Kind(SetExpiry, None, trades=True),
     "cancel": Kind(str, None, trades=True),
     "reconcile": Kind(str, None),
     "what-if": Kind(OrderTicket, WhatIf, trades=True),
-    "halt": Kind(Halt, None, trades=True),
+    "halt": Kind(Halt, None, trades=True, ages=True),
     "take-over": Kind(None, None, trades=True),
     "metrics": Kind(None, Metrics, observers=True),
     "progress": Kind(None, ProgressNow),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import msgspec
 
 from bt_ibkr.connection.metrics import Metrics
@@ -62,6 +64,14 @@ class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
     conflate_s: float = 0.0
 
 
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account has of a contract: all of its books together."""
+
+    account: str
+    conid: int
+    quantity: Decimal
+
+
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that were refused, counted; none of them did anything."""
 
@@ -78,6 +88,9 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         names: Of contracts in books, by conid, as far as the hub knows them.
+        viewer: The strategy that this was made for: peers, streams and books are its own, accounts and totals those
+            that it may use; empty for who sees all.
+        totals: What the accounts have.
         health: Where ``/livez`` and ``/readyz`` answer; empty if nowhere.
     """
 
@@ -93,5 +106,7 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[TopicStatus, ...]
     books: tuple[BookView, ...]
     harm: Harm
+    totals: tuple[Total, ...] = ()
+    viewer: str = ""
     names: dict[int, str] = {}
     health: str = ""

@@ -10,6 +10,7 @@ import urllib.request
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from bt_ibkr.connection.interface import (
@@ -20,10 +21,11 @@ from bt_ibkr.connection.interface import (
     OrderModified,
 )
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.errors import SessionError
-from bt_ibkr.hub.requests import Place
+from bt_ibkr.errors import OrderRefusedError, SessionError
+from bt_ibkr.hub.requests import Halt, Place
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.model.order import DONE, OrderType, Side
+from bt_ibkr.model.trading import Trading, TradingState
 from tests.hub.conftest import ACCOUNT, APPLE, Join, StartHub, Strategy, move
 
 #: Waits in the market.
@@ -125,6 +127,53 @@ def test_an_old_order_is_not_sent(hub: HubThread, emulator: EmulatorThread, join
     alpha.until(lambda: alpha.of(OrderFailed, intent.key))
     assert "was not sent" in str(alpha.of(OrderFailed)[0].error)
     assert created(emulator) == []
+
+
+def test_an_old_change_is_not_sent(hub: HubThread, emulator: EmulatorThread, join: Join) -> None:
+    """It waited for the hub to come back, and the price that it was made for is gone."""
+    alpha = join("alpha")
+    alpha.attach()
+    intent = alpha.intent(**WAITING)
+    alpha.connection.place((intent,), alpha.mailbox)
+    alpha.until(lambda: alpha.placed(intent.key))
+    link, changed = alpha.connection._link, msgspec.structs.replace(intent.ticket, limit_price=2.0)
+    send = link._send_request
+
+    def older(number: int) -> None:
+        link._asking[number].asked_s -= 60.0
+        send(number)
+
+    link._send_request = older  # type: ignore[method-assign]
+    alpha.connection.modify(intent.key, changed, alpha.mailbox)
+    alpha.until(lambda: alpha.of(ModifyFailed, intent.key))
+    assert "was not sent" in str(alpha.of(ModifyFailed)[0].error)
+    assert [one["limit_price"] for one in emulator.ledger()["orders"]] == [1.0]
+    # To cancel is never too late.
+    alpha.connection.cancel(intent.key, alpha.mailbox)
+    alpha.until(lambda: [e for e in alpha.of(OrderChanged, intent.key) if e.report.status in DONE])
+
+
+def test_an_old_wish_to_resume_is_not_done(hub: HubThread, emulator: EmulatorThread, join: Join) -> None:
+    """Somebody may have halted since; to halt is never too late."""
+    alpha = join("alpha")
+    alpha.attach()
+    link = alpha.connection._link
+    send = link._send_request
+
+    def older(number: int) -> None:
+        link._asking[number].asked_s -= 60.0
+        send(number)
+
+    link._send_request = older  # type: ignore[method-assign]
+    for mode, wanted in ((Trading.HALTED, Trading.HALTED), (Trading.ACTIVE, Trading.HALTED)):
+        state = TradingState(mode=mode, reason="a person")
+        asked = link.ask("halt", Halt(state=state, cancel_open=False, flatten=False))
+        if mode is Trading.ACTIVE:
+            with pytest.raises(OrderRefusedError, match="resumed"):
+                asked.result(15.0)
+        else:
+            asked.result(15.0)
+        assert hub.server.desk.journal.trading_state().mode is wanted
 
 
 def order_by_hand(emulator: EmulatorThread) -> None:
