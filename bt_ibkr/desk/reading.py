@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -15,6 +15,8 @@ from bt_ibkr.services.portfolio import PortfolioService
 
 #: Positions are believed once they were the same twice while executions were read between.
 _SNAPSHOT_TRIES = 3
+#: Bounds what is tried of executions that positions may lack: nobody trades so much in seconds.
+_MOST_SUMS = 10_000
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,60 @@ async def read_account(portfolio: PortfolioService, account: str, days: int) -> 
         orders=tuple(o for o in orders if o.account == account),
         ledger=ledger,
     )
+
+
+def caught_up(
+    positions: tuple[Position, ...], expected: Mapping[int, Decimal], young: Sequence[Execution]
+) -> tuple[Position, ...]:
+    """Positions that lag behind the executions of the last moments, with those; others are left as they are.
+
+    Args:
+        positions: As they were read.
+        expected: What record and executions make of them.
+        young: Executions that IBKR's positions may not contain yet. What is missing has to be some of them, to the
+            unit: any other difference is one.
+    """
+    found = {one.conid: one for one in positions}
+    newest = {one.conid: one for one in sorted(young, key=lambda one: one.time_ns)}
+    for conid, execution in newest.items():
+        told = found.get(conid)
+        wanted = expected.get(conid, Decimal(0))
+        missing = wanted - (Decimal(0) if told is None else told.quantity)
+        if missing and missing in _sums(effect(one) for one in young if one.conid == conid):
+            found[conid] = _moved(told, execution, wanted)
+    return tuple(found.values())
+
+
+def _sums(effects: Iterable[Decimal]) -> set[Decimal]:
+    """What some of them, any, come to."""
+    found = {Decimal(0)}
+    for one in effects:
+        found |= {each + one for each in found}
+        if len(found) > _MOST_SUMS:
+            break
+    return found
+
+
+def _moved(told: Position | None, execution: Execution, quantity: Decimal) -> Position:
+    if told is not None:
+        return msgspec.structs.replace(told, quantity=quantity, market_value=None, unrealized_pnl=None)
+    return Position(
+        account=execution.account,
+        conid=execution.conid,
+        symbol=execution.symbol,
+        quantity=quantity,
+        average_price=execution.price,
+        average_cost=execution.price,
+        market_price=None,
+        market_value=None,
+        currency="",
+        security_type="",
+    )
+
+
+def effect(execution: Execution) -> Decimal:
+    """What it changes in the position."""
+    return execution.quantity * execution.side.sign
 
 
 def quantities(positions: Sequence[Position]) -> dict[int, Decimal]:

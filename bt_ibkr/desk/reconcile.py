@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -18,7 +18,7 @@ from bt_ibkr.clock import NS_PER_S, Clock
 from bt_ibkr.connection.interface import AccountSnapshot, Difference, Reconciled, StandingOrder
 from bt_ibkr.desk.left import change_made, named, state_of
 from bt_ibkr.desk.listed import ListReader
-from bt_ibkr.desk.reading import Reading, quantities, read_account
+from bt_ibkr.desk.reading import Reading, caught_up, effect, quantities, read_account
 from bt_ibkr.desk.registry import Registry, Sink, Tracked
 from bt_ibkr.desk.reports import ReportRouter
 from bt_ibkr.errors import BtIbkrError, JournalError
@@ -84,7 +84,7 @@ class Reconciler:
         if execution.legs:
             return  # the executions of its legs come besides
         held = self.positions.setdefault(execution.account, {})
-        change = _effect(execution) - (_effect(replaced) if replaced is not None else 0)
+        change = effect(execution) - (effect(replaced) if replaced is not None else 0)
         held[execution.conid] = held.get(execution.conid, Decimal(0)) + change
         self._last_fill_ns[execution.account] = self._clock.now_ns()
 
@@ -107,7 +107,7 @@ class Reconciler:
         recorded = [one.execution for one in record]
         owners = {one.execution.execution_id: one.key for one in record}
         known = set(owners)
-        differences = self._compare_positions(account, reading, recorded)
+        positions, differences = self._after_an_outage(account, reading, recorded)
         left = [
             one
             for one in self._journal.orders(open_only=True)
@@ -144,7 +144,7 @@ class Reconciler:
                 if execution.liquidation:
                     self._router.on_liquidation(execution)
         if first or self._settled(account):
-            self._believe(account, reading.positions)
+            self._believe(account, positions)
         self._router.take_external(account, reading.orders)
         standing = []
         for order in left:
@@ -154,7 +154,7 @@ class Reconciler:
                 differences.append(difference)
         standing += self._ended_partners(left)
         return AccountSnapshot(
-            positions=reading.positions,
+            positions=positions,
             executions=tuple(named(one, owners[one.execution_id]) for one in reading.executions),
             orders=reading.orders,
             ledger=reading.ledger,
@@ -352,7 +352,7 @@ class Reconciler:
         ]
         settled = self._settled(account)
         if settled:
-            differences += self._compare_positions(account, reading, None)
+            differences += self._differences(account, self.positions.get(account, {}), reading.positions)
             self._believe(account, reading.positions)
         result = Reconciled(
             account=account,
@@ -369,31 +369,43 @@ class Reconciler:
         age_ns = self._clock.now_ns() - self._last_fill_ns.get(account, 0)
         return age_ns > GRACE_S * NS_PER_S and not self._router.keeps_executions(account)
 
-    def _compare_positions(
-        self, account: str, reading: Reading, recorded: Sequence[Execution] | None
+    def _after_an_outage(
+        self, account: str, reading: Reading, recorded: Sequence[Execution]
+    ) -> tuple[tuple[Position, ...], list[Difference]]:
+        """IBKR's positions, and where they are not what record and executions make of those of before the outage.
+
+        Where they lag behind executions of the last moments, they are told as they will be: whoever begins with an
+        older position would trade for it again.
+        """
+        baseline = self._journal.positions_baseline(account)
+        if baseline is None:
+            return reading.positions, []
+        expected = dict(baseline.positions)
+        for conid, quantity in self._journal.changes_since_baseline(account).items():
+            expected[conid] = expected.get(conid, Decimal(0)) + quantity
+        book = ExecutionBook()
+        for execution in recorded:
+            book.add(execution)
+        # The list begins at some midnight, and may tell of what the positions of then contained already.
+        since_ns = baseline.time_ns - _HOUR_NS
+        for execution in sorted(reading.executions, key=lambda one: one.time_ns):
+            seen = book.add(execution)
+            if seen.new and not execution.legs and execution.time_ns > since_ns:
+                change = effect(execution) - (effect(seen.replaces) if seen.replaces else 0)
+                expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
+        begin_ns = self._clock.now_ns() - GRACE_S * NS_PER_S
+        # Those that IBKR lists itself: what only the record has may have been taken back.
+        young = [one for one in reading.executions if one.time_ns >= begin_ns and not one.legs]
+        positions = caught_up(reading.positions, expected, young)
+        if positions != reading.positions:
+            _log.info("reconcile-positions-lag account=%s", account)
+            self._last_fill_ns.setdefault(account, max(one.time_ns for one in young))
+        return positions, self._differences(account, expected, positions)
+
+    def _differences(
+        self, account: str, expected: Mapping[int, Decimal], positions: Sequence[Position]
     ) -> list[Difference]:
-        """Where the positions are not what record and executions make of them; after an outage, with ``recorded``
-        executions, what the record makes of the positions of before it."""
-        if recorded is None:
-            expected = self.positions.get(account, {})
-        else:
-            baseline = self._journal.positions_baseline(account)
-            if baseline is None:
-                return []
-            expected = dict(baseline.positions)
-            for conid, quantity in self._journal.changes_since_baseline(account).items():
-                expected[conid] = expected.get(conid, Decimal(0)) + quantity
-            book = ExecutionBook()
-            for execution in recorded:
-                book.add(execution)
-            # The list begins at some midnight, and may tell of what the positions of then contained already.
-            since_ns = baseline.time_ns - _HOUR_NS
-            for execution in sorted(reading.executions, key=lambda one: one.time_ns):
-                seen = book.add(execution)
-                if seen.new and not execution.legs and execution.time_ns > since_ns:
-                    change = _effect(execution) - (_effect(seen.replaces) if seen.replaces else 0)
-                    expected[execution.conid] = expected.get(execution.conid, Decimal(0)) + change
-        reported = quantities(reading.positions)
+        reported = quantities(positions)
         differences = []
         for conid in sorted(expected.keys() | reported.keys()):
             ours, theirs = expected.get(conid, Decimal(0)), reported.get(conid, Decimal(0))
@@ -419,8 +431,3 @@ class Reconciler:
         except JournalError as problem:
             _log.error("journal-failed positions of %s problem=%s", account, problem)
             self._tell("journal-failed", str(problem))
-
-
-def _effect(execution: Execution) -> Decimal:
-    """What it changes in the position."""
-    return execution.quantity * execution.side.sign

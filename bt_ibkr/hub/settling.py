@@ -15,9 +15,12 @@ import msgspec
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.desk.reconcile import GRACE_S
 
-#: Two readings that tell the same are so far apart, market seconds: the second has what had executed when the first
-#: ended, even if its positions lag, and are older than its end by the time that a reading takes.
-APART_S: Final = GRACE_S + 10
+#: What executed so many market seconds before a reading ended is in it: its positions may lag, and be older than its
+#: end by the time that a reading takes.
+_CONTAINED_S: Final = GRACE_S + 10
+#: Two readings that tell the same are so far apart that the second has what had executed when the first ended, by
+#: clocks that differ a little.
+APART_S: Final = _CONTAINED_S + 5
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -82,5 +85,5 @@ class Settling:
             elif now_ns - seen.since_ns <= APART_S * NS_PER_S:
                 self._seen[conid] = seen
             else:
-                certain[conid] = Settled(difference, seen.since_ns // NS_PER_S * NS_PER_S)
+                certain[conid] = Settled(difference, (now_ns // NS_PER_S - _CONTAINED_S) * NS_PER_S)
         return certain

@@ -459,3 +459,34 @@ def test_an_account_that_is_attached_again_while_positions_lag(trader: Trader) -
     bought(trader, 5)
     trader.attach()
     assert trader.believed() == trader.held() == 15
+
+
+def test_positions_that_lag_at_the_start(trade: Trade) -> None:
+    """A run that begins right after another one has bought: it sees what was bought, and buys it no second time."""
+    first = trade()
+    bought(first, 5)
+    lagging = first.fault("positions", action="lag", lag_s=0, invalidate=False)
+    bought(first, 10)
+    first.connection.close()
+    second = trade()
+    assert [(one.conid, one.quantity) for one in second.snapshot.positions] == [(AAPL, Decimal(15))]
+    assert second.snapshot.differences == ()
+    assert second.believed() == 15
+    # Nor does a later reading turn it back while they lag; then they agree.
+    assert second.reconciled().positions is None
+    second.clear(lagging)
+    second.wait_out(GRACE_S + 1)
+    result = second.reconciled()
+    assert result.differences == ()
+    assert second.believed() == 15
+
+
+def test_a_position_that_differs_at_the_start_is_none_that_lags(trade: Trade) -> None:
+    """Right after an execution, but not by it: it is told."""
+    first = trade()
+    bought(first, 10)
+    first.emulator.do("split", conid=AAPL, numerator=2, denominator=1)
+    first.connection.close()
+    second = trade()
+    assert [one.quantity for one in second.snapshot.positions] == [20]
+    assert [(one.recorded, one.reported) for one in second.snapshot.differences] == [("10", "20")]

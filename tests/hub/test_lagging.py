@@ -106,9 +106,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def buy(strategy: Strategy, quantity: int = 10) -> str:
     key = strategy.place(Side.BUY, quantity)
-    strategy.until(
-        lambda: sum(e.execution.quantity for e in strategy.of(ExecutionReported, key)) == quantity
-    )
+    strategy.until(lambda: sum(e.execution.quantity for e in strategy.of(ExecutionReported, key)) == quantity)
     return key
 
 
@@ -124,7 +122,9 @@ def test_positions_lag_when_a_hub_starts(world: World) -> None:
     alpha = world.join()
     alpha.follow()
     buy(alpha, 5)
+    # Nor are they listed yet; those that are, are added to the positions where they are read.
     world.emulator.fault("positions", action="lag", lag_s=0, invalidate=False)
+    world.emulator.fault("trades", action="lag", lag_s=0)
     buy(alpha)
     world.hubs[-1].close()
     world.start()

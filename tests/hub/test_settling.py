@@ -238,7 +238,7 @@ def test_only_what_is_later_by_more_than_the_pause_confirms() -> None:
     for now_s in (100, 110, 100 + APART_S):
         assert settling.read(figure, off, now_s * NS_PER_S + 1) == {}
     (found,) = settling.read(figure, off, (101 + APART_S) * NS_PER_S).values()
-    assert (found.quantity, found.as_of_ns) == (Decimal(-2), 100 * NS_PER_S)
+    assert (found.quantity, found.as_of_ns) == (Decimal(-2), 106 * NS_PER_S)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
