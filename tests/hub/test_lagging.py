@@ -117,7 +117,7 @@ def differences(strategy: Strategy) -> list[str]:
 
 
 def test_positions_lag_when_a_hub_starts(world: World) -> None:
-    """It died right after an execution, and the next one finds IBKR's positions as they were before: no difference."""
+    """It died right after an execution, and the next one finds positions as they were before: no difference."""
     world.start()
     alpha = world.join()
     alpha.follow()
