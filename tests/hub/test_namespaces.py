@@ -98,7 +98,8 @@ def bed(hosts: Hosts, tmp_path: Path) -> Iterator[Bed]:
     settings = HubSettings(
         endpoint=f"tcp://{HUB_IP}:5560",
         secret_key=hub_keys.secret,
-        strategies={"far": Grant(key=own.public, instruments=("AAPL",))},
+        # It is not given up while its link is cut.
+        strategies={"far": Grant(key=own.public, instruments=("AAPL",), vanish_s=300.0)},
         beat_s=0.2,
         dead_s=1.0,
         stale_s=1.5,
