@@ -28,7 +28,7 @@ class Noticed(logging.Handler):
         while not wanted():
             left = latest - time.monotonic()
             assert left > 0, what() if callable(what) else what
-            self._news.wait(min(left, 0.2))
+            self._news.wait(min(left, 0.05))
             self._news.clear()
 
     def __enter__(self) -> Noticed:
@@ -39,3 +39,9 @@ class Noticed(logging.Handler):
     def __exit__(self, *_: object) -> None:
         _LOGGER.removeHandler(self)
         _LOGGER.setLevel(self._level)
+
+
+def until(wanted: Callable[[], Any], what: object = "", patience_s: float = 15.0) -> None:
+    """``Noticed.until`` of what a hub of this process, or a link to one, notices from now on."""
+    with Noticed() as noticed:
+        noticed.until(wanted, what, patience_s)

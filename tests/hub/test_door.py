@@ -20,6 +20,7 @@ from bt_ibkr.hub.keys import KeyPair, make_keys
 from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.thread import HubThread
 from tests.hub.conftest import ACCOUNT, PATIENCE_S, StartHub, Strategy, Ticks, move
+from tests.hub.noticed import until
 from tests.hub.test_link import Nobody
 
 HUB = make_keys()
@@ -47,13 +48,6 @@ def enter(hub: HubThread) -> Iterator[Callable[..., Strategy]]:
     yield one
     for strategy in made:
         strategy.connection.close()
-
-
-def until(wanted: Callable[[], Any]) -> None:
-    latest = time.monotonic() + PATIENCE_S
-    while not wanted():
-        assert time.monotonic() < latest
-        time.sleep(0.01)
 
 
 def test_the_right_key_trades(hub: HubThread, emulator: EmulatorThread, enter: Any) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from bt_ibkr.hub.status import Harm
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.version import __version__
 from tests.hub.conftest import PATIENCE_S, PLAIN, Join, StartHub, Strategy, move
+from tests.hub.noticed import until
 
 #: Anything that MessagePack can say.
 VALUES = st.recursive(
@@ -126,13 +126,6 @@ def attacker(hub: HubThread) -> Iterator[Attacker]:
     made = Attacker(hub)
     yield made
     made.close()
-
-
-def until(wanted: Callable[[], Any], what: object = "") -> None:
-    latest = time.monotonic() + PATIENCE_S
-    while not wanted():
-        assert time.monotonic() < latest, what
-        time.sleep(0.01)
 
 
 def counted(hub: HubThread, **least: int) -> None:

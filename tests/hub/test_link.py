@@ -23,6 +23,7 @@ from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.protocol import Request, Told, from_hub, from_strategy
 from bt_ibkr.hub.thread import HubThread
 from tests.hub.conftest import ACCOUNT, PATIENCE_S, Join, StartHub, Strategy, Ticks, move
+from tests.hub.noticed import until
 
 MakeLink = Callable[..., HubLink]
 
@@ -52,13 +53,6 @@ class Nobody:
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         return {}, 0, 0, 0
-
-
-def until(wanted: Callable[[], Any], what: object = "") -> None:
-    latest = time.monotonic() + PATIENCE_S
-    while not wanted():
-        assert time.monotonic() < latest, what
-        time.sleep(0.005)
 
 
 class Proxy:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +17,7 @@ from bt_ibkr.hub.ticks import TOPIC_LENGTH, Ring, decode_tick, encode_tick
 from bt_ibkr.model.contract import Contract, SecurityType
 from bt_ibkr.model.market import DataQuality, Tick
 from tests.hub.conftest import PATIENCE_S, Join, Ticks, move
+from tests.hub.noticed import until
 
 CONTRACT = Contract(conid=265598, symbol="AAPL", security_type=SecurityType.STOCK, currency="USD")
 WORD = b"x" * TOPIC_LENGTH
@@ -41,13 +39,6 @@ def tick(at_s: float, last: float, traded: float) -> Tick:
         False,
         0,
     )
-
-
-def until(wanted: Callable[[], Any]) -> None:
-    latest = time.monotonic() + PATIENCE_S
-    while not wanted():
-        assert time.monotonic() < latest
-        time.sleep(0.01)
 
 
 @given(size=st.integers(1, 9), count=st.integers(0, 30), first=st.integers(1, 32), length=st.integers(0, 12))

@@ -19,12 +19,11 @@ from bt_ibkr.hub.config import HubSettings
 from bt_ibkr.hub.status import PeerStatus
 from bt_ibkr.hub.thread import HubThread
 from tests.hub.conftest import PLAIN, Join, StartHub, Ticks, move
-from tests.hub.noticed import Noticed
+from tests.hub.noticed import until
 from tests.hub.processes import Process
 
 PATIENCE_S = 30.0
 Start = Callable[..., Process]
-Until = Callable[..., None]
 
 
 @pytest.fixture
@@ -53,12 +52,6 @@ def peer(hub: HubThread, name: str) -> PeerStatus:
     return next(one for one in hub.status().peers if one.name == name)
 
 
-@pytest.fixture
-def until() -> Iterator[Until]:
-    with Noticed() as noticed:
-        yield noticed.until
-
-
 def reach(process: Process, ticks: int) -> dict[str, Any]:
     """What it has of the ticks, once it has so many or knows them gone."""
     found: dict[str, Any] = process.ask("reach", "reached", ticks={"AAPL": ticks})["ticks"]["AAPL"]
@@ -79,7 +72,7 @@ def flood(emulator: EmulatorThread, hub: HubThread, ticks: int) -> None:
 
 
 def stopped_and_continued(
-    hub: HubThread, emulator: EmulatorThread, start: Start, until: Until, ticks: int
+    hub: HubThread, emulator: EmulatorThread, start: Start, ticks: int
 ) -> tuple[dict[str, Any], dict[str, Any], Process]:
     """What the one has that was stopped, and the other one; and the first one."""
     slow, quick = start(hub, "slow"), start(hub, "quick")
@@ -98,10 +91,10 @@ def stopped_and_continued(
 
 
 def test_what_a_stopped_process_missed_is_made_good_from_the_ring(
-    start_hub: StartHub, emulator: EmulatorThread, start: Start, until: Until
+    start_hub: StartHub, emulator: EmulatorThread, start: Start
 ) -> None:
     hub = start_hub(queue=1500, ring=1_000_000)
-    made_good, whole, slow = stopped_and_continued(hub, emulator, start, until, 9000)
+    made_good, whole, slow = stopped_and_continued(hub, emulator, start, 9000)
     assert made_good == whole
     assert whole["disorder"] == 0
     slow.until(lambda: slow.of("filled"))
@@ -112,10 +105,10 @@ def test_what_a_stopped_process_missed_is_made_good_from_the_ring(
 
 
 def test_what_no_ring_has_any_more_is_told(
-    start_hub: StartHub, emulator: EmulatorThread, start: Start, until: Until
+    start_hub: StartHub, emulator: EmulatorThread, start: Start
 ) -> None:
     hub = start_hub(queue=1500, ring=500)
-    told, whole, slow = stopped_and_continued(hub, emulator, start, until, 9000)
+    told, whole, slow = stopped_and_continued(hub, emulator, start, 9000)
     assert told["gone"] > 0
     assert told["losses"] == len([line for line in slow.of("gap") if "too slow" in line["cause"]]) > 0
     assert told["count"] + told["gone"] == whole["count"] == head(hub)
@@ -174,9 +167,7 @@ def test_a_hub_keeps_no_more_than_its_queue_for_one_that_stands_still(
     assert grown < 0.1 * 400_000 * 200 + 10_000_000
 
 
-def test_a_reader_that_is_slow_is_told_of(
-    hub: HubThread, emulator: EmulatorThread, join: Join, until: Until
-) -> None:
+def test_a_reader_that_is_slow_is_told_of(hub: HubThread, emulator: EmulatorThread, join: Join) -> None:
     """Ticks have come, and the strategy does not take them in."""
 
     class Slow(Ticks):
@@ -195,7 +186,7 @@ def test_a_reader_that_is_slow_is_told_of(
 
 
 def test_the_outbox_of_one_that_vanished_is_empty(
-    start_hub: StartHub, emulator: EmulatorThread, start: Start, until: Until
+    start_hub: StartHub, emulator: EmulatorThread, start: Start
 ) -> None:
     """And it goes on when it comes back all the same: its streams are there again."""
     hub = start_hub(strategies={"slow": Grant(vanish_s=0.5)}, unlisted=True)
