@@ -16,7 +16,7 @@ import msgspec
 from bt_ibkr.connection.interface import OrderFailed, OrderPlaced, Reconciled
 from bt_ibkr.desk.closing import Opposite
 from bt_ibkr.desk.registry import Registry
-from bt_ibkr.errors import OrderRefusedError
+from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
 from bt_ibkr.hub.names import FLATTEN, book_name, owner_of
@@ -155,13 +155,20 @@ class HubDesk:
     async def typed(self, positions: Iterable[Position]) -> tuple[Position, ...]:
         """Positions of a book, with the types of contracts that nobody may have looked up since the hub began.
 
-        Raises:
-            BtIbkrError: One could not be looked up.
+        What cannot be looked up is told, and left out.
         """
         found = []
         for position in positions:
             if not position.security_type:
-                contract = await self._brokerage.resolve(parse_dataname(f"conid:{position.conid}"))
+                try:
+                    contract = await self._brokerage.resolve(parse_dataname(f"conid:{position.conid}"))
+                except BtIbkrError as problem:
+                    self._server.alarm(
+                        "wind-up-failed",
+                        f"{position.quantity:f} of contract {position.conid} in {position.account} are NOT closed: "
+                        f"{problem}",
+                    )
+                    continue
                 self.know(contract)
                 position = msgspec.structs.replace(
                     position, symbol=contract.symbol, security_type=contract.security_type.value

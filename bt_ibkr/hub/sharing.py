@@ -45,6 +45,10 @@ class Sharing:
         left = -books.book(FLATTEN).quantity(conid)
         if not left:
             return
+        other = self._server.brokerage.opposites.pairs.get(conid)
+        if other is not None and left < 0:
+            self._give(account, conid, other, price, execution_id)
+            return
         flat = not books.total(conid)
         holders = sorted(
             (name for name in books.names if name != FLATTEN),
@@ -56,6 +60,22 @@ class Sharing:
             if moved:
                 left -= moved
                 self._close_part(account, name, conid, price, moved, execution_id)
+
+    def _give(self, account: str, conid: int, other: int, price: float, execution_id: str) -> None:
+        """What can only be bought was closed by buying the other answer: it goes to those who hold the one."""
+        books = self._desk.bookkeeper.of(account)
+        surplus = {
+            name: books.book(name).quantity(other) - books.book(name).quantity(conid)
+            for name in books.names
+            if name != FLATTEN
+        }
+        for name in sorted(surplus, key=lambda name: -surplus[name]):
+            moved = min(surplus[name], books.book(FLATTEN).quantity(conid))
+            if moved > 0:
+                wanted = Transfer(
+                    account=account, conid=conid, source=FLATTEN, target=name, quantity=moved, price=price
+                )
+                self._move(wanted, name, moved, f"{execution_id}/{name}")
 
     def net(self) -> None:
         """All positions were to be closed: what books hold against each other, and the account not at all, is closed
@@ -85,9 +105,12 @@ class Sharing:
             quantity=moved,
             price=price,
         )
+        self._move(wanted, name, -moved, f"{execution_id}/{name}")
+
+    def _move(self, wanted: Transfer, name: str, quantity: Decimal, execution_id: str) -> None:
         try:
             self._desk.bookkeeper.transfer(wanted)
         except JournalError as problem:
             self._server.alarm("books-unwritten", str(problem))
             return
-        self._desk.telling.tell_moved(name, wanted, -moved, f"{execution_id}/{name}")
+        self._desk.telling.tell_moved(name, wanted, quantity, execution_id)

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _ENDS_S: Final = 10.0
 #: Seconds within which everything that has executed has to be known, before a book is closed.
 _WHOLE_S: Final = 60.0
+#: The longest pause between two readings of the accounts.
+_LONGEST_S: Final = 5.0
 #: How often what is left of a book is closed: an order that was being cancelled may have executed after all.
 _ROUNDS: Final = 3
 #: How often it is looked whether the session is back and the strategy is.
@@ -120,9 +122,10 @@ class WindingUp:
 
     async def _accounts_read(self) -> bool:
         """Until the session is up and the accounts were read after a break: nothing could be cancelled before, and a
-        stop that executed meanwhile is not in the book yet. ``False`` once the strategy is back."""
+        stop that executed meanwhile is not in the book yet. While the kill switch closes positions, nobody else does.
+        ``False`` once the strategy is back."""
         while self._gone():
-            if self._desk.accounts_read:
+            if self._desk.accounts_read and not self._desk.flattening:
                 return True
             await asyncio.sleep(_LOOK_S)
         return False
@@ -130,21 +133,20 @@ class WindingUp:
     async def _book_is_whole(self) -> bool:
         """Until the book has all that the strategy's orders have executed: what is told of as filled may be sold
         already, and would be sold twice. ``False`` once the strategy is back, or if that cannot be known."""
-        latest_s = time.monotonic() + _WHOLE_S
+        latest_s, pause_s = time.monotonic() + _WHOLE_S, _LOOK_S
         while await self._accounts_read():
             results = [await self._desk.read_account(account) for account in self._desk.accounts]
             lacking = self._lacking()
-            if all(one.complete for one in results) and not lacking and not self._desk.flattening:
+            if all(one.complete for one in results) and not lacking:
                 return self._gone()
             if time.monotonic() >= latest_s:
-                why = (
-                    f"IBKR does not tell how {', '.join(lacking)} executed"
-                    if lacking
-                    else "it cannot be read"
-                )
+                why = "the accounts cannot be read"
+                if lacking:
+                    why = f"IBKR does not tell how {', '.join(lacking)} executed"
                 self._alarm("wind-up-failed", f"The book of {self._name} is NOT closed: {why}.")
                 return False
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_S)
         return False
 
     def _lacking(self) -> list[str]:

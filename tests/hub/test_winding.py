@@ -263,3 +263,12 @@ def test_the_kill_switch_closes_an_event_by_the_other_answer(
     (order,) = closing(emulator, "flatten")
     assert (order["conid"], order["side"], int(order["quantity"])) == (NO, "BUY", 7)
     assert make_key("flatten", alpha.epoch, 1) == order["client_order_id"]
+
+    async def book() -> dict[int, Decimal]:
+        return {one.conid: one.quantity for one in hub.server.desk.view.positions("alpha", ACCOUNT)}
+
+    # It was told of what was bought for it.
+    moving(alpha, emulator, lambda: [e for e in alpha.of(ExecutionReported) if e.key is None])
+    assert hub.loop.call(book()) == {YES: 10, NO: 10}
+    (told,) = [e.execution for e in alpha.of(ExecutionReported) if e.key is None]
+    assert (told.conid, told.side, told.quantity) == (NO, Side.BUY, Decimal(7))
