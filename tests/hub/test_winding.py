@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bt_ibkr.connection.interface import ExecutionReported
+from bt_ibkr.connection.interface import ExecutionReported, SessionNotice
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.hub.access import Grant, OnVanish
@@ -23,6 +24,7 @@ from tests.hub.test_vanish import VANISH_S, die, held, hold, hub_with, status
 
 #: Of ForecastEx: the two answers of one question.
 YES, NO = 722489372, 722489376
+MICROSOFT = 272093
 EVENT: dict[str, Any] = {"contract_id": YES, "security_type": "OPT", "exchange": "FORECASTX"}
 
 
@@ -89,7 +91,8 @@ def winding(hub: HubThread) -> int:
 
 def positions(emulator: EmulatorThread) -> dict[int, Decimal]:
     found = emulator.ledger()["accounts"][ACCOUNT]["positions"]
-    return {int(conid): Decimal(str(one["quantity"])) for conid, one in found.items() if one["quantity"]}
+    quantities = {int(conid): Decimal(str(one["quantity"])) for conid, one in found.items()}
+    return {conid: quantity for conid, quantity in quantities.items() if quantity}
 
 
 def test_an_order_that_filled_without_its_execution(
@@ -272,3 +275,27 @@ def test_the_kill_switch_closes_an_event_by_the_other_answer(
     assert hub.loop.call(book()) == {YES: 10, NO: 10}
     (told,) = [e.execution for e in alpha.of(ExecutionReported) if e.key is None]
     assert (told.conid, told.side, told.quantity) == (NO, Side.BUY, Decimal(7))
+
+
+def test_a_contract_that_cannot_be_looked_up(
+    start_hub: StartHub, emulator: EmulatorThread, strategies: list[Strategy], tmp_path: Path
+) -> None:
+    """The hub is a new one, and knows no contract: what it can look up is closed, the other is told."""
+    hub = hub_with(start_hub, OnVanish.FLATTEN, tmp_path / "journal")
+    alpha, _ = hold(hub, emulator, strategies)
+    alpha.follow("MSFT")
+    key = alpha.place(Side.BUY, 5, contract_id=MICROSOFT)
+    moving(alpha, emulator, lambda: executed(alpha, key) == 5)
+    die(alpha)
+    hub.close()
+    emulator.fault("http", action="status", status=500, path=f"*{MICROSOFT}*", count=0)
+    hub = hub_with(start_hub, OnVanish.FLATTEN, tmp_path / "journal")
+    watcher = watching(hub, strategies)
+    moving(watcher, emulator, lambda: APPLE not in positions(emulator))
+    moving(watcher, emulator, lambda: not winding(hub))
+    assert positions(emulator) == {MICROSOFT: 5}
+    watcher.until(lambda: "wind-up-failed" in kinds(watcher))
+    told = [
+        one.text for one in watcher.store if isinstance(one, SessionNotice) and one.kind == "wind-up-failed"
+    ]
+    assert str(MICROSOFT) in told[0]
