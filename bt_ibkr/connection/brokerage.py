@@ -169,7 +169,7 @@ class Brokerage:
         self.market_data = MarketDataService(
             session.socket, http, self._settings, self._wake, self._may_clear
         )
-        self.depth = DepthService(session.socket, self._settings, self.clock.now_ns)
+        self.depth = DepthService(session.socket, self._settings, self.clock.now_ns, self.market_data)
         self.scanner = ScannerService(http, self.clock.now_ns)
         self.schedules = ScheduleService(http, self.clock)
         self._presence = Presence(state_directory() / "logins", (self._settings.base_url, *self.accounts()))

@@ -29,13 +29,13 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import (
     BtIbkrError,
-    DepthError,
     OrderRefusedError,
     OutcomeUnknownError,
     SessionError,
     WireError,
 )
 from bt_ibkr.hub.following import Following
+from bt_ibkr.hub.ladders import Ladder, Ladders
 from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.names import check_name
 from bt_ibkr.hub.protocol import Told, Welcome, read
@@ -50,6 +50,7 @@ from bt_ibkr.hub.requests import (
     ProgressNow,
     SetExpiry,
     Subscribe,
+    SubscribeDepth,
 )
 from bt_ibkr.hub.streams import Stream, Streams
 from bt_ibkr.hub.ticks import decode_tick
@@ -113,6 +114,7 @@ class HubConnection:
         self._external = external
         self._link = HubLink(endpoint, self.name, self, keys=keys)
         self._streams = Streams(self._link.ask, self._gap, wake.set, self._filled)
+        self._ladders = Ladders(self._link.ask, wake.set)
         self._events: Mailbox[StoreEvent] | None = None
         self._boxes: dict[str, Mailbox[AccountEvent]] = {}
         self._following = Following()
@@ -190,6 +192,8 @@ class HubConnection:
     def _store_event(self, event: StoreEvent) -> None:
         if isinstance(event, SessionChanged):
             self._session = event
+            if not event.connected:
+                self._ladders.broken()
             if not self._link.up and not event.connected:
                 # Of a hub that closes: it is known to be gone.
                 return
@@ -201,11 +205,13 @@ class HubConnection:
 
     def tick(self, message: bytes) -> None:
         """See ``LinkUser``."""
-        self._streams.take(message)
+        if not self._streams.take(message):
+            self._ladders.take(message)
 
     def heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
         """See ``LinkUser``."""
         self._streams.take_heads(heads, stream_ns)
+        self._ladders.take_heads(heads)
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """See ``LinkUser``."""
@@ -248,6 +254,11 @@ class HubConnection:
             told = self._link.call("subscribe", stream.wanted, timeout_s=_CALL_S)
             before = stream.word
             if self._streams.renew(stream, told):
+                self._link.unsubscribe(before)
+                self._link.subscribe(told.topic)
+        for ladder in self._ladders:
+            told, before = self._link.call("subscribe-depth", ladder.wanted, timeout_s=_CALL_S), ladder.word
+            if self._ladders.renew(ladder, told):
                 self._link.unsubscribe(before)
                 self._link.subscribe(told.topic)
         self.link_changed(True, "the hub is back")
@@ -355,13 +366,24 @@ class HubConnection:
         return quote
 
     def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
-        raise DepthError(
-            f"The book of {contract.describe()} is not served by a hub.",
-            remedy="Follow it in a process with a session of its own.",
-        )
+        wanted = SubscribeDepth(contract=contract, account=account)
+        ladder = self._ladders.find(wanted)
+        if ladder is not None:
+            self._ladders.add(ladder, sink)
+            return
+        told = self._call("subscribe-depth", wanted)
+        self._ladders.add(Ladder(wanted, told), sink)
+        self._link.subscribe(told.topic)
 
     def unsubscribe_depth(self, sink: DepthSink) -> None:
-        """There is none."""
+        for ladder in self._ladders.remove(sink):
+            self._end(ladder.word)
+
+    def _end(self, word: bytes) -> None:
+        """Nobody waits for the answer: the hub may be away."""
+        if not self._closed:
+            self._link.unsubscribe(word)
+            self._link.ask("unsubscribe", word)
 
     def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
         rows: tuple[ScanRow, ...] = self._call("scan", request)
@@ -373,10 +395,7 @@ class HubConnection:
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
         for stream in self._streams.remove(sink):
-            if not self._closed:
-                self._link.unsubscribe(stream.word)
-                # Nobody waits for the answer: the hub may be away.
-                self._link.ask("unsubscribe", stream.word)
+            self._end(stream.word)
 
     def stream_ns(self) -> int:
         return self._streams.stream_ns
@@ -433,7 +452,8 @@ class HubConnection:
         return Progress(now.port, now.frames)
 
     def _missing(self, heads: dict[bytes, int]) -> bool:
-        return any(stream.received < heads.get(stream.word, 0) for stream in self._streams)
+        followed: tuple[Stream | Ladder, ...] = (*self._streams, *self._ladders)
+        return any(one.received < heads.get(one.word, 0) for one in followed)
 
     def renew_due(self) -> None:
         self._call("renew-due")

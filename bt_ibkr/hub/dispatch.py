@@ -67,6 +67,7 @@ class Dispatch:
             "resolve": reading.resolve,
             "availability": reading.availability,
             "subscribe": reading.subscribe,
+            "subscribe-depth": reading.subscribe_depth,
             "unsubscribe": reading.unsubscribe,
             "quote": reading.quote,
             "scan": reading.scan,

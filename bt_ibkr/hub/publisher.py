@@ -1,4 +1,4 @@
-"""Ticks out to everybody who subscribed: the hub's side of the tick channel.
+"""Ticks and books out to everybody who subscribed: the hub's side of the tick channel.
 
 Each stream has a topic, an opaque word that only those get who may have its ticks: the socket takes subscriptions of
 words that were given away, and of no others, so that nobody reads what he may not by guessing or by subscribing to
@@ -14,8 +14,8 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import msgspec
 import zmq
@@ -25,7 +25,8 @@ from bt_ibkr.hub.sockets import LoopSocket
 from bt_ibkr.hub.status import TopicStatus
 from bt_ibkr.hub.ticks import TOPIC_LENGTH, TOPIC_PREFIX, Ring, encode_tick
 from bt_ibkr.model.contract import Contract
-from bt_ibkr.model.market import Tick
+from bt_ibkr.model.market import DepthBook, Tick
+from bt_ibkr.services.depth import DepthSink
 from bt_ibkr.services.marketdata import TickSink
 
 _log = logging.getLogger(__name__)
@@ -33,21 +34,89 @@ _log = logging.getLogger(__name__)
 #: Seconds over which rates are told.
 _RATE_S: Final = 10.0
 
-#: Conid, exchange, stretch of conflation, further fields.
-_Key = tuple[int, str, float, frozenset[str]]
-Subscriber = Callable[[Contract, TickSink, frozenset[str]], Coroutine[Any, Any, None]]
-Unsubscriber = Callable[[TickSink], Coroutine[Any, Any, None]]
+#: Of ticks: conid, exchange, stretch of conflation, further fields; of a book: account, conid, exchange.
+_Key = tuple[int, str, float, frozenset[str]] | tuple[str, int, str]
+
+
+class Source(Protocol):
+    """The session's streams, see ``Brokerage``."""
+
+    async def subscribe_ticks(self, contract: Contract, sink: TickSink, extras: frozenset[str]) -> None: ...
+    async def unsubscribe_ticks(self, sink: TickSink) -> None: ...
+    async def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None: ...
+    async def unsubscribe_depth(self, sink: DepthSink) -> None: ...
 
 
 class Topic:
-    """One stream of ticks, as it is published. It is the ``TickSink`` of the session's stream.
+    """What is published to those who subscribed. It is the sink of the session's stream.
 
     Args:
         word: What its messages begin with.
-        contract: Whose ticks.
-        conflate_s, extras: See ``requests.Subscribe``.
+        contract: Whose.
         ring: How many messages are kept.
         send: The tick channel's.
+
+    Attributes:
+        key: What tells its stream from others.
+        conflate_s: See ``requests.Subscribe``.
+        subscribers: Sessions.
+        streams: The session streams into it.
+    """
+
+    conflate_s = 0.0
+    #: In what is shown to people.
+    kind = "ticks"
+
+    def __init__(
+        self, key: _Key, word: bytes, contract: Contract, ring: int, send: Callable[[bytes], None]
+    ) -> None:
+        self.key = key
+        self.word = word
+        self.contract = contract
+        self.ring = Ring(ring)
+        self.subscribers: set[str] = set()
+        self.streams = asyncio.Event()
+        self._send = send
+        self._rates: deque[tuple[float, int]] = deque(maxlen=16)
+
+    def _publish(self, item: Tick | DepthBook) -> None:
+        ring = self.ring
+        payload = encode_tick((ring.head + 1, item))
+        ring.add(payload)
+        self._send(self.word + payload)
+
+    async def begin(self, source: Source) -> None:
+        """Have the session stream into it.
+
+        Raises:
+            BtIbkrError: It cannot.
+        """
+        raise NotImplementedError
+
+    async def end(self, source: Source) -> None:
+        """No longer."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Publish what is held back, and no more."""
+
+    def broken(self) -> None:
+        """The session's stream was lost."""
+
+    def rate(self, now_s: float) -> float:
+        """Messages per second since it was looked some seconds ago."""
+        self._rates.append((now_s, self.ring.head))
+        while len(self._rates) > 2 and now_s - self._rates[1][0] >= _RATE_S:
+            self._rates.popleft()
+        began_s, before = self._rates[0]
+        return (self.ring.head - before) / (now_s - began_s) if now_s > began_s else 0.0
+
+
+class TickTopic(Topic):
+    """Ticks of a contract.
+
+    Args:
+        conflate_s, extras: See ``requests.Subscribe``.
     """
 
     room = sys.maxsize
@@ -61,21 +130,14 @@ class Topic:
         ring: int,
         send: Callable[[bytes], None],
     ) -> None:
-        self.word = word
-        self.contract = contract
+        super().__init__((contract.conid, contract.exchange, conflate_s, extras), word, contract, ring, send)
         self.conflate_s = conflate_s
         self.extras = extras
-        self.ring = Ring(ring)
-        self.subscribers: set[str] = set()
-        #: The session streams into it.
-        self.streams = asyncio.Event()
-        self._send = send
         self._latest: Tick | None = None
         self._traded = 0.0
         self._stretch_ns = max(1, round(conflate_s * NS_PER_S))
         self._stretch = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._rates: deque[tuple[float, int]] = deque(maxlen=16)
         #: Put a tick in: published at once, or kept for the end of the stretch.
         self.push: Callable[[Tick], None] = self._hold_back if conflate_s else self._publish
 
@@ -88,11 +150,11 @@ class Topic:
     def hold(self, tick: Tick, /) -> None:
         self.push(tick)
 
-    def _publish(self, tick: Tick) -> None:
-        ring = self.ring
-        payload = encode_tick((ring.head + 1, tick))
-        ring.add(payload)
-        self._send(self.word + payload)
+    async def begin(self, source: Source) -> None:
+        await source.subscribe_ticks(self.contract, self, self.extras)
+
+    async def end(self, source: Source) -> None:
+        await source.unsubscribe_ticks(self)
 
     def _hold_back(self, tick: Tick) -> None:
         stretch = tick.time_ns // self._stretch_ns
@@ -113,19 +175,37 @@ class Topic:
             traded, self._traded = self._traded, 0.0
             self._publish(msgspec.structs.replace(tick, traded=traded))
 
-    def end(self) -> None:
-        """Publish what is held back, and no more."""
+    def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._flush()
 
-    def rate(self, now_s: float) -> float:
-        """Messages per second since it was looked some seconds ago."""
-        self._rates.append((now_s, self.ring.head))
-        while len(self._rates) > 2 and now_s - self._rates[1][0] >= _RATE_S:
-            self._rates.popleft()
-        began_s, before = self._rates[0]
-        return (self.ring.head - before) / (now_s - began_s) if now_s > began_s else 0.0
+
+class DepthTopic(Topic):
+    """The book of a contract, as an account's ladder shows it. Each message is all of it: the last one is kept.
+
+    Args:
+        account: Whose ladder.
+    """
+
+    kind = "book"
+
+    def __init__(self, word: bytes, contract: Contract, account: str, send: Callable[[bytes], None]) -> None:
+        super().__init__((account, contract.conid, contract.exchange), word, contract, 1, send)
+        self.account = account
+
+    def append(self, item: DepthBook, /) -> None:
+        self._publish(item)
+
+    async def begin(self, source: Source) -> None:
+        await source.subscribe_depth(self.contract, self.account, self)
+
+    async def end(self, source: Source) -> None:
+        await source.unsubscribe_depth(self)
+
+    def broken(self) -> None:
+        # What is to come begins a new book.
+        self.ring.clear()
 
 
 class Publisher:
@@ -133,21 +213,13 @@ class Publisher:
 
     Args:
         socket: XPUB, bound; set to take subscriptions by hand.
-        subscribe, unsubscribe: Of the session's streams.
-        ring: Messages kept by topic.
+        source: The session's streams.
+        ring: Ticks kept by topic.
     """
 
-    def __init__(
-        self,
-        socket: zmq.Socket[bytes],
-        subscribe: Subscriber,
-        unsubscribe: Unsubscriber,
-        *,
-        ring: int,
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], source: Source, *, ring: int) -> None:
         self._socket = LoopSocket(socket, self._subscription)
-        self._subscribe = subscribe
-        self._unsubscribe = unsubscribe
+        self._source = source
         self._ring = ring
         self._by_word: dict[bytes, Topic] = {}
         self._by_stream: dict[_Key, Topic] = {}
@@ -172,32 +244,43 @@ class Publisher:
     async def open(
         self, contract: Contract, conflate_s: float, extras: frozenset[str], subscriber: str
     ) -> Topic:
-        """The topic of a stream, with one subscriber more; the session's stream begins with the first.
+        """The topic of a stream of ticks, with one subscriber more; the session's stream begins with the first.
 
         Raises:
             BtIbkrError: The session cannot stream it.
         """
-        key = (contract.conid, contract.exchange, conflate_s, extras)
-        topic = self._by_stream.get(key)
+        word = self._new_word()
+        topic = TickTopic(word, contract, conflate_s, extras, self._ring, self._socket.publish)
+        return await self._open(topic, subscriber)
+
+    async def open_depth(self, contract: Contract, account: str, subscriber: str) -> Topic:
+        """As ``open``, of a book."""
+        return await self._open(
+            DepthTopic(self._new_word(), contract, account, self._socket.publish), subscriber
+        )
+
+    def _new_word(self) -> bytes:
+        return self._prefix + secrets.token_bytes(TOPIC_LENGTH - TOPIC_PREFIX)
+
+    async def _open(self, wanted: Topic, subscriber: str) -> Topic:
+        """The topic of its stream that there is, or it."""
+        topic = self._by_stream.get(wanted.key)
         if topic is None:
-            word = self._prefix + secrets.token_bytes(TOPIC_LENGTH - TOPIC_PREFIX)
-            topic = Topic(word, contract, conflate_s, extras, self._ring, self._socket.publish)
-            self._by_stream[key] = topic
-            self._by_word[topic.word] = topic
-            topic.subscribers.add(subscriber)
+            self._by_stream[wanted.key] = self._by_word[wanted.word] = wanted
+            wanted.subscribers.add(subscriber)
             try:
-                await self._subscribe(contract, topic, extras)
+                await wanted.begin(self._source)
             except BaseException:
-                self._forget(topic)
-                topic.streams.set()
+                self._forget(wanted)
+                wanted.streams.set()
                 raise
-            topic.streams.set()
-            return topic
+            wanted.streams.set()
+            return wanted
         topic.subscribers.add(subscriber)
         await topic.streams.wait()
         if topic.word not in self._by_word:
             # The first one could not open it; whoever comes next tries, and is told why not.
-            return await self.open(contract, conflate_s, extras, subscriber)
+            return await self._open(wanted, subscriber)
         return topic
 
     async def leave(self, word: bytes, subscriber: str) -> None:
@@ -208,14 +291,18 @@ class Publisher:
         topic.subscribers.discard(subscriber)
         if not topic.subscribers:
             self._forget(topic)
-            topic.end()
-            await self._unsubscribe(topic)
+            topic.close()
+            await topic.end(self._source)
 
     def _forget(self, topic: Topic) -> None:
         self._by_word.pop(topic.word, None)
-        key = (topic.contract.conid, topic.contract.exchange, topic.conflate_s, topic.extras)
-        if self._by_stream.get(key) is topic:
-            del self._by_stream[key]
+        if self._by_stream.get(topic.key) is topic:
+            del self._by_stream[topic.key]
+
+    def broken(self) -> None:
+        """The session does not stream any more."""
+        for topic in self._by_word.values():
+            topic.broken()
 
     def _subscription(self, frames: list[zmq.Frame]) -> None:
         """Somebody subscribed, or no longer does."""
@@ -245,11 +332,12 @@ class Publisher:
                 ticks_per_s=round(topic.rate(now_s), 2),
                 subscribers=tuple(sorted(topic.subscribers)),
                 conflate_s=topic.conflate_s,
+                kind=topic.kind,
             )
             for topic in self._by_word.values()
         )
 
     def close(self) -> None:
         for topic in self._by_word.values():
-            topic.end()
+            topic.close()
         self._socket.close()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from bt_ibkr.errors import SessionError
 from bt_ibkr.hub.instruments import Instruments
 from bt_ibkr.hub.peers import Peer
-from bt_ibkr.hub.requests import Missed, Repeated, Subscribe, Subscribed
+from bt_ibkr.hub.publisher import Topic
+from bt_ibkr.hub.requests import Missed, Repeated, Subscribe, Subscribed, SubscribeDepth
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Bar, Quote
@@ -104,6 +105,16 @@ class Reading:
         await self._instruments.check(peer, wanted.contract)
         conflate_s = max(0.0, wanted.conflate_s)
         topic = await self._server.publisher.open(wanted.contract, conflate_s, wanted.extras, peer.session)
+        return await self._subscribed(peer, topic)
+
+    async def subscribe_depth(self, peer: Peer, wanted: SubscribeDepth) -> Subscribed:
+        """See ``Connection.subscribe_depth``."""
+        peer.grant.check_account(peer.name, wanted.account)
+        await self._instruments.check(peer, wanted.contract)
+        topic = await self._server.publisher.open_depth(wanted.contract, wanted.account, peer.session)
+        return await self._subscribed(peer, topic)
+
+    async def _subscribed(self, peer: Peer, topic: Topic) -> Subscribed:
         peer.words.add(topic.word)
         if peer.left:
             # It went while this was under way.
@@ -111,12 +122,12 @@ class Reading:
         return Subscribed(topic=topic.word, head=topic.ring.head, last=topic.ring.last())
 
     async def unsubscribe(self, peer: Peer, word: bytes) -> None:
-        """See ``Connection.unsubscribe_ticks``."""
+        """See ``Connection.unsubscribe_ticks`` and ``unsubscribe_depth``."""
         peer.words.discard(word)
         await self._server.publisher.leave(word, peer.session)
 
     async def missed(self, peer: Peer, missed: Missed) -> Repeated:
-        """Ticks of the ring, once more."""
+        """Messages of the ring, once more."""
         topic = self._server.publisher.find(missed.topic)
         if topic is None or missed.topic not in peer.words:
             raise SessionError("The hub has no such stream for this strategy.", remedy="Subscribe anew.")

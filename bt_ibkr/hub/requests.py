@@ -38,6 +38,13 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     extras: frozenset[str] = frozenset()
 
 
+class SubscribeDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """The book of a contract in an account's ladder: a topic whose messages are numbers and ``DepthBook``."""
+
+    contract: Contract
+    account: str
+
+
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     """Where the ticks come.
 
@@ -177,6 +184,7 @@ REQUESTS: Final[dict[str, Kind]] = {
     "resolve": Kind(ContractQuery, Contract),
     "availability": Kind(Contract, str),
     "subscribe": Kind(Subscribe, Subscribed),
+    "subscribe-depth": Kind(SubscribeDepth, Subscribed),
     "unsubscribe": Kind(bytes, None),
     "quote": Kind(Contract, Quote | None),
     "scan": Kind(ScanRequest, tuple[ScanRow, ...]),

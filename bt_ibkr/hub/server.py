@@ -142,9 +142,7 @@ class HubServer:
             await self.health.open()
         self._waiting = commands
         await self.brokerage.open(self)
-        self.publisher = Publisher(
-            ticks, self.brokerage.subscribe_ticks, self.brokerage.unsubscribe_ticks, ring=settings.ring
-        )
+        self.publisher = Publisher(ticks, self.brokerage, ring=settings.ring)
         self.desk = HubDesk(self)
 
     async def serve(self, accounts: tuple[str, ...]) -> None:
@@ -228,6 +226,8 @@ class HubServer:
             if item.connected and not self.connected:
                 self._check_arming()
             self.connected = item.connected
+            if not item.connected and hasattr(self, "publisher"):
+                self.publisher.broken()
             _log.info("hub-session state=%s cause=%s next=%s", item.state, item.cause, item.next_step or "-")
         if isinstance(item, events.SessionNotice) and item.kind == "clock-differs":
             # That is of this machine's clock; each process measures its own.

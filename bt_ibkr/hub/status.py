@@ -54,6 +54,7 @@ class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
         ticks, ticks_per_s: Published so far, and per second in the last seconds.
         subscribers: Names.
         conflate_s: 0 if every tick is published.
+        kind: ``ticks``, or ``book``: the book of prices.
     """
 
     name: str
@@ -62,6 +63,7 @@ class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
     ticks_per_s: float
     subscribers: tuple[str, ...]
     conflate_s: float = 0.0
+    kind: str = "ticks"
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):

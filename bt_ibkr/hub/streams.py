@@ -182,17 +182,17 @@ class Streams:
 
     # -- what comes (the link's thread) --------------------------------------------------------------
 
-    def take(self, message: bytes) -> None:
-        """One message of the tick channel."""
+    def take(self, message: bytes) -> bool:
+        """One message of the tick channel; false if it is of no stream of ticks."""
         with self._lock:
             stream = self._by_word.get(message[:TOPIC_LENGTH])
             if stream is None:
-                return
+                return False
             try:
                 number, tick = decode_tick(message[TOPIC_LENGTH:])
             except WireError as problem:
                 _log.warning("hub-tick-unreadable problem=%s", problem)
-                return
+                return True
             if number == stream.received + 1 and not stream.asking:
                 self._hand_on(stream, number, tick)
             elif number > stream.received:
@@ -200,10 +200,11 @@ class Streams:
                     stream.kept[number] = tick
                 if not stream.asking:
                     self._ask_for(stream, number - 1)
-                return
+                return True
             else:
-                return
+                return True
         self._wake()
+        return True
 
     def _hand_on(self, stream: Stream, number: int, tick: Tick) -> None:
         stream.received = number

@@ -1,8 +1,8 @@
 """The tick channel: one message per tick, numbered by topic, and the last of them kept.
 
 A message is one frame: the topic (an opaque word that the hub gave with the subscription), and after it a MessagePack
-pair of sequence number and tick. Of MessagePack, ``struct`` and Arrow the first is the fastest both ways, and a tenth
-longer than the second (docs/benchmarks.md).
+pair of sequence number and tick, or book. Of MessagePack, ``struct`` and Arrow the first is the fastest both ways, and
+a tenth longer than the second (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bt_ibkr.errors import WireError
-from bt_ibkr.model.market import Tick
+from bt_ibkr.model.market import DepthBook, Tick
 
 #: Bytes of a topic: those that all of one hub begin with, and those that nobody guesses.
 TOPIC_PREFIX: Final = 4
@@ -21,6 +21,21 @@ TOPIC_LENGTH: Final = TOPIC_PREFIX + 8
 
 encode_tick = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, Tick]).decode
+
+
+_decode_book = msgspec.msgpack.Decoder(tuple[int, DepthBook]).decode
+
+
+def decode_book(payload: bytes) -> tuple[int, DepthBook]:
+    """Sequence number and book.
+
+    Raises:
+        WireError: It is no such message.
+    """
+    try:
+        return _decode_book(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError) as problem:
+        raise WireError(f"A book of the hub cannot be read: {problem}") from None
 
 
 def decode_tick(payload: bytes) -> tuple[int, Tick]:
@@ -53,6 +68,10 @@ class Ring:
         """Keep the message of number ``head + 1``."""
         self._kept.append(payload)
         self.head += 1
+
+    def clear(self) -> None:
+        """Keep none of them; numbers go on."""
+        self._kept.clear()
 
     @property
     def tail(self) -> int:

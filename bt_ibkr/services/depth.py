@@ -1,6 +1,7 @@
 """Market depth: the ladder of one instrument an account (topic ``sbd``).
 
-It needs a Level II subscription at IBKR, and an account shows one ladder at a time.
+It needs a Level II subscription at IBKR, and an account shows one ladder at a time. A ladder is counted as a line of
+market data: the documents do not say whether it is one, and to count one too many does no harm.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ class DepthSink(Protocol):
 
     def append(self, item: DepthBook, /) -> None:
         """Take the book as it stands now."""
+
+
+class LineBudget(Protocol):
+    """See ``MarketDataService``."""
+
+    async def take_line(self, key: str, contract: Contract, name: str) -> None: ...
+    async def release_line(self, key: str) -> None: ...
 
 
 class _Ladder:
@@ -61,10 +69,14 @@ class DepthService:
         settings: The renewal interval: whether a ladder ends as top-of-book streams do is not documented, and to
             ask again does no harm.
         now_ns: Market time, for the stamps of books: the ladder tells none.
+        lines: Where ladders are counted.
     """
 
-    def __init__(self, socket: Socket, settings: SessionSettings, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, socket: Socket, settings: SessionSettings, now_ns: Callable[[], int], lines: LineBudget
+    ) -> None:
         self._socket = socket
+        self._lines = lines
         self._renew_ns = renewal_ns(settings.renew_market_data_s)
         self._now_ns = now_ns
         #: By account.
@@ -76,12 +88,16 @@ class DepthService:
         Raises:
             DepthError: The account's ladder shows another instrument.
             UsageError: The contract is a combo.
+            LinesError: No market-data line is left.
         """
         if contract.legs:
             raise UsageError(
                 f"{contract.describe()}: a combo has no book of its own.", remedy="Ask for that of a leg."
             )
         exchange = "" if contract.exchange in ("SMART", "IDEALPRO") else contract.exchange
+        if account not in self._ladders:
+            await self._lines.take_line(_key(account), contract, f"book of {contract.describe()}")
+        # Only now: meanwhile somebody else may have begun it.
         ladder = self._ladders.get(account)
         if ladder is not None:
             if (ladder.contract.conid, ladder.exchange) != (contract.conid, exchange):
@@ -98,14 +114,19 @@ class DepthService:
         ladder.sinks.append(sink)
         for topic in self._topics(account, ladder):
             self._socket.whole_routes[topic] = ladder.take
-        await self._socket.subscribe(
-            Subscription(
-                key=_key(account),
-                text=topics.subscribe_depth(account, contract.conid, exchange),
-                undo=topics.unsubscribe_depth(account),
-                renew_ns=self._renew_ns,
+        try:
+            await self._socket.subscribe(
+                Subscription(
+                    key=_key(account),
+                    text=topics.subscribe_depth(account, contract.conid, exchange),
+                    undo=topics.unsubscribe_depth(account),
+                    renew_ns=self._renew_ns,
+                )
             )
-        )
+        except BaseException:
+            self._forget(account, ladder)
+            await self._release(account)
+            raise
 
     async def unsubscribe(self, sink: DepthSink) -> None:
         """End what ``sink`` subscribed; a ladder that nobody wants is ended at the server."""
@@ -114,10 +135,19 @@ class DepthService:
                 continue
             ladder.sinks[:] = [one for one in ladder.sinks if one is not sink]
             if not ladder.sinks:
-                del self._ladders[account]
-                for topic in self._topics(account, ladder):
-                    self._socket.whole_routes.pop(topic, None)
+                self._forget(account, ladder)
                 await self._socket.unsubscribe(_key(account))
+                await self._release(account)
+
+    def _forget(self, account: str, ladder: _Ladder) -> None:
+        del self._ladders[account]
+        for topic in self._topics(account, ladder):
+            self._socket.whole_routes.pop(topic, None)
+
+    async def _release(self, account: str) -> None:
+        # Meanwhile somebody may have begun another one.
+        if account not in self._ladders:
+            await self._lines.release_line(_key(account))
 
     def latest(self, conid: int) -> DepthBook | None:
         """The last book of an instrument that streams."""

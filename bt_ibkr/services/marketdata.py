@@ -232,6 +232,21 @@ class MarketDataService:
                 return
         raise self._lines.refusal(contract.describe())
 
+    async def take_line(self, key: str, contract: Contract, name: str) -> None:
+        """A line for something else than ticks, under a key of its own.
+
+        Raises:
+            LinesError: All lines are in use.
+        """
+        if self._lines.room() and self._lines.full(key):
+            await self._give_back(key, contract)
+        self._lines.take(key, name)
+
+    async def release_line(self, key: str) -> None:
+        """It is not needed any more."""
+        self._lines.release(key)
+        await self._promote()
+
     async def subscribe_combo(self, contract: Contract, legs: Sequence[Contract], sink: TickSink) -> None:
         """Stream a combo into ``sink``, made of the streams of its legs (in the order of ``contract.legs``).
 

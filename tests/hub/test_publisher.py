@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bt_ibkr.clock import NS_PER_S
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import WireError
-from bt_ibkr.hub.publisher import Topic
+from bt_ibkr.hub.publisher import TickTopic
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.hub.ticks import TOPIC_LENGTH, Ring, decode_tick, encode_tick
 from bt_ibkr.model.contract import Contract, SecurityType
@@ -63,10 +63,10 @@ def test_a_tick_comes_out_as_it_went_in() -> None:
 
 async def conflated(ticks: list[Tick], conflate_s: float) -> list[Tick]:
     sent: list[bytes] = []
-    topic = Topic(WORD, CONTRACT, conflate_s, frozenset(), 100, sent.append)
+    topic = TickTopic(WORD, CONTRACT, conflate_s, frozenset(), 100, sent.append)
     for one in ticks:
         topic.push(one)
-    topic.end()
+    topic.close()
     assert all(message.startswith(WORD) for message in sent)
     numbered = [decode_tick(message[TOPIC_LENGTH:]) for message in sent]
     assert [number for number, _ in numbered] == list(range(1, len(sent) + 1))
