@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 
-from bt_ibkr.cli.hub_tables import status_tables
+from bt_ibkr.cli.hub_tables import short_name, status_tables
 from bt_ibkr.cli.output import to_json
 from bt_ibkr.cli.stopping import stop_signals
 from bt_ibkr.cli.tables import console, put_json
@@ -62,7 +62,8 @@ def status_command(endpoint: str, keys: str, *, watch: bool, as_json: bool) -> i
     if as_json:
         put_json(status)
     else:
-        console().print(Group(*status_tables(status, time.time_ns())))
+        out = console()
+        out.print(Group(*status_tables(status, time.time_ns(), out)))
     return 0
 
 
@@ -87,11 +88,11 @@ def _pictures(out: Console, *, as_json: bool) -> Iterator[Any]:
         yield put
     elif out.is_terminal:
         with Live(console=out, screen=True, auto_refresh=False) as live:
-            yield lambda status: live.update(Group(*status_tables(status, time.time_ns())), refresh=True)
+            yield lambda status: live.update(Group(*status_tables(status, time.time_ns(), out)), refresh=True)
     else:
 
         def tell(status: HubStatus) -> None:
-            out.print(Group(*status_tables(status, time.time_ns())))
+            out.print(Group(*status_tables(status, time.time_ns(), out)))
             out.file.flush()
 
         yield tell
@@ -180,7 +181,7 @@ def transfer_of(wishes: TransferWishes, status: HubStatus) -> Transfer:
 def _means(text: str, conid: int, shown: str) -> bool:
     return (
         text.removeprefix("conid:") == str(conid)
-        or text.upper() == shown.upper()
+        or text.upper() in (shown.upper(), short_name(shown).upper())
         or (bool(shown) and text.upper() == shown.split("-")[0].upper())
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,52 +18,90 @@ from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.hub.status import HubStatus, PeerStatus
 
 _STATES: Final = {"live": "green", "silent": "yellow", "lost": "bold red", "left": "dim"}
+#: Characters that no table needs.
+_UNLIMITED: Final = 10_000
+#: What most stocks and currencies have in their names.
+_USUAL: Final = ("-STK-SMART-USD", "-CASH-IDEALPRO-USD")
 
 
-def status_tables(status: HubStatus, now_ns: int) -> tuple[RenderableType, ...]:
+def status_tables(status: HubStatus, now_ns: int, out: Console) -> tuple[RenderableType, ...]:
     """All of it, from what concerns the session to what concerns single books.
 
     Args:
         now_ns: Wall time.
+        out: Where they are shown: a table that is too wide for it becomes several.
     """
+    peers = [_peer_row(one) for one in status.peers if one.role == "strategy" or one.state == "live"]
+    conflated = any(one.conflate_s for one in status.topics)
     return (
         _head(status, now_ns),
         *_listed(
+            out,
             "Strategies",
-            ("name", "state", "host", "pid", "heard", "behind", "waiting", "lost", "mended", "orders", "1 min",
-             "refused", "streams"),
-            (_peer_row(one) for one in status.peers if one.role == "strategy" or one.state == "live"),
+            ("name", "state", "host", "pid", "heard", "streams", "behind", "waiting", "lost", "mended", "orders",
+             "1 min", "refused"),
+            peers,
+            keys=1,
+            first=6,
+            rest="Their ticks and orders",
             empty="no strategy has come yet",
         ),
         *_listed(
+            out,
             "Streams",
-            ("instrument", "conid", "ticks", "per s", "conflated", "subscribers"),
-            (
+            ("instrument", "conid", "ticks", "per s", *(("conflated",) if conflated else ()), "subscribers"),
+            [
                 (
-                    one.name, str(one.conid), one.ticks, f"{one.ticks_per_s:.1f}",
-                    f"{one.conflate_s:g} s" if one.conflate_s else "", ", ".join(one.subscribers),
+                    short_name(one.name) + ("" if one.kind == "ticks" else f" ({one.kind})"), str(one.conid),
+                    one.ticks, f"{one.ticks_per_s:.1f}",
+                    *((f"{one.conflate_s:g} s" if one.conflate_s else "",) if conflated else ()),
+                    ", ".join(one.subscribers),
                 )
                 for one in status.topics
-            ),
+            ],
             empty="nothing streams",
         ),
-        *_listed(
-            "Books",
-            ("account", "book", "instrument", "size", "average", "realized", "commission", "bought", "sold"),
-            _book_rows(status),
-            empty="no book holds anything",
-        ),
-        *_netting(status),
+        *_books(status, out),
+        *_totals(status, out),
+        *_netting(status, out),
     )  # fmt: skip
 
 
+def short_name(name: str) -> str:
+    """A dataname without what goes without saying."""
+    for usual in _USUAL:
+        name = name.removesuffix(usual)
+    return name
+
+
 def _listed(
-    title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str
+    out: Console,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    keys: int = 0,
+    first: int = 0,
+    rest: str = "",
+    empty: str = "",
 ) -> tuple[RenderableType, ...]:
-    found = list(rows)
-    if not found:
-        return (Text(empty, style="dim"),)
-    return (make_table(title, headings, found),)
+    """A table, or the words of ``empty``.
+
+    Args:
+        keys, first: Where it is too wide: the first ``keys`` columns stand in each of two tables, the others up to
+            ``first`` in the first one; ``rest`` is the other's title.
+    """
+    if not rows:
+        return (Text(empty, style="dim"),) if empty else ()
+    whole = make_table(title, headings, rows)
+    if not first or Measurement.get(out, out.options.update(width=_UNLIMITED), whole).maximum <= out.width:
+        return (whole,)
+    return (
+        make_table(title, headings[:first], [row[:first] for row in rows]),
+        make_table(
+            rest, (*headings[:keys], *headings[first:]), [(*row[:keys], *row[first:]) for row in rows]
+        ),
+    )
 
 
 def _head(status: HubStatus, now_ns: int) -> Table:
@@ -79,6 +118,8 @@ def _head(status: HubStatus, now_ns: int) -> Table:
         "session",
         f"{streams} ({escape(session.state)}), {session.reconnects} reconnects, {session.gaps} gaps",
     )
+    if status.viewer:
+        table.add_row("shown", f"what concerns {escape(status.viewer)}")
     table.add_row("accounts", escape(", ".join(status.accounts)) or "none")
     polled = f", {lines.polled} read by snapshots" if lines.polled else ""
     table.add_row("lines", f"{lines.used} of {lines.limit}{polled}, {lines.refused} refused")
@@ -98,54 +139,80 @@ def _peer_row(one: PeerStatus) -> Sequence[object]:
     state = one.state + (", slow" if one.slow else "")
     return (
         shown, Text(state, style=_STATES.get(one.state, "")), one.host, str(one.pid), f"{one.silent_s:.1f} s",
-        one.behind, one.waiting, one.lost, one.mended, one.orders, f"{one.orders_per_minute:g}", one.refused,
-        len(one.topics),
+        len(one.topics), one.behind, one.waiting, one.lost, one.mended, one.orders, f"{one.orders_per_minute:g}",
+        one.refused,
     )  # fmt: skip
 
 
-def _book_rows(status: HubStatus) -> list[Sequence[object]]:
-    rows: list[Sequence[object]] = []
-    for book in status.books:
-        for one in book.holdings:
-            name = status.names.get(one.conid, f"conid:{one.conid}")
-            average = one.average_price if one.quantity else None
-            rows.append(
-                (
-                    book.account, book.name, name, one.quantity, average, one.realised, one.commission,
-                    one.bought, one.sold,
-                )
-            )  # fmt: skip
-    return rows
+def _books(status: HubStatus, out: Console) -> tuple[RenderableType, ...]:
+    title, several = _of_accounts("Books", status)
+    rows = [
+        (
+            *((book.account,) if several else ()), book.name, _instrument(status, one.conid), one.quantity,
+            one.average_price if one.quantity else None, one.realised, one.commission, one.bought, one.sold,
+        )
+        for book in status.books
+        for one in book.holdings
+    ]  # fmt: skip
+    headings = ("book", "instrument", "size", "average", "realized", "commission", "bought", "sold")
+    keys = 2 + several
+    return _listed(
+        out,
+        title,
+        (*(("account",) if several else ()), *headings),
+        rows,
+        keys=keys,
+        first=keys + 3,
+        rest="Their commissions and trades",
+        empty="no book holds anything",
+    )
 
 
-def _netting(status: HubStatus) -> tuple[RenderableType, ...]:
+def _totals(status: HubStatus, out: Console) -> tuple[RenderableType, ...]:
+    """For who does not see the books that they are made of."""
+    if not status.viewer:
+        return ()
+    rows = [(one.account, _instrument(status, one.conid), one.quantity) for one in status.totals]
+    return _listed(out, "Accounts have", ("account", "instrument", "size"), rows)
+
+
+def _netting(status: HubStatus, out: Console) -> tuple[RenderableType, ...]:
     """Where books hold the same contract: what the account has is their sum."""
     sides: dict[tuple[str, int], list[tuple[str, Decimal]]] = {}
     for book in status.books:
         for one in book.holdings:
             if one.quantity:
                 sides.setdefault((book.account, one.conid), []).append((book.name, one.quantity))
-    shared = {place: held for place, held in sides.items() if len(held) > 1}
+    title, several = _of_accounts("Netting", status)
     rows = [
         (
-            account,
-            status.names.get(conid, f"conid:{conid}"),
+            *((account,) if several else ()),
+            _instrument(status, conid),
             sum((quantity for _, quantity in held if quantity > 0), Decimal(0)),
             sum((quantity for _, quantity in held if quantity < 0), Decimal(0)),
             sum((quantity for _, quantity in held), Decimal(0)),
             ", ".join(name for name, _ in held),
         )
-        for (account, conid), held in shared.items()
+        for (account, conid), held in sides.items()
+        if len(held) > 1
     ]
+    headings = (*(("account",) if several else ()), "instrument", "long", "short", "account has", "books")
     loose = [account for (account, _), held in sides.items() if any(name == UNALLOCATED for name, _ in held)]
     notes: tuple[RenderableType, ...] = ()
     if loose:
         accounts = ", ".join(dict.fromkeys(loose))
         notes = (Text(f"{accounts}: positions of no strategy are in the book {UNALLOCATED}", style="yellow"),)
-    if not rows:
-        return notes
-    headings = ("account", "instrument", "long", "short", "account has", "books")
-    return (make_table("Netting", headings, rows), *notes)
+    return (*_listed(out, title, headings, rows), *notes)
+
+
+def _of_accounts(title: str, status: HubStatus) -> tuple[str, bool]:
+    """A table's title, and whether it needs a column for accounts."""
+    accounts = {book.account for book in status.books}
+    return (title, True) if len(accounts) > 1 else (f"{title} of {''.join(accounts)}", False)
+
+
+def _instrument(status: HubStatus, conid: int) -> str:
+    return short_name(status.names.get(conid, f"conid:{conid}"))
 
 
 def _length(seconds: int) -> str:

@@ -1,8 +1,8 @@
 """The tick channel: one message per tick, numbered by topic, and the last of them kept.
 
 A message is one frame: the topic (an opaque word that the hub gave with the subscription), and after it a MessagePack
-pair of sequence number and tick, or book. Of MessagePack, ``struct`` and Arrow the first is the fastest both ways, and
-a tenth longer than the second (docs/benchmarks.md).
+pair of sequence number and tick, or book. Of MessagePack, ``struct`` and Arrow the first is the fastest both ways,
+and a tenth longer than the second (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def test_status_shows_everything(emulate: Emulate, hub: StartHub, here: Any) -> 
         assert shown.code == 0, shown.err
         for word in (
             f"Hub {served.server.hub}", "streams (streaming)", ACCOUNT, "1 of 100", "alpha", "beta", "live",
-            "AAPL-STK-SMART-USD", "Netting", "Books", "alpha, beta",
+            "AAPL", "Netting", "Books", "alpha, beta",
         ):  # fmt: skip
             assert word in shown.out, shown.out
         told = json.loads(here("hub", "status", served.endpoint, "--json").out)

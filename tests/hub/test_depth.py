@@ -24,7 +24,8 @@ from bt_ibkr.model.market import DepthBook, DepthLevel
 from tests.conftest import Bench
 from tests.feeds.test_depth import Watcher
 from tests.hub.conftest import ACCOUNT, PATIENCE_S, HubBench, Join, StartHub, Strategy, move
-from tests.hub.test_publisher import CONTRACT, until
+from tests.hub.noticed import until
+from tests.hub.test_publisher import CONTRACT
 
 WORD, OTHER = b"w" * TOPIC_LENGTH, b"o" * TOPIC_LENGTH
 WANTED = SubscribeDepth(contract=CONTRACT, account=ACCOUNT)
