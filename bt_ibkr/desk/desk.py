@@ -116,6 +116,8 @@ class OrderDesk:
             ended=self._ended,
             tell=tell,
         )
+        #: Whether all positions are being closed, and an order is none of those that do it.
+        self.in_the_way: Callable[[OrderIntent], bool] = lambda intent: False
         router.on_placed = self._cancel_if_wanted
         router.on_ended = self._look_after_bracket
 
@@ -185,7 +187,7 @@ class OrderDesk:
         while True:
             sendings += 1
             try:
-                outcome = await self._service.place(tickets, lambda: self._check_halted(tickets))
+                outcome = await self._service.place(tickets, lambda: self._check_halted(tracked))
             except BrokenOffError as broken:
                 _log.warning(
                     "order-broken-off keys=%s stage=%s problem=%s", _keys(tracked), broken.stage, broken
@@ -234,13 +236,18 @@ class OrderDesk:
                 return
         self._fail(tracked, problem)
 
-    def _check_halted(self, tickets: Sequence[OrderTicket]) -> None:
+    def _check_halted(self, tracked: Sequence[Tracked]) -> None:
         """Its turn has come: what was halted while it waited is not sent. Raises ``OrderRefusedError``."""
         try:
             state = self._journal.trading_state()
         except JournalError as problem:
             raise OrderRefusedError(f"Whether trading is halted cannot be read: {problem}") from problem
-        reduces = all(one.protective for one in tickets)
+        if any(self.in_the_way(one.intent) for one in tracked):
+            raise TradingHaltedError(
+                "All positions are being closed, and it was not sent: it could close one a second time.",
+                remedy="Look at what is left when that is done.",
+            )
+        reduces = all(one.ticket.protective for one in tracked)
         if state.mode is Trading.HALTED or (state.mode is Trading.REDUCING and not reduces):
             raise TradingHaltedError(
                 f"Trading became {state.mode} while the order waited for its turn, and it was not sent: "

@@ -16,7 +16,7 @@ from bt_ibkr.desk.reconcile import Reconciler
 from bt_ibkr.desk.registry import Registry
 from bt_ibkr.errors import BtIbkrError
 from bt_ibkr.journal import Journal
-from bt_ibkr.model.intent import make_key
+from bt_ibkr.model.intent import OrderIntent, make_key
 from bt_ibkr.model.portfolio import Position
 from bt_ibkr.model.trading import Trading, TradingState
 
@@ -84,6 +84,10 @@ class KillSwitch:
     def flattening(self) -> bool:
         """Whether it is closing all positions: nobody else may close any meanwhile, which would turn them."""
         return self._flattening > 0
+
+    def in_the_way(self, intent: OrderIntent) -> bool:
+        """Whether an order must not be sent now, since a position is being closed by another one."""
+        return self.flattening and intent.strategy != FLATTEN
 
     async def throw(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
         """Enter ``state``, at once. With ``flatten``, orders that close positions leave first.

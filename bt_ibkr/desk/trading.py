@@ -122,6 +122,7 @@ class TradingDesk:
             announce=self._announce,
             tell=tell,
         )
+        self._orders.in_the_way = self._switch.in_the_way
         self._router.on_liquidation = self._liquidated
         self._connected = True
         self._ready = asyncio.Event()

@@ -20,6 +20,7 @@ from bt_ibkr.model.intent import OrderState
 from bt_ibkr.model.order import OrderStatus, OrderType, Side
 from bt_ibkr.model.trading import Trading, TradingState
 from bt_ibkr.risk import RiskLimits
+from tests.connection.conftest import ACCOUNT
 from tests.desk.conftest import AAPL, ONE_ORDER, SUBMISSIONS
 
 if TYPE_CHECKING:
@@ -128,6 +129,21 @@ def test_positions_are_closed(trader: Trader, side: Side) -> None:
     thrown(trader, Trading.HALTED, flatten=True)
     assert trader.held() == 0
     assert len([row for row in trader.theirs() if row["client_order_id"].startswith("flatten.")]) == 1
+
+
+def test_nobody_else_closes_what_it_closes(trader: Trader) -> None:
+    """A strategy's order that only reduces comes between the look at the positions and the order that closes them."""
+    holding(trader)
+    read = trader.fault("http", action="hold", path=f"/portfolio/{ACCOUNT}/positions*", count=0)
+    trader.halt(Trading.HALTED, cancel_open=True, flatten=True)
+    trader.until(lambda: modes(trader)[-1:] == [Trading.REDUCING])
+    refused = trader.send(trader.intent(side=Side.SELL, order_type=OrderType.MARKET))
+    assert "being closed" in trader.failure(refused).message
+    trader.clear(read)
+    trader.until(lambda: trader.believed() == 0 and modes(trader)[-1:] == [Trading.HALTED])
+    assert trader.held() == 0
+    keys = [row["client_order_id"] for row in trader.theirs() if row["side"] == "SELL"]
+    assert [key.partition(".")[0] for key in keys] == ["flatten"]
 
 
 def test_two_throw_it_at_once(trader: Trader) -> None:
