@@ -26,6 +26,7 @@ from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.risk import RiskLimits
 from bt_ibkr.services.datanames import parse_dataname
 from tests.hub.digest import Quoted
+from tests.hub.noticed import Noticed
 from tests.hub.processes import Process
 from tests.hub.strategist import Plan
 
@@ -155,27 +156,44 @@ def latencies_ms(stage: Stage, process: Process, folder: Path, begin_ns: float, 
 
 
 def test_a_strategy_stands_still(stage: Open) -> None:
-    """For seconds; what it missed comes from the ring."""
-    made = stage({"slow": {}, "twin": {}, "busy": {"every": 40}}, queue=100, dead_s=0.5, beat_s=0.1)
-    stand_still(made, 0.5, 1.2, 0.0)
+    """For seconds; what waits for it, and what its hub lost, come in their order."""
+    made = stage({"slow": {}, "twin": {"every": 40}}, queue=100, dead_s=2.0, beat_s=0.2)
+    with Noticed() as noticed:
+        made.start()
+        made.processes["twin"].send("trade")
+        reach(made.processes["slow"], 50)
+        made.processes["slow"].stop()
+        noticed.until(lambda: state(made, "slow") == "lost")
+        assert state(made, "twin") == "live"
+        made.processes["slow"].go_on()
+        noticed.until(lambda: state(made, "slow") == "live")
     same_as_the_twin(made, made.pause())
 
 
-def same_as_the_twin(made: Stage, count: int) -> None:
-    """Ticks and bars of the one that stood still; it has told of its break, and that it was made good."""
+def state(made: Stage, name: str) -> str:
+    """What the hub takes it for."""
+    return next(peer.state for peer in made.hub.status().peers if peer.name == name)
+
+
+def same_as_the_twin(made: Stage, count: int) -> dict[str, Any]:
+    """Ticks and bars of the one that stood still; what it knows. Of ticks that it lost it has told that they came."""
     wanted = made.published.told()
     reports = {name: reach(process, count) for name, process in made.processes.items()}
     for name, report in reports.items():
         assert report["ticks"][INSTRUMENT] == wanted, name
     assert reports["slow"]["bars"] == reports["twin"]["bars"]
-    assert reports["twin"]["lost"] == reports["busy"]["lost"] == 0
-    slow = made.processes["slow"]
-    assert [line["cause"] for line in slow.of("gap")] == ["the hub was away"]
-    slow.until(lambda: slow.of("filled"))
-    for name in ("twin", "busy"):
-        told = made.processes[name]
+    others = {name: process for name, process in made.processes.items() if name != "slow"}
+    assert [reports[name]["lost"] for name in others] == [0] * len(others)
+    slow, report = made.processes["slow"], reports["slow"]
+    assert report["lost"] == report["mended"]
+    if report["lost"]:
+        slow.until(lambda: slow.of("filled"))
+    # Where it looks at the time before it looks at what has come, it takes the hub for having been away.
+    assert {line["cause"] for line in slow.of("gap")} <= {"the hub was away"}
+    for told in others.values():
         assert not told.of("gap")
         assert [line["state"] for line in told.of("state")] == ["streaming"]
+    return report
 
 
 @pytest.mark.soak
@@ -186,7 +204,8 @@ def test_a_strategy_stands_still_for_thirty_seconds(
     made = stage({"slow": {}, "twin": {}, "busy": {"every": 40}, "other": {}}, queue=1000, ring=100_000)
     began_ns, stopped_ns, went_on_ns, _ = stand_still(made, 15.0, 30.0, 15.0)
     count = made.pause()
-    same_as_the_twin(made, count)
+    report = same_as_the_twin(made, count)
+    assert report["lost"] > 1000
     placed = len(made.processes["busy"].ask("rest", "rested")["orders"])
     assert placed > 50
     #: The first seconds are of a process that has just begun; the end is of one that catches up.
