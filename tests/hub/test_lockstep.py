@@ -150,6 +150,7 @@ def test_the_same_though_messages_are_lost(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_the_same_though_messages_are_lost_by_seed(
     bench: Bench, hub_line: HubLine, tape: type[Tape], seed: int

@@ -41,6 +41,7 @@ def deaths() -> Iterator[Counter[str]]:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_killed_a_hundred_times(mortals: Mortals, tmp_path: Path, seed: int, deaths: Counter[str]) -> None:
     one = Campaign(mortals, tmp_path / "bed", seed)
