@@ -14,12 +14,9 @@ from bt_ibkr.clock import NS_PER_S, Clock, ServerClock, SystemClock
 from bt_ibkr.connection.interface import (
     AccountEvent,
     AccountSnapshot,
-    CancelFailed,
     FeedEvent,
     GapReported,
     HistoryArrived,
-    ModifyFailed,
-    OrderFailed,
     Progress,
     SessionChanged,
     SessionNotice,
@@ -29,13 +26,12 @@ from bt_ibkr.connection.mailbox import Mailbox, WakeUp
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.errors import (
     BtIbkrError,
-    OrderRefusedError,
-    OutcomeUnknownError,
     SessionError,
     WireError,
 )
+from bt_ibkr.hub.commands import Commands
+from bt_ibkr.hub.feeding import CALL_S, Feeding
 from bt_ibkr.hub.following import Following
-from bt_ibkr.hub.ladders import Ladder, Ladders
 from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.names import check_name
 from bt_ibkr.hub.protocol import Told, Welcome, read
@@ -44,16 +40,8 @@ from bt_ibkr.hub.requests import (
     STORE_EVENTS,
     Attach,
     CatchUp,
-    Halt,
-    Modify,
-    Place,
     ProgressNow,
-    SetExpiry,
-    Subscribe,
-    SubscribeDepth,
 )
-from bt_ibkr.hub.streams import Stream, Streams
-from bt_ibkr.hub.ticks import decode_tick
 from bt_ibkr.hub.wires import Keys
 from bt_ibkr.model.calendar import TradingDay
 from bt_ibkr.model.contract import Contract
@@ -73,8 +61,6 @@ from bt_ibkr.wire.order_answers import WhatIf
 
 _log = logging.getLogger(__name__)
 
-#: Longest wait of cerebro's thread for one answer, seconds.
-_CALL_S: Final = 70.0
 #: A chain is told strike by strike.
 _CHAIN_S: Final = 1800.0
 #: How long a hub is waited for at the start; longer than it takes one of the same name that died to be missed.
@@ -110,17 +96,16 @@ class HubConnection:
         self.name = check_name(name)
         self._wake = wake
         self._clock = clock or SystemClock()
-        self._conflate_s = conflate_s
         self._external = external
         self._link = HubLink(endpoint, self.name, self, keys=keys)
-        self._streams = Streams(self._link.ask, self._gap, wake.set, self._filled)
-        self._ladders = Ladders(self._link.ask, wake.set)
+        self._feeding = Feeding(self._link, self._tell, self._clock, wake, conflate_s)
+        self._streams = self._feeding.streams
         self._events: Mailbox[StoreEvent] | None = None
         self._boxes: dict[str, Mailbox[AccountEvent]] = {}
         self._following = Following()
+        self._commands = Commands(self._link, self._following, wake)
         self._queries: dict[ContractQuery, Contract] = {}
         self._lock = threading.Lock()
-        self._placing: dict[str, concurrent.futures.Future[Any]] = {}
         self._histories = 0
         #: Of the session, as the hub told last.
         self._session = SessionChanged("disconnected", "")
@@ -169,6 +154,8 @@ class HubConnection:
             except BtIbkrError as problem:
                 _log.debug("hub-metrics-failed problem=%s", problem)
         self._closed = True
+        self._commands.close()
+        self._feeding.close()
         self._link.close()
 
     # -- what the link tells (its thread) ----------------------------------------------------------
@@ -193,7 +180,7 @@ class HubConnection:
         if isinstance(event, SessionChanged):
             self._session = event
             if not event.connected:
-                self._ladders.broken()
+                self._feeding.ladders.broken()
             if not self._link.up and not event.connected:
                 # Of a hub that closes: it is known to be gone.
                 return
@@ -205,13 +192,11 @@ class HubConnection:
 
     def tick(self, message: bytes) -> None:
         """See ``LinkUser``."""
-        if not self._streams.take(message):
-            self._ladders.take(message)
+        self._feeding.take(message)
 
     def heads(self, heads: dict[bytes, int], stream_ns: int) -> None:
         """See ``LinkUser``."""
-        self._streams.take_heads(heads, stream_ns)
-        self._ladders.take_heads(heads)
+        self._feeding.take_heads(heads, stream_ns)
 
     def beat(self) -> tuple[dict[bytes, int], int, int, int]:
         """See ``LinkUser``."""
@@ -247,26 +232,15 @@ class HubConnection:
         if not self._broken_ns:
             self.link_changed(False, "the hub was restarted", "it is brought up to date")
         for query in list(self._queries):
-            self._queries[query] = self._link.call("resolve", query, timeout_s=_CALL_S)
+            self._queries[query] = self._link.call("resolve", query, timeout_s=CALL_S)
         for account, box in list(self._boxes.items()):
             self._catch_up(account, box)
-        for stream in self._streams:
-            told = self._link.call("subscribe", stream.wanted, timeout_s=_CALL_S)
-            before = stream.word
-            if self._streams.renew(stream, told):
-                self._link.unsubscribe(before)
-                self._link.subscribe(told.topic)
-        for ladder in self._ladders:
-            told, before = self._link.call("subscribe-depth", ladder.wanted, timeout_s=_CALL_S), ladder.word
-            if self._ladders.renew(ladder, told):
-                self._link.unsubscribe(before)
-                self._link.subscribe(told.topic)
+        self._feeding.renew()
         self.link_changed(True, "the hub is back")
 
     def _catch_up(self, account: str, box: Mailbox[AccountEvent]) -> None:
         """Tell what the new hub knows and this process has not heard."""
-        with self._lock:
-            unanswered = frozenset(self._placing)
+        unanswered = self._commands.unanswered()
         keys = self._following.keys(account)
 
         def caught(done: concurrent.futures.Future[Any]) -> None:
@@ -277,37 +251,17 @@ class HubConnection:
                 box.append(event)
 
         wanted = CatchUp(account=account, keys=keys, external=self._external)
-        self._link.call("catch-up", wanted, timeout_s=_CALL_S, done=caught)
-
-    def _filled(self, stream: Stream, count: int) -> None:
-        """Nothing is missing: they came late."""
-        self._tell(
-            SessionNotice("filled", f"{count} ticks of {stream.contract.describe()} came late, in order")
-        )
-
-    def _gap(self, stream: Stream, count: int) -> None:
-        """Ticks are gone for good: feeds begin anew, and take the bars from history."""
-        _log.warning("hub-ticks-gone contract=%s count=%d", stream.contract.describe(), count)
-        start_ns = 0 if stream.seen is None else stream.seen.time_ns
-        self._tell(
-            GapReported(
-                start_ns=start_ns,
-                end_ns=self._clock.now_ns(),
-                topics=(stream.contract.describe(),),
-                cause=f"this process was too slow: {count} ticks of the hub were missed",
-            )
-        )
-        for sink in stream.sinks:
-            lose = getattr(sink, "lose", None)
-            if lose is not None:
-                lose(stream.seen, count)
+        self._link.call("catch-up", wanted, timeout_s=CALL_S, done=caught)
 
     # -- calls (cerebro's thread) ------------------------------------------------------------------
 
-    def _call(self, kind: str, value: object = None) -> Any:
+    def _check_open(self) -> None:
         if self._closed or self._link.welcome is None:
             raise SessionError("The connection is closed.", remedy="Open a new store.")
-        return self._link.call(kind, value, timeout_s=_CALL_S)
+
+    def _call(self, kind: str, value: object = None) -> Any:
+        self._check_open()
+        return self._link.call(kind, value, timeout_s=CALL_S)
 
     def take_over(self) -> None:
         self._call("take-over")
@@ -351,39 +305,19 @@ class HubConnection:
     def subscribe_ticks(
         self, contract: Contract, sink: TickSink, extras: frozenset[str] = frozenset()
     ) -> None:
-        wanted = Subscribe(contract=contract, conflate_s=self._conflate_s, extras=extras)
-        stream = self._streams.find(wanted)
-        if stream is not None:
-            self._streams.add(stream, sink, None)
-            return
-        told = self._call("subscribe", wanted)
-        last = None if told.last is None else decode_tick(told.last)[1]
-        self._streams.add(Stream(wanted, told), sink, last)
-        self._link.subscribe(told.topic)
+        self._check_open()
+        self._feeding.subscribe_ticks(contract, sink, extras)
 
     def quote(self, contract: Contract) -> Quote | None:
         quote: Quote | None = self._call("quote", contract)
         return quote
 
     def subscribe_depth(self, contract: Contract, account: str, sink: DepthSink) -> None:
-        wanted = SubscribeDepth(contract=contract, account=account)
-        ladder = self._ladders.find(wanted)
-        if ladder is not None:
-            self._ladders.add(ladder, sink)
-            return
-        told = self._call("subscribe-depth", wanted)
-        self._ladders.add(Ladder(wanted, told), sink)
-        self._link.subscribe(told.topic)
+        self._check_open()
+        self._feeding.subscribe_depth(contract, account, sink)
 
     def unsubscribe_depth(self, sink: DepthSink) -> None:
-        for ladder in self._ladders.remove(sink):
-            self._end(ladder.word)
-
-    def _end(self, word: bytes) -> None:
-        """Nobody waits for the answer: the hub may be away."""
-        if not self._closed:
-            self._link.unsubscribe(word)
-            self._link.ask("unsubscribe", word)
+        self._feeding.unsubscribe_depth(sink)
 
     def scan(self, request: ScanRequest) -> tuple[ScanRow, ...]:
         rows: tuple[ScanRow, ...] = self._call("scan", request)
@@ -394,8 +328,7 @@ class HubConnection:
         return parameters
 
     def unsubscribe_ticks(self, sink: TickSink) -> None:
-        for stream in self._streams.remove(sink):
-            self._end(stream.word)
+        self._feeding.unsubscribe_ticks(sink)
 
     def stream_ns(self) -> int:
         return self._streams.stream_ns
@@ -429,7 +362,7 @@ class HubConnection:
                 self._following.attached(done.result())
 
         wanted = Attach(account=account, external=self._external)
-        snapshot: AccountSnapshot = self._link.call("attach", wanted, timeout_s=_CALL_S, done=attached)
+        snapshot: AccountSnapshot = self._link.call("attach", wanted, timeout_s=CALL_S, done=attached)
         return snapshot
 
     def what_if(self, ticket: OrderTicket) -> WhatIf:
@@ -444,16 +377,12 @@ class HubConnection:
         now: ProgressNow = self._call("progress")
         self._in_flight = now.in_flight
         latest = time.monotonic() + _ARRIVES_S
-        while self._link.taken < now.told or self._missing(now.heads):
+        while self._link.taken < now.told or self._feeding.missing(now.heads):
             if time.monotonic() > latest:
                 raise SessionError(f"What the hub has sent did not arrive within {_ARRIVES_S:g} s.")
             self._wake.wait(0.02)
         self._streams.stream_ns = max(self._streams.stream_ns, now.stream_ns)
         return Progress(now.port, now.frames)
-
-    def _missing(self, heads: dict[bytes, int]) -> bool:
-        followed: tuple[Stream | Ladder, ...] = (*self._streams, *self._ladders)
-        return any(one.received < heads.get(one.word, 0) for one in followed)
 
     def renew_due(self) -> None:
         self._call("renew-due")
@@ -461,66 +390,19 @@ class HubConnection:
     # -- commands ----------------------------------------------------------------------------------
 
     def place(self, intents: tuple[OrderIntent, ...], events: Mailbox[AccountEvent]) -> None:
-        self._following.placed(intents)
-        future = self._link.ask("place", Place(intents=intents))
-        with self._lock:
-            self._placing.update((intent.key, future) for intent in intents)
-
-        def answered(done: concurrent.futures.Future[Any]) -> None:
-            with self._lock:
-                for intent in intents:
-                    self._placing.pop(intent.key, None)
-            for intent in intents:
-                self._refused(done, events, OrderFailed, intent.key)
-
-        future.add_done_callback(answered)
+        self._commands.place(intents, events)
 
     def modify(self, key: str, ticket: OrderTicket, events: Mailbox[AccountEvent]) -> None:
-        future = self._link.ask("modify", Modify(key=key, ticket=ticket))
-        future.add_done_callback(lambda done: self._refused(done, events, ModifyFailed, key))
+        self._commands.modify(key, ticket, events)
 
     def cancel(self, key: str, events: Mailbox[AccountEvent]) -> None:
-        future = self._link.ask("cancel", key)
-        future.add_done_callback(lambda done: self._refused(done, events, CancelFailed, key))
-
-    def _refused(
-        self,
-        done: concurrent.futures.Future[Any],
-        events: Mailbox[AccountEvent],
-        kind: type[OrderFailed | ModifyFailed | CancelFailed],
-        key: str,
-    ) -> None:
-        """The hub's own refusals; IBKR's, and those of the risk limits, come as events."""
-        self._wake.set()
-        problem = None if done.cancelled() else done.exception()
-        if problem is None:
-            return
-        text = problem.message if isinstance(problem, BtIbkrError) else repr(problem)
-        remedy = problem.remedy if isinstance(problem, BtIbkrError) else ""
-        error: BtIbkrError = OrderRefusedError(text, remedy=remedy)
-        if self._closed:
-            # It may have arrived: nobody has said.
-            error = OutcomeUnknownError(text, remedy=remedy)
-        event = kind(key, error)
-        self._following.take(event)
-        events.append(event)
+        self._commands.cancel(key, events)
 
     def set_expiry(self, key: str, expires_ns: int | None) -> None:
-        self._command("set-expiry", SetExpiry(key=key, expires_ns=expires_ns))
+        self._commands.set_expiry(key, expires_ns)
 
     def reconcile(self, account: str) -> None:
-        self._command("reconcile", account)
+        self._commands.reconcile(account)
 
     def halt(self, state: TradingState, *, cancel_open: bool, flatten: bool) -> None:
-        self._command("halt", Halt(state=state, cancel_open=cancel_open, flatten=flatten))
-
-    def _command(self, kind: str, value: object) -> None:
-        """Ask; what comes of it is told as an event, also a refusal."""
-
-        def answered(done: concurrent.futures.Future[Any]) -> None:
-            self._wake.set()
-            problem = None if done.cancelled() else done.exception()
-            if problem is not None:
-                _log.warning("hub-command-failed kind=%s problem=%s", kind, problem)
-
-        self._link.ask(kind, value).add_done_callback(answered)
+        self._commands.halt(state, cancel_open=cancel_open, flatten=flatten)

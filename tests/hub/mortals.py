@@ -219,7 +219,7 @@ class Trader:
             "positions": {str(conid): size for conid, size in self.positions.items() if size},
             "open": sorted(self.open),
             "executions": len(self.known),
-            "unanswered": len(self.connection._placing),
+            "unanswered": len(self.connection._commands.unanswered()),
             "connected": self.connected,
             "wrong": self.wrong,
             "pid": os.getpid(),

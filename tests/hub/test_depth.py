@@ -6,16 +6,20 @@ import concurrent.futures
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import backtrader as bt
 import pytest
 
+from bt_ibkr.clock import SystemClock
 from bt_ibkr.connection.interface import SessionChanged
+from bt_ibkr.connection.mailbox import WakeUp
 from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.errors import DepthError, LinesError, NotArmedError
 from bt_ibkr.hub.access import Grant
+from bt_ibkr.hub.feeding import Feeding
 from bt_ibkr.hub.ladders import Ladder, Ladders
+from bt_ibkr.hub.link import HubLink
 from bt_ibkr.hub.protocol import MAX_MESSAGE
 from bt_ibkr.hub.requests import Missed, Repeated, Subscribed, SubscribeDepth
 from bt_ibkr.hub.thread import HubThread
@@ -182,6 +186,40 @@ def test_it_goes_on_with_the_next_hub(emulator: EmulatorThread, start_hub: Start
         strategy.connection.close()
 
 
+class NoLadder:
+    """A link to a hub at which somebody else has the ladder since it was restarted."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.words = [WORD, OTHER]
+
+    def ask(self, kind: str, value: object = None) -> Any:
+        raise AssertionError(kind)
+
+    def call(self, kind: str, value: object = None, **options: Any) -> Subscribed:
+        assert kind == "subscribe-depth"
+        if self.refuses:
+            raise DepthError("Account DU1234567 shows the book of MSFT already.")
+        return Subscribed(topic=self.words.pop(0), head=0, last=None)
+
+    def subscribe(self, word: bytes) -> None: ...
+    def unsubscribe(self, word: bytes) -> None: ...
+
+
+def test_a_ladder_that_is_lost_keeps_nothing_else_from_going_on() -> None:
+    """It is told, and had again of a hub that has it."""
+    link, told, books = NoLadder(), [], []  # type: ignore[var-annotated]
+    feeding = Feeding(cast("HubLink", link), told.append, SystemClock(), WakeUp(), 0.0)
+    feeding.subscribe_depth(CONTRACT, ACCOUNT, books)
+    link.refuses = True
+    feeding.renew()
+    assert [(one.kind, "MSFT" in one.text) for one in told] == [("depth-lost", True)]
+    link.refuses = False
+    feeding.renew()
+    feeding.take(message(1, OTHER))
+    assert numbers(books) == [1]
+
+
 # -- losses --------------------------------------------------------------------------------------------
 
 
@@ -272,7 +310,7 @@ def test_lost_messages_over_sockets(emulator: EmulatorThread, join: Join) -> Non
     strategy = join("alpha")
     books = follow(strategy)
     strategy.until(lambda: move(emulator, 20) or len(books) > 3)  # type: ignore[func-returns-value]
-    ladders = strategy.connection._ladders
+    ladders = strategy.connection._feeding.ladders
     take, before = ladders.take, len(books)
     ladders.take = lambda message: None  # type: ignore[method-assign]
     (ladder,) = ladders
