@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 from bt_ibkr.clock import NS_PER_S
@@ -42,6 +41,7 @@ from bt_ibkr.hub.protocol import (
     from_hub,
 )
 from bt_ibkr.hub.requests import REQUESTS
+from bt_ibkr.hub.returning import Returning
 from bt_ibkr.hub.wires import Keys, Wires
 from bt_ibkr.version import __version__
 
@@ -49,8 +49,6 @@ _log = logging.getLogger(__name__)
 
 #: Until the first welcome tells the hub's own measures, seconds.
 _FIRST_BEAT_S: Final = 0.5
-#: Between attempts to be brought up to date by a new hub, seconds.
-_RETURN_S: Final = 1.0
 
 
 class LinkUser(Protocol):
@@ -119,8 +117,9 @@ class HubLink:
         self.up = False
         # -- the thread's own:
         self._told = 0
-        self._returning: threading.Thread | None = None
-        self._return_failure = ""
+        self._returning = Returning(
+            lambda: user.new_hub(), self._present, self._do, self._returned, self._stop.wait
+        )
         self._clock = HubClock()
         self._denied: BtIbkrError | None = None
         self._heard_s = time.monotonic()
@@ -161,7 +160,7 @@ class HubLink:
         """Ask for something; from any thread. A hub that is away is asked when it is back."""
         if self._ended:
             raise SessionError("The connection to the hub is closed.", remedy="Open a new store.")
-        first = threading.current_thread() is self._returning
+        first = self._returning.is_here()
         asked = Asked(kind, body(value), REQUESTS[kind].answer, first=first)
         if done is not None:
             asked.future.add_done_callback(done)
@@ -392,37 +391,15 @@ class HubLink:
         # Another hub, or one that had given this session up: first it is brought up to date, then asked again.
         _log.warning("hub-joined-anew hub=%s before=%s", welcome.hub, before.hub)
         self._asking.hold_back()
-        self._returning = threading.Thread(
-            target=self._bring_up_to_date, args=(welcome.join,), name="hub-return", daemon=True
-        )
-        self._returning.start()
+        self._returning.begin(welcome.join)
 
     def _present(self, join: str) -> bool:
         return self.welcome is not None and self.welcome.join == join and not self._stop.is_set()
 
-    def _bring_up_to_date(self, join: str) -> None:
-        """On a thread of its own, until it is done: a strategy without its streams would stand still."""
-        while self._present(join):
-            try:
-                self._user.new_hub()
-                problem = ""
-            except BtIbkrError as failure:
-                problem = str(failure)
-            except Exception as failure:  # noqa: BLE001 - a thread of its own: nobody else would say so
-                _log.exception("hub-return-failed")
-                problem = repr(failure)
-            self._do(partial(self._returned, join, problem))
-            if not problem or self._stop.wait(_RETURN_S):
-                return
-
-    def _returned(self, join: str, problem: str) -> None:
-        """What was not answered by the hub before goes to this one, even if it was not brought up to date whole."""
-        if not self._present(join):
-            return
-        if problem and problem != self._return_failure:
-            _log.error("hub-return-failed problem=%s", problem)
+    def _returned(self, problem: str) -> None:
+        """What the hub before has not answered goes to this one, even if it was not brought up to date whole."""
+        if problem:
             self._user.link_changed(False, f"the hub came back, but {problem}", "it is tried again")
-        self._return_failure = problem
         for asked in self._asking.release():
             self._put(asked)
 

@@ -3,7 +3,7 @@
 Two channels. On the *command channel* (DEALER to ROUTER) every message is one MessagePack map, tagged by ``type``.
 What the hub has to tell a strategy is numbered, kept until it is acknowledged, and sent again after a loss; what a
 strategy asks is numbered too, and a repeated number is recognised. On the *tick channel* (SUB to XPUB) a message is a
-topic, a sequence number and a tick; see ``ticks``.
+topic, a sequence number and a tick, or a book of prices; see ``ticks``.
 
 Numbers count from 1 each time a process joins, and every message that has one names the joining it belongs to: what
 is still under way of an earlier one is nothing to the next. A request that crosses a restart of the hub is asked

@@ -240,7 +240,7 @@ def test_no_hub_is_told(tmp_path: Any) -> None:
 def test_bringing_up_to_date_is_tried_until_it_is_done(
     start_hub: StartHub, tmp_path: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("bt_ibkr.hub.link._RETURN_S", 0.01)
+    monkeypatch.setattr("bt_ibkr.hub.returning._AGAIN_S", 0.01)
     first = start_hub()
     user = Nobody()
     user.failing = 2
