@@ -366,6 +366,7 @@ class Connection(Protocol):
 
         Raises:
             DepthError: The account's ladder shows another contract.
+            LinesError: No market-data line is left.
         """
 
     def unsubscribe_depth(self, sink: DepthSink) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_ibkr.clock import Clock
+from bt_ibkr.clock import Clock, ServerClock, SystemClock
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.connection.brokerage import Brokerage, JournalInMemory
 from bt_ibkr.errors import RequestTimeoutError
@@ -36,7 +36,8 @@ class HubThread:
     Args:
         session: Where and how to log on.
         settings: The hub's.
-        clock, policy, journal, risk: As ``Brokerage`` has them.
+        clock: Market clock; by default the machine's, set by the server's.
+        policy, journal, risk: As ``Brokerage`` has them.
         arming: Which accounts may be traded in; a person is asked on the thread that makes this object.
         emulator: See ``HubServer``.
 
@@ -60,7 +61,12 @@ class HubThread:
         self._closed = False
         self.loop = LoopThread("ibkr-hub")
         self.brokerage = Brokerage(
-            session, lambda: None, clock=clock, policy=policy, journal=journal, risk=risk
+            session,
+            lambda: None,
+            clock=clock or ServerClock(SystemClock()),
+            policy=policy,
+            journal=journal,
+            risk=risk,
         )
         # A log-on may wait for a person.
         patience_s = _OPEN_S + getattr(session.login, "wait_s", 0.0)

@@ -138,6 +138,7 @@ def test_a_hub_that_does_not_measure_says_nothing(tmp_path: Path) -> None:
         HubThread(
             SessionSettings(base_url=emulator.url, **FAST),
             HubSettings(endpoint=f"ipc://{tmp_path}/hub", beat_s=0.05, dead_s=5.0),
+            clock=SystemClock(),
             journal=JournalInMemory("tests"),
         ) as hub,
     ):
