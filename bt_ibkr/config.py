@@ -85,6 +85,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         suppress: Ids of order questions that IBKR shall not ask in this session; told anew after each log-on.
         paced: Keep to IBKR's request limits. Off only for servers that have none, such as an emulator
             without pacing.
+        share_turns: Keep the limits of requests of which one is allowed at a time together with other processes of
+            this machine that use the login (files of the state directory).
         pacing_speed: Seconds on the clock of the limits per second. Other than 1 only towards an emulator on this
             machine whose own setting is the same: IBKR's limits know no other clock.
     """
@@ -111,6 +113,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     clear_lines: ClearLines = "auto"
     suppress: tuple[str, ...] = ()
     paced: bool = True
+    share_turns: bool = True
     pacing_speed: float = 1.0
 
     def __post_init__(self) -> None:

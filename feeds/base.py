@@ -14,6 +14,7 @@ from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import SessionChanged
 from bt_ibkr.errors import ContractError, UsageError
+from bt_ibkr.feeds.little_memory import keep_little
 from bt_ibkr.feeds.times import epoch_ns
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.services.datanames import ContractQuery
@@ -115,9 +116,8 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
         return True
 
     def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
-        """Keep one bar more than asked: cerebro's poll of a feed without news pushes the oldest one out."""
-        for line in self.lines:
-            line.qbuffer(savemem=savemem, extrasize=1 + int(bool(self.resampling or replaying)))
+        """Called where ``exactbars`` is 1."""
+        keep_little(self, savemem, replaying)
 
     def start(self) -> None:
         super().start()
@@ -142,6 +142,7 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
                 # Cerebro takes a bar back that is later than others of its cycle, and goes on to it in a later one. A
                 # clone counts that as one more bar of its source seen, and would leave the next one out.
                 data.advance = partial(bt.feed.AbstractDataBase.advance, data)
+                data.qbuffer = partial(keep_little, data)
                 self._twins.append(data)
 
     def twins_wait(self) -> bool:

@@ -13,6 +13,7 @@ import backtrader as bt
 from bt_ibkr.errors import MarketFileError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.join import EmptyBars, Gap, StreamJoin
+from bt_ibkr.feeds.little_memory import keep_little
 from bt_ibkr.feeds.parameters import bar_length_ns, edges_of, empty_bars, price_source
 from bt_ibkr.feeds.times import day_number, day_number_fast
 from bt_ibkr.model.contract import Contract
@@ -38,8 +39,7 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
     - ``unfinished``: deliver a bar though the recording was ended inside it.
 
     The bars are those that a live feed would have built of the same ticks, from the first whole one on, without
-    history; a bar in which the stream broke is left out. Any of backtrader's brokers may trade on it. As with any
-    feed that is not live, ``exactbars=1`` wants it to be the only one.
+    history; a bar in which the stream broke is left out. Any of backtrader's brokers may trade on it.
 
     Attributes:
         contract: Of the instrument.
@@ -83,6 +83,10 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
             self._bars = builder.bars()
         else:
             self._bars = _single_ticks(rows, self._source)
+
+    def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
+        """Called where ``exactbars`` is 1."""
+        keep_little(self, savemem, replaying)
 
     def _load(self) -> bool:
         bar = next(self._bars, None)

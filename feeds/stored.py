@@ -14,6 +14,7 @@ from bt_ibkr.archive.archive import read_whole
 from bt_ibkr.archive.day_numbers import day_numbers
 from bt_ibkr.archive.series import BAR_LENGTHS, Series, SeriesKey
 from bt_ibkr.errors import UsageError
+from bt_ibkr.feeds.little_memory import keep_little
 from bt_ibkr.feeds.times import check_dates, ns_of
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.store import refuse_unknown
@@ -120,6 +121,10 @@ class StoredData(bt.DataBase):  # type: ignore[misc]
         late = bool(start_ns) and not ledger.begins_ns and start_ns + _DAY_NS < first_ns
         if late or end_ns > last_ns + _DAY_NS:
             _log.warning("stored-span-short dataname=%s stored=%s", self.p.dataname, f"{stored} (UTC)")
+
+    def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
+        """Called where ``exactbars`` is 1."""
+        keep_little(self, savemem, replaying)
 
     def preload(self) -> None:
         """All bars at once, where nothing wants to see them one by one."""

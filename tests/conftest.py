@@ -18,6 +18,7 @@ from typing import Any
 import backtrader as bt
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from bt_ibkr.app.control import ControlClient
 from bt_ibkr.app.driving import EndWatch, FollowingClock, LockstepMarket, catch_up
@@ -28,6 +29,11 @@ from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.emulator.types import OrderSpec
 from bt_ibkr.model.order import OrderType, Side, TimeInForce
 from bt_ibkr.store import IBKRStore
+
+# The suite draws the same examples each time, so that it tells of what was changed; "search" looks for others.
+settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+settings.register_profile("search", print_blob=True, deadline=None)
+settings.load_profile("suite")
 
 ACCOUNT = "DU1234567"
 #: Monday 2026-03-02, 09:30 in New York.

@@ -15,16 +15,17 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import msgspec
 
-from bt_ibkr.config import PENALTY_S, SessionSettings
+from bt_ibkr.config import PENALTY_S, SessionSettings, state_directory
 from bt_ibkr.errors import PacingPenaltyError
 from bt_ibkr.login import GatewayLogin, NoLogin
 from bt_ibkr.session.classes import RequestClass, class_of
+from bt_ibkr.session.shared_turns import SharedTurn, turn_place
 
 
 class ConnectionKind(StrEnum):
@@ -120,16 +121,39 @@ def limits_for(kind: ConnectionKind) -> tuple[Limit, ...]:
 
 
 def gate_of(settings: SessionSettings) -> PacingGate:
-    """The gate of one session."""
-    return PacingGate(limits_of(settings), penalty_s=settings.penalty_s / settings.pacing_speed)
+    """The gate of one session; turns of what is rarely allowed are shared with other processes of this machine."""
+    limits = limits_of(settings)
+    return PacingGate(
+        limits,
+        penalty_s=settings.penalty_s / settings.pacing_speed,
+        shared=_shared_turns(settings, limits) if settings.share_turns else {},
+    )
+
+
+def _shared_turns(settings: SessionSettings, limits: tuple[Limit, ...]) -> dict[Limit, SharedTurn]:
+    """What of each of these limits is written down for other processes."""
+    folder = state_directory() / "turns"
+    plain = settings.base_url.startswith("http:")
+    return {
+        limit: SharedTurn(
+            turn_place(folder, settings.base_url, settings.login, limit.path, limit.method),
+            limit.per_s * _MARGIN,
+        )
+        for limit in limits
+        # A server without TLS is an emulator, which knows nothing of what was asked before its start.
+        if limit.count == 1 and not (plain and limit.per_s > _EMULATORS_S)
+    }
 
 
 _MARGIN = 1.02
 #: On a fast clock the margin shrinks as the limits do; this is what requests may bunch up by on their way.
 _WAY_S = 0.1
 #: The server counts when a request arrives, which is not known; a request that took longer than the quickest may
-#: have arrived so much later. Beyond so many seconds the delay is taken for work of the server.
+#: have arrived so much later. Beyond so many seconds the delay is taken for work of the server, but where one request
+#: is allowed at a time: there the next one waits for its end.
 _LATEST_S = 0.5
+#: Towards an emulator longer limits are not shared between processes, seconds.
+_EMULATORS_S = 10.0
 #: A request that has waited so long goes before more urgent classes (but not before what protects positions).
 _STARVING_S = 20.0
 #: In the penalty box, what protects positions still passes, at most one request in so many seconds.
@@ -176,10 +200,13 @@ class GateStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Window:
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: Limit, shared: SharedTurn | None) -> None:
         self.limit = limit
+        self._shared = shared
         self._pattern = re.compile(limit.path)
         self._span_s = limit.per_s * _MARGIN
+        self._one = limit.count == 1
+        self._most = 1 if self._one else limit.concurrent
         #: When each of the latest requests may have arrived.
         self._arrived: list[float] = []
         self._active = 0
@@ -189,11 +216,18 @@ class _Window:
 
     def free_at(self, now: float) -> float:
         """When one more request fits; infinite while it waits for another one to end."""
-        if self.limit.concurrent and self._active >= self.limit.concurrent:
+        if self._most and self._active >= self._most:
             return math.inf
-        if len(self._arrived) < self.limit.count:
-            return now
-        return max(now, min(self._arrived) + self._span_s)
+        free_at = now
+        if len(self._arrived) >= self.limit.count:
+            free_at = max(now, min(self._arrived) + self._span_s)
+        if self._shared is not None and free_at <= now + _HAIR_S:
+            return now + self._shared.wait_s()
+        return free_at
+
+    def take(self) -> bool:
+        """Whether no other process was faster."""
+        return self._shared is None or not self._shared.take()
 
     def budget(self, now: float) -> int:
         recent = sum(1 for at in self._arrived if at + self._span_s > now)
@@ -205,12 +239,14 @@ class _Window:
         self._arrived.append(now + _LATEST_S)
         self._active += 1
 
-    def leave(self, sent: float, arrived: float) -> None:
-        """The request that was sent at ``sent`` was answered: it arrived at ``arrived`` at the latest."""
+    def leave(self, sent: float, took_s: float, delay_s: float) -> None:
+        """The request that was sent at ``sent`` ended; it took ``delay_s`` longer than the quickest."""
         self._active -= 1
+        if self._shared is not None:
+            self._shared.ended()
         if sent + _LATEST_S in self._arrived:
             self._arrived.remove(sent + _LATEST_S)
-            self._arrived.append(arrived)
+            self._arrived.append(sent + (took_s if self._one else min(delay_s, _LATEST_S)))
 
 
 class _Waiter:
@@ -231,6 +267,7 @@ class PacingGate:
         limits: The limits to keep; empty for none. By default those of the gateway.
         monotonic: Seconds of a clock that never steps back.
         penalty_s: Seconds in the penalty box after a 429.
+        shared: By limit, what is shared with other processes.
     """
 
     def __init__(
@@ -239,9 +276,11 @@ class PacingGate:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         penalty_s: float = PENALTY_S,
+        shared: Mapping[Limit, SharedTurn] | None = None,
     ) -> None:
         chosen = limits_for(ConnectionKind.GATEWAY) if limits is None else limits
-        self._windows = tuple(_Window(limit) for limit in chosen)
+        turns = shared or {}
+        self._windows = tuple(_Window(limit, turns.get(limit)) for limit in chosen)
         self._monotonic = monotonic
         self._penalty_for_s = penalty_s
         self._penalty_until = -math.inf
@@ -338,9 +377,8 @@ class PacingGate:
     def _leave(self, waiter: _Waiter) -> None:
         took = max(0.0, self._monotonic() - waiter.sent)
         self._quickest_s = min(self._quickest_s, took)
-        arrived = waiter.sent + min(took - self._quickest_s, _LATEST_S)
         for window in waiter.windows:
-            window.leave(waiter.sent, arrived)
+            window.leave(waiter.sent, took, took - self._quickest_s)
         self._pump()
 
     async def _await_turn(self, waiter: _Waiter) -> None:
@@ -352,7 +390,7 @@ class PacingGate:
             if waiter.go.done() and not waiter.go.cancelled() and waiter.go.exception() is None:
                 # Let through and cancelled in the same moment: its place is taken, the request is not made.
                 for window in waiter.windows:
-                    window.leave(waiter.sent, waiter.sent)
+                    window.leave(waiter.sent, 0.0, 0.0)
             elif waiter in self._queues[waiter.klass]:
                 self._queues[waiter.klass].remove(waiter)
             raise
@@ -388,7 +426,10 @@ class PacingGate:
                 continue
             late = [w for w in waiter.windows if w.free_at(now) > now + _HAIR_S]
             if not late and self._penalty_free_at(now) <= now + _HAIR_S:
-                return waiter
+                # No request is of two kinds of which one is allowed: a turn that is taken is used.
+                late = [w for w in waiter.windows if not w.take()]
+                if not late:
+                    return waiter
             full.update(id(window) for window in late)
         return None
 

@@ -120,10 +120,11 @@ def test_bounds(folder: Path, preload: bool) -> None:
     assert run(data, preload=preload).rows[0] == wanted
 
 
-def test_two_feeds_and_a_resampled_twin(folder: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"exactbars": 1}, {"exactbars": -1}])
+def test_two_feeds_and_a_resampled_twin(folder: Path, settings: dict[str, Any]) -> None:
     ibm = Contract(conid=8314, symbol="IBM", security_type=SecurityType.STOCK)
     keep(folder, [1], SeriesKey(conid=8314, bar="1min"), ibm)
-    cerebro = bt.Cerebro(stdstats=False)
+    cerebro = bt.Cerebro(stdstats=False, **settings)
     cerebro.adddata(StoredData(dataname="AAPL", archive=folder))
     cerebro.adddata(StoredData(dataname="conid:8314", archive=folder))
     twin = StoredData(dataname="AAPL", archive=folder)

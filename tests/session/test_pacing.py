@@ -26,6 +26,7 @@ HISTORY = ("GET", "/iserver/marketdata/history")
 PLACE = ("POST", "/iserver/account/DU1/orders")
 TICKLE = ("POST", "/tickle")
 KINDS = (ORDERS, TRADES, HISTORY, PLACE, TICKLE, ("GET", "/portfolio/accounts"))
+ONE_AT_A_TIME = (ORDERS, TRADES, TICKLE)
 
 
 class _Leaping(selectors.SelectSelector):
@@ -119,6 +120,35 @@ def test_no_window_is_ever_exceeded(burst: list[tuple[tuple[str, str], float, fl
     assert len(bench.sent) == len(burst)
     for limit in IBKR_LIMITS:
         assert bench.worst(limit) <= limit.count, limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(ONE_AT_A_TIME), st.floats(0, 10), st.sampled_from([0.0, 0.3, 2.0, 7.0])),
+        max_size=30,
+    )
+)
+def test_a_slow_way_bunches_nothing_up(burst: list[tuple[tuple[str, str], float, float]]) -> None:
+    """Requests of which one is allowed at a time arrive far enough apart, however long each was on its way."""
+
+    async def work(loop: VirtualLoop) -> list[tuple[float, tuple[str, str]]]:
+        bench = Bench(loop)
+        came: list[tuple[float, tuple[str, str]]] = []
+
+        async def request(kind: tuple[str, str], at: float, way_s: float) -> None:
+            await bench.request(kind, at=at, lasts=way_s + 0.01)
+            # Answered at once, and back in no time.
+            came.append((loop.now - 0.01, kind))
+
+        await asyncio.gather(*(request(*one) for one in burst))
+        return came
+
+    came = run(work)
+    for limit in IBKR_LIMITS:
+        if limit.count == 1:
+            times = sorted(at for at, (_, path) in came if re.fullmatch(limit.path, path))
+            assert all(later - sooner >= limit.per_s for sooner, later in itertools.pairwise(times)), limit
 
 
 @settings(max_examples=60, deadline=None)
