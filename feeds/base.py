@@ -14,6 +14,7 @@ from bt_ibkr.clock import NS_PER_MS, NS_PER_S
 from bt_ibkr.connection.backlog import TickBacklog
 from bt_ibkr.connection.interface import SessionChanged
 from bt_ibkr.errors import ContractError, UsageError
+from bt_ibkr.feeds.days_by_clock import close_days_by_clock
 from bt_ibkr.feeds.little_memory import keep_little
 from bt_ibkr.feeds.times import epoch_ns
 from bt_ibkr.model.contract import Contract
@@ -138,6 +139,7 @@ class StoreData(bt.DataBase):  # type: ignore[misc]
             data.resampling = 0
             data._timeoffset = self._timeoffset  # noqa: SLF001 - a method that the resampler asks
             data._check = partial(self._check_resampled, data._check)  # noqa: SLF001 - cerebro's
+            close_days_by_clock(data)
             if data is not self:
                 # Cerebro takes a bar back that is later than others of its cycle, and goes on to it in a later one. A
                 # clone counts that as one more bar of its source seen, and would leave the next one out.

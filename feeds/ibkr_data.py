@@ -23,16 +23,16 @@ from bt_ibkr.feeds.parameters import (
     BY_SESSIONS,
     bar_length_ns,
     calendar_known,
+    check_span,
     corrections,
     edges_of,
     empty_bars,
     first_bars,
-    history_span,
     moment_ns,
     price_source,
 )
 from bt_ibkr.feeds.requests import HistoryDesk
-from bt_ibkr.feeds.session_hours import end_of_session, hours_given, ordinary_hours
+from bt_ibkr.feeds.session_hours import end_of_day, end_of_session, hours_given, ordinary_hours
 from bt_ibkr.feeds.standing import Standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
@@ -85,9 +85,8 @@ class IBKRData(StoreData):
       the exchange's zone; or a name or a ``tzinfo``. With ``"exchange"`` ``sessionstart`` and ``sessionend`` are by
       default those of the instrument's session, and what is resampled closes with it, on half days too.
 
-    A bar is stamped with its right edge, in UTC. Data notifications: CONNECTED, DELAYED while history is being
-    delivered or the market data is delayed, LIVE, CONNBROKEN, NOTSUBSCRIBED, DISCONNECTED at the end. DELAYED and
-    NOTSUBSCRIBED come with a reason where the market data is theirs.
+    A bar is stamped with its right edge, in UTC. Data notifications: CONNECTED, DELAYED (history, or delayed market
+    data), LIVE, CONNBROKEN, NOTSUBSCRIBED, DISCONNECTED at the end; with a reason where the market data has one.
     """
 
     params = (
@@ -138,6 +137,8 @@ class IBKRData(StoreData):
         #: Told with the last status.
         self._reason = ""
         self._stale = False
+        #: The time of the bar written last, in backtrader's numbers.
+        self._written = 0.0
         self._extra_buffers: tuple[Any, ...] = ()
         self._calendar_hours: SessionCalendar | None = None
         #: The bar last delivered came from history, not from the stream.
@@ -170,6 +171,8 @@ class IBKRData(StoreData):
         if self.p.todate is not None:
             self._until_ns = moment_ns(self.p.todate, self._tz)
         self._make_bars(timeframe, timeframe in BY_SESSIONS)
+        now_ns = connection.clock.now_ns()
+        check_span(self._query.text, self._start_ns, self._until_ns, now_ns, historical=historical)
         if historical:
             self._begin_historical()
         elif self.p.backfill_from is not None:
@@ -190,13 +193,15 @@ class IBKRData(StoreData):
 
     def _getnexteos(self) -> tuple[Any, float]:
         """The end of the last bar's session, for what is resampled from this feed; half days as they are."""
+        if not self._written:
+            nothing: tuple[Any, float] = super()._getnexteos()
+            return nothing
         calendar = self._calendar_hours
-        if calendar is not None and self._calendar is None and len(self):
-            found = end_of_session(calendar, self.lines.datetime[0], extended=not self.p.useRTH)
+        if calendar is not None and self._calendar is None:
+            found = end_of_session(calendar, self._written, extended=not self.p.useRTH)
             if found is not None:
                 return found
-        ordinary: tuple[Any, float] = super()._getnexteos()
-        return ordinary
+        return end_of_day(self, self._written)
 
     def _gettz(self) -> Any:
         assert self.contract is not None
@@ -261,7 +266,6 @@ class IBKRData(StoreData):
         self._join.state = FeedState.HISTORICAL
         self._historical_due = self.holding = True
         now_ns = self._ibkr.connection.clock.now_ns()
-        history_span(self._query.text, self._start_ns, self._until_ns, now_ns)
         # Without a beginning it is so many bars: nobody wants to page from 1970.
         most = 0 if self._start_ns else max(first_bars(self.p.backfill_bars, self._query.text), 1)
         self._history.ask(Wish(self._start_ns, int(min(now_ns, self._until_ns)), most))
@@ -308,7 +312,6 @@ class IBKRData(StoreData):
 
     @property
     def query(self) -> ContractQuery:
-        """What the feed's parameters ask for."""
         return self._query
 
     # -- the store's side, once per cycle ------------------------------------------------------------
@@ -561,7 +564,7 @@ class IBKRData(StoreData):
             age_ns = self._ibkr.connection.clock.now_ns() - bar.end_ns
             self._stale = age_ns > self._bar_ns + self._ibkr.grace_ns
         moment, opens, highs, lows, closes, volumes, interests = self._buffers
-        moment[0] = day_number(bar.end_ns)
+        moment[0] = self._written = day_number(bar.end_ns)
         opens[0] = bar.open
         highs[0] = bar.high
         lows[0] = bar.low
@@ -583,7 +586,7 @@ class IBKRData(StoreData):
             return None
         tick, price = found
         moment, opens, highs, lows, closes, volumes, interests = self._buffers
-        moment[0] = day_number_fast(tick.time_ns)
+        moment[0] = self._written = day_number_fast(tick.time_ns)
         opens[0] = highs[0] = lows[0] = closes[0] = price
         volumes[0] = tick.traded
         interests[0] = 0.0

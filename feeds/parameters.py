@@ -96,13 +96,14 @@ def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bo
     return length
 
 
-def history_span(name: str, start_ns: int, end_ns: float, now_ns: int) -> None:
-    """Refuse a span of which there is no history.
+def check_span(name: str, start_ns: int, end_ns: float, now_ns: int, *, historical: bool) -> None:
+    """Refuse a span of which there are no bars.
 
     Args:
         name: The feed's dataname, for errors.
         start_ns, end_ns: ``fromdate``, 0 for none, and ``todate``.
         now_ns: The present.
+        historical: The bars come from history alone.
 
     Raises:
         UsageError: It is empty, or has not begun.
@@ -114,7 +115,12 @@ def history_span(name: str, start_ns: int, end_ns: float, now_ns: int) -> None:
     if start_ns >= now_ns:
         raise UsageError(
             f"{name}: fromdate lies in the future: there is no history of that.",
-            remedy="Give an earlier fromdate, or leave historical=True out.",
+            remedy="Give an earlier fromdate, or leave it out for what comes from now on.",
+        )
+    if end_ns <= now_ns and not historical:
+        raise UsageError(
+            f"{name}: todate lies in the past: a live feed would end before its first bar.",
+            remedy="Give a later todate, or historical=True.",
         )
 
 

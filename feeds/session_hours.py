@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,3 +74,21 @@ def end_of_session(
         return None
     number = day_number(span.end_ns)
     return bt.num2date(number), number
+
+
+def end_of_day(data: Any, moment: float) -> tuple[datetime, float]:
+    """The same by the feed's own ``sessionend`` or its calendar, as backtrader reckons it.
+
+    Args:
+        data: The feed.
+        moment: The right edge of the last bar that went into the resampled one. (backtrader takes the last bar that
+            was delivered: in place that is a resampled bar of the past, or none.)
+    """
+    when = bt.num2date(moment)
+    if data._calendar is not None:  # noqa: SLF001 - backtrader's
+        _, ends = data._calendar.schedule(when, data._tz)  # noqa: SLF001
+        return ends, bt.date2num(ends)
+    ends = bt.num2date(data.date2num(datetime.combine(when, data.p.sessionend)))
+    while when > ends:
+        ends += timedelta(days=1)
+    return ends, bt.date2num(ends)

@@ -115,6 +115,9 @@ PAST, FUTURE = datetime(2026, 3, 1), datetime(2027, 3, 1)  # noqa: DTZ001
         ({"fromdate": 20260301}, "fromdate=20260301 is no date"),
         ({"fromdate": FUTURE, "historical": True}, "AAPL: fromdate lies in the future"),
         ({"fromdate": PAST, "todate": PAST, "historical": True}, "AAPL: fromdate is not before todate"),
+        ({"fromdate": FUTURE}, "AAPL: fromdate lies in the future"),
+        ({"fromdate": FUTURE, "todate": PAST}, "AAPL: fromdate is not before todate"),
+        ({"todate": PAST}, "AAPL: todate lies in the past"),
     ],
 )
 def test_spans_that_cannot_be(bench: Bench, tape: type[Tape], feed: dict[str, Any], text: str) -> None:

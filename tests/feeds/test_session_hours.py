@@ -123,3 +123,50 @@ def test_hours_that_are_given_stay(bench: Bench, tape: type[Tape]) -> None:
 
 def test_feeds_in_utc_have_no_hours_of_their_own(bench: Bench, tape: type[Tape]) -> None:
     assert resampled(bench, tape).hours == (time(0), END)
+
+
+class Everything(bt.Strategy):  # type: ignore[misc]
+    """Writes down every bar of every data once."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[Any, ...]]] = {data._name: [] for data in self.datas}
+
+    def prenext(self) -> None:
+        self.next()
+
+    def next(self) -> None:
+        for data in self.datas:
+            rows = self.rows[data._name]
+            if len(data) > len(rows):
+                values = (data.open, data.high, data.low, data.close, data.volume)
+                rows.append((bt.num2date(data.datetime[0]), *(line[0] for line in values)))
+
+
+@pytest.mark.parametrize("zone", ["exchange", None])
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "in place"])
+@pytest.mark.parametrize("day", ["2026-03-05", "2025-11-26"], ids=["summer time begins", "a half day"])
+def test_days_resampled_over_days(bench: Bench, day: str, beside: bool, zone: str | None) -> None:
+    """Sparse bars, so that the clock looks at the open one before there is a second."""
+    line = bench.line(
+        synthetic_day=day,
+        synthetic_days=3,
+        synthetic_instruments=("AAPL",),
+        synthetic_rate=0.004,
+        heartbeat_s=600.0,
+    )
+    line.lockstep()
+    regular: dict[str, Any] = {"dataname": "AAPL", "useRTH": True, "backfill_start": False}
+    cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
+    data = line.store.getdata(timeframe=bt.TimeFrame.Minutes, tz=zone, **regular)
+    if beside:
+        cerebro.adddata(data, name="minutes")
+    cerebro.resampledata(data, timeframe=bt.TimeFrame.Days, name="resampled")
+    cerebro.adddata(line.store.getdata(timeframe=bt.TimeFrame.Days, **regular), name="days")
+    cerebro.addstrategy(Everything)
+    with line.store:
+        rows = cerebro.run()[0].rows
+    assert len(rows["days"]) == 3
+    assert [row[1:] for row in rows["resampled"]] == [row[1:] for row in rows["days"]]
+    if zone is not None:
+        # With backtrader's own end of day, a moment before midnight, the stamp is that.
+        assert [row[0] for row in rows["resampled"]] == [row[0] for row in rows["days"]]

@@ -163,6 +163,7 @@ def test_days_come_again(bench: Bench, scripted: type[Any], tmp_path: Path) -> N
         synthetic_day="2026-03-05",
         synthetic_days=3,
         synthetic_rate=0.004,
+        heartbeat_s=600.0,
         store={"record": tmp_path / "rec"},
     )
     feeds: list[dict[str, Any]] = [
@@ -170,7 +171,16 @@ def test_days_come_again(bench: Bench, scripted: type[Any], tmp_path: Path) -> N
         {"dataname": "AAPL", "name": "weeks", "timeframe": bt.TimeFrame.Weeks, "useRTH": True},
         {"dataname": "AAPL", "name": "hours", "timeframe": bt.TimeFrame.Minutes, "compression": 60},
     ]
-    live = bench.run(line, feeds=feeds).strategy.rows
+    # Without a broker: it is told of profit and loss every second of three days.
+    line.lockstep()
+    cerebro = bt.Cerebro(quicknotify=True, stdstats=False)
+    for feed in feeds:
+        given = feed | {"backfill_start": False}
+        name = given.pop("name")
+        cerebro.adddata(line.store.getdata(**given), name=name)
+    cerebro.addstrategy(scripted)
+    with line.store:
+        live = cerebro.run()[0].rows
     assert len(live["days"]) == 3
     assert replayed(tmp_path / "rec", feeds, scripted).rows == live
 
