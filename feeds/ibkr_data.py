@@ -32,7 +32,7 @@ from bt_ibkr.feeds.parameters import (
     price_source,
 )
 from bt_ibkr.feeds.requests import HistoryDesk
-from bt_ibkr.feeds.session_hours import end_of_day, end_of_session, hours_given, ordinary_hours
+from bt_ibkr.feeds.session_hours import end_of_last, hours_given, ordinary_hours
 from bt_ibkr.feeds.standing import Standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
@@ -196,12 +196,7 @@ class IBKRData(StoreData):
         if not self._written:
             nothing: tuple[Any, float] = super()._getnexteos()
             return nothing
-        calendar = self._calendar_hours
-        if calendar is not None and self._calendar is None:
-            found = end_of_session(calendar, self._written, extended=not self.p.useRTH)
-            if found is not None:
-                return found
-        return end_of_day(self, self._written)
+        return end_of_last(self, self._calendar_hours, self._written)
 
     def _gettz(self) -> Any:
         assert self.contract is not None

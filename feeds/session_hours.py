@@ -76,14 +76,19 @@ def end_of_session(
     return bt.num2date(number), number
 
 
-def end_of_day(data: Any, moment: float) -> tuple[datetime, float]:
-    """The same by the feed's own ``sessionend`` or its calendar, as backtrader reckons it.
+def end_of_last(data: Any, calendar: SessionCalendar | None, moment: float) -> tuple[datetime, float]:
+    """The same of a feed: by the instrument's calendar, or by its own ``sessionend``, as backtrader reckons it.
 
     Args:
         data: The feed.
+        calendar: The instrument's, where its sessions are the feed's.
         moment: The right edge of the last bar that went into the resampled one. (backtrader takes the last bar that
             was delivered: in place that is a resampled bar of the past, or none.)
     """
+    if calendar is not None and data._calendar is None:  # noqa: SLF001 - backtrader's
+        found = end_of_session(calendar, moment, extended=not data.p.useRTH)
+        if found is not None:
+            return found
     when = bt.num2date(moment)
     if data._calendar is not None:  # noqa: SLF001 - backtrader's
         _, ends = data._calendar.schedule(when, data._tz)  # noqa: SLF001
