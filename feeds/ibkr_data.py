@@ -23,7 +23,9 @@ from bt_ibkr.feeds.parameters import (
     BY_SESSIONS,
     bar_length_ns,
     calendar_known,
+    check_flags,
     check_span,
+    check_timeframe,
     corrections,
     edges_of,
     empty_bars,
@@ -55,6 +57,8 @@ _LIVE = FeedState.LIVE
 #: Ticks that wait too long are conflated within so long, where bars go by sessions: those begin on whole minutes.
 _MINUTE_NS = 60 * NS_PER_S
 _LOOK_NS = 300 * NS_PER_S
+#: Parameters that are on or off.
+_FLAGS = ("useRTH", "historical", "backfill_start", "backfill", "latethrough")
 #: Further lines that every tick has by itself.
 _OF_TICKS = frozenset({"bid", "ask", "bid_size", "ask_size", "last_size"})
 
@@ -112,6 +116,8 @@ class IBKRData(StoreData):
 
     def __init__(self, **unknown: Any) -> None:
         super().__init__(**unknown)
+        check_timeframe(self.p.dataname, self.p.timeframe)
+        check_flags(self, *_FLAGS)
         check_dates(str(self.p.dataname), fromdate=self.p.fromdate, todate=self.p.todate)
         self._query = parse_dataname(
             self.p.dataname, security_type=self.p.sectype, exchange=self.p.exchange, currency=self.p.currency

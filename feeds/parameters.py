@@ -53,6 +53,42 @@ def price_source(what: object, contract: Contract) -> PriceSource:
     return PriceSource.LAST if contract.legs and word == "TRADES" else PriceSource(word)
 
 
+def check_flags(feed: Any, *names: str) -> None:
+    """Refuse parameters that are neither true nor false: the text ``"no"`` would count as true.
+
+    Args:
+        feed: Whose parameters.
+        names: Of those that are on or off; 0 and 1 are as good.
+
+    Raises:
+        UsageError: One is something else.
+    """
+    for name in names:
+        given = getattr(feed.p, name)
+        if isinstance(given, str) or given not in (0, 1):
+            raise UsageError(
+                f"{feed.p.dataname}: {name}={given!r} is neither True nor False.",
+                remedy=f"Give {name}=True or {name}=False.",
+            )
+
+
+def check_timeframe(name: object, timeframe: object) -> None:
+    """Refuse what is none of backtrader's timeframes.
+
+    Args:
+        name: The feed's dataname, for errors.
+        timeframe: As given.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    if not isinstance(timeframe, int) or not 0 < timeframe < len(bt.TimeFrame.Names):
+        raise UsageError(
+            f"{name}: timeframe={timeframe!r} is none of backtrader's.",
+            remedy="Give bt.TimeFrame.Ticks, Seconds, Minutes, Days, Weeks or Months.",
+        )
+
+
 def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bool) -> int:
     """The length of a bar, nominal for what goes by sessions; 0 for ticks.
 
@@ -64,6 +100,7 @@ def bar_length_ns(name: str, timeframe: int, compression: int, *, historical: bo
     Raises:
         UsageError: Such bars are not built, or IBKR has none of that length.
     """
+    check_timeframe(name, timeframe)
     if not isinstance(compression, int) or compression < 1:
         raise UsageError(
             f"{name}: compression={compression!r} is no number of units.",

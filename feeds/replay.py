@@ -14,7 +14,7 @@ from bt_ibkr.errors import MarketFileError
 from bt_ibkr.feeds.bars import PriceSource, tick_price
 from bt_ibkr.feeds.join import EmptyBars, Gap, StreamJoin
 from bt_ibkr.feeds.little_memory import keep_little
-from bt_ibkr.feeds.parameters import bar_length_ns, edges_of, empty_bars, price_source
+from bt_ibkr.feeds.parameters import bar_length_ns, check_flags, edges_of, empty_bars, price_source
 from bt_ibkr.feeds.times import day_number, day_number_fast
 from bt_ibkr.model.contract import Contract
 from bt_ibkr.model.market import Bar, Tick
@@ -60,6 +60,7 @@ class IBKRReplay(bt.DataBase):  # type: ignore[misc]
         self.tradecontract: Contract = self.contract
         name = self.contract.describe()
         self._bar_ns = bar_length_ns(name, self.p.timeframe, self.p.compression, historical=False)
+        check_flags(self, "useRTH", "unfinished")
         self._source = price_source(self.p.what, self.contract)
         self._empty = empty_bars(self.p.empty_bars)
         self._bars: Iterator[Bar] = iter(())

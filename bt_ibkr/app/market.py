@@ -15,6 +15,10 @@ from bt_ibkr.errors import UsageError
 from bt_ibkr.feeds.bars import BarBuilder, PriceSource
 from bt_ibkr.model.market import Bar, DataQuality, Tick
 
+#: Moments before or after these are slips of the pen: epoch times and time zones do not reach beyond them.
+_FIRST = datetime(1970, 1, 2, tzinfo=UTC)
+_LAST = datetime(2200, 1, 1, tzinfo=UTC)
+
 
 class BarLength(msgspec.Struct, frozen=True):
     """A bar length as written on the command line: ``tick``, ``5s``, ``1min``, ``1h``."""
@@ -40,7 +44,7 @@ def parse_moment(text: str) -> int:
     """A moment of the command line (ISO 8601, UTC unless it says otherwise) in nanoseconds.
 
     Raises:
-        UsageError: No moment.
+        UsageError: No moment, or none between 1970-01-02 and 2200-01-01.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -49,6 +53,11 @@ def parse_moment(text: str) -> int:
             f"{text!r} is no moment.", remedy="Write it as 2013-10-07T13:30 (UTC), or with an offset."
         ) from None
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    if not _FIRST <= aware <= _LAST:
+        raise UsageError(
+            f"{text!r} lies outside the years for which there are prices.",
+            remedy="Give a moment between 1970-01-02 and 2200-01-01 (UTC).",
+        )
     return int(aware.timestamp()) * NS_PER_S + aware.microsecond * 1000
 
 

@@ -123,7 +123,8 @@ def record_ticks(
     """Record until the bounds, the end of an emulator's tape, or ``stopper``.
 
     Raises:
-        UsageError: The folder cannot be written, or the account is not the login's.
+        UsageError: The time to record until has passed, the folder cannot be written, or the account is not the
+            login's.
         ContractError: A dataname means no instrument, or several.
         LinesError: There are more instruments than market-data lines.
         SessionError: The way there.
@@ -142,6 +143,7 @@ def record_ticks(
         if emulator is not None:
             settings = msgspec.structs.replace(settings, pacing_speed=pacing_speed(emulator.state))
             clock = market_clock(emulator.state)
+        _check_until(wishes.until_ns, clock)
         store = stack.enter_context(
             IBKRStore(settings=settings, clock=clock, guard=guard, journal=":memory:", record=wishes.folder)
         )
@@ -164,6 +166,15 @@ def record_ticks(
         assert store.recorder is not None
         _fill(result, followed, store.recorder.counts())
     return result
+
+
+def _check_until(until_ns: int, clock: Clock) -> None:
+    now_ns = clock.now_ns()
+    if until_ns and until_ns <= now_ns:
+        raise UsageError(
+            f"--until {utc_text(until_ns)} has passed: it is {utc_text(now_ns)} for the market.",
+            remedy="Give a later time (UTC unless it says otherwise), or --for.",
+        )
 
 
 def _follow(store: IBKRStore, queries: list[Any]) -> tuple[Followed, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +109,34 @@ def test_what_is_no_bar_length(text: str) -> None:
 )
 def test_moment(text: str, wanted: int) -> None:
     assert parse_moment(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01",
+        "0001-01-01T00:00+05:00",
+        "1969-12-31",
+        "1970-01-01",
+        "2200-01-02",
+        "9999-12-31T23:59-05:00",
+    ],
+)
+def test_moment_that_cannot_be_meant(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(repr(text))) as caught:
+        parse_moment(text)
+    assert "between 1970-01-02 and 2200-01-01" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["1970-01-02", "2200-01-01"])
+def test_first_and_last_moment(text: str) -> None:
+    assert parse_moment(text) > 0
+
+
+@given(st.datetimes())
+def test_every_date_is_a_moment_or_refused(moment: datetime) -> None:
+    with contextlib.suppress(UsageError):
+        assert parse_moment(moment.isoformat()) > 0
 
 
 @given(st.text(max_size=30))

@@ -111,6 +111,15 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_written(
     assert twice.code == 2
     assert "second time" in twice.err
     assert "--out" in here("record", "AAPL").err
+    late = here("record", "AAPL", *out, "--until", "2020-01-01")
+    assert late.code == 2
+    assert (
+        "--until 2020-01-01T00:00:00.000Z has passed: it is 2026-03-02T14:30:00.000Z for the market"
+        in late.err
+    )
+    # Where the machine's clock is the market's, before anybody logs on: nothing listens there.
+    nowhere = ("--out", str(tmp_path / "rec"), "--gateway", "http://127.0.0.1:9/v1/api")
+    assert here("record", "AAPL", *nowhere, "--until", "2020-01-01").code == 2
     refused = here("run", "sma_cross", "--mode", "backtest", "--record", str(tmp_path / "rec"))
     assert refused.code == 2
     assert "--record means nothing" in refused.err

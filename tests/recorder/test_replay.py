@@ -342,6 +342,10 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         IBKRReplay(dataname=str(tmp_path), timeframe=bt.TimeFrame.Days, compression=2)
     with pytest.raises(UsageError, match="empty_bars='no' is not known"):
         IBKRReplay(dataname=str(tmp_path), timeframe=bt.TimeFrame.Minutes, empty_bars="no")
+    with pytest.raises(UsageError, match="timeframe='minutes' is none of backtrader's"):
+        IBKRReplay(dataname=str(tmp_path), timeframe="minutes")
+    with pytest.raises(UsageError, match="useRTH='no' is neither True nor False"):
+        IBKRReplay(dataname=str(tmp_path), timeframe=bt.TimeFrame.Minutes, useRTH="no")
     with pytest.raises(UsageError, match="no parameter bars"):
         IBKRReplay(dataname=str(tmp_path), bars=3)
     with pytest.raises(MarketFileError, match="no ticks that a market could play"):

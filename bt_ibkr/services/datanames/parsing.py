@@ -33,7 +33,14 @@ def parse_dataname(
     Raises:
         ContractError: The name has no known form.
     """
-    if not isinstance(dataname, str) or not dataname.strip():
+    given: object = dataname
+    if given is not None and not isinstance(given, str):
+        number = isinstance(given, int) and given > 0
+        raise ContractError(
+            f"The dataname {dataname!r} is no text.",
+            remedy=f'Write a contract id as "conid:{dataname}".' if number else FORMS,
+        )
+    if not given or not dataname.strip():
         raise ContractError(f"The dataname {dataname!r} is empty.", remedy=FORMS)
     text = dataname.strip()
     if ";;;" in text:
