@@ -12,6 +12,8 @@ again of the new one, which knows orders by their keys in the journal.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -342,13 +344,17 @@ def problem_of(error: BtIbkrError) -> Problem:
 
 
 def error_of(problem: Problem) -> BtIbkrError:
-    """The error that was sent: of its own class, where this version has it."""
+    """The error that was sent: of its own class, where this version has it, and whole.
+
+    Its class's base stands in for one that cannot be made of what was sent.
+    """
     kind = getattr(errors, problem.kind, None)
-    if not (isinstance(kind, type) and issubclass(kind, BtIbkrError)):
-        return BtIbkrError(problem.message, remedy=problem.remedy)
-    try:
-        return kind(problem.message, remedy=problem.remedy, **problem.details)
-    except TypeError:
-        error = BtIbkrError.__new__(kind)
-        BtIbkrError.__init__(error, problem.message, remedy=problem.remedy)
-        return error
+    if isinstance(kind, type) and issubclass(kind, BtIbkrError):
+        for base in kind.__mro__[: kind.__mro__.index(BtIbkrError)]:
+            # A class need not take what its bases have.
+            taken = inspect.signature(base).parameters
+            details = {name: value for name, value in problem.details.items() if name in taken}
+            with contextlib.suppress(TypeError):
+                error: BtIbkrError = base(problem.message, remedy=problem.remedy, **details)
+                return error
+    return BtIbkrError(problem.message, remedy=problem.remedy)

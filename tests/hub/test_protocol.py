@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import msgspec
 import pytest
 
+from bt_ibkr import errors
 from bt_ibkr.errors import (
     BtIbkrError,
     JournalLockedError,
     NotArmedError,
     OrderRefusedError,
     OutcomeUnknownError,
+    ResponseError,
+    RiskRefusedError,
+    SessionError,
+    TradingHaltedError,
     WireError,
 )
 from bt_ibkr.hub.protocol import (
@@ -19,6 +27,7 @@ from bt_ibkr.hub.protocol import (
     Hello,
     HubBeat,
     Leave,
+    Problem,
     Refused,
     Request,
     Told,
@@ -99,14 +108,37 @@ def test_a_hello_of_any_version_tells_who_it_is() -> None:
         OutcomeUnknownError("who knows"),
         NotArmedError("no", remedy="arm it"),
         JournalLockedError("locked", pid=12),
+        ResponseError("no", status=503, body="busy"),
+        RiskRefusedError("too large", control="max_order_size", value="9", limit="5", key="k", remedy="less"),
+        TradingHaltedError("halted", margin=True),
     ],
 )
 def test_errors_arrive_as_what_they_were(error: BtIbkrError) -> None:
     there = read(body(problem_of(error)), type(problem_of(error)))
     back = error_of(there)
     assert type(back) is type(error)
-    assert (back.message, back.remedy) == (error.message, error.remedy)
-    assert getattr(back, "pid", None) == getattr(error, "pid", None)
+    # With all that it has by its class: a strategy's broker looks at it.
+    assert vars(back) == vars(error)
+
+
+def test_every_error_arrives_with_what_its_class_has() -> None:
+    kinds = [
+        each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BtIbkrError)
+    ]
+    assert RiskRefusedError in kinds
+    for kind in kinds:
+        words = inspect.signature(kind).parameters.values()
+        values: dict[str, Any] = {"int": 7, "int | None": 7, "str": "x", "bool": True}
+        error = kind(**{each.name: values[str(each.annotation)] for each in words})
+        back = error_of(read(body(problem_of(error)), Problem))
+        assert type(back) is kind
+        assert vars(back) == vars(error)
+
+
+def test_an_error_that_cannot_be_made_of_what_was_sent_is_its_base() -> None:
+    """A hub of another version may send less."""
+    problem = msgspec.structs.replace(problem_of(ResponseError("no", status=503, body="")), details={})
+    assert type(error_of(problem)) is SessionError
 
 
 def test_an_error_of_a_later_version_is_one_all_the_same() -> None:

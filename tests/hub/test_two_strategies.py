@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import backtrader as bt
+import msgspec
 import pytest
 
 from bt_ibkr.emulator.testing import EmulatorThread
@@ -14,7 +15,7 @@ from bt_ibkr.hub.access import Grant
 from bt_ibkr.hub.joining import HubAddress
 from bt_ibkr.hub.thread import HubThread
 from bt_ibkr.store import IBKRStore
-from tests.hub.conftest import ACCOUNT, APPLE, StartHub, move
+from tests.hub.conftest import ACCOUNT, APPLE, LOOSE, StartHub, move
 
 PATIENCE_S = 40.0
 
@@ -34,6 +35,10 @@ class Script(bt.Strategy):  # type: ignore[misc]
 
     def notify_resume(self, resumed: Any) -> None:
         self.resumed = resumed
+
+    def notify_order(self, order: Any) -> None:
+        if order.status == bt.Order.Rejected:
+            self.env.runstop()
 
     def notify_trade(self, trade: Any) -> None:
         if trade.isclosed:
@@ -135,6 +140,18 @@ def test_each_has_its_own_position_trades_and_cash(hub: HubThread, emulator: Emu
         paid = sum(float(one["commission"]) for one in mine)
         assert run.strategy.trades == [(pytest.approx(gain), pytest.approx(gain - paid))]
         assert run.cash == pytest.approx(share + gain - paid, abs=0.01)
+
+
+def test_an_order_beyond_a_limit_is_rejected_and_the_run_goes_on(
+    start_hub: StartHub, emulator: EmulatorThread
+) -> None:
+    """The hub's refusal comes as the error that it is; the broker looks at what that has."""
+    hub = start_hub(risk=msgspec.structs.replace(LOOSE, max_order_size=5.0))
+    run = Run(hub, "alpha", size=10)
+    until(emulator, lambda: not run.thread.is_alive(), run)
+    assert run.problem is None
+    assert run.strategy.entered.status == bt.Order.Rejected
+    assert emulator.ledger()["orders"] == []
 
 
 def test_a_successor_takes_its_orders_over(hub: HubThread, emulator: EmulatorThread) -> None:
