@@ -20,7 +20,14 @@ _EPOCH_ORDINAL = 719_163
 class Quote(
     msgspec.Struct,
     gc=False,
-    rename={"last": "31", "bid": "84", "ask": "86", "size": "7059", "volume": "7762"},
+    rename={
+        "updated_ms": "_updated",
+        "last": "31",
+        "bid": "84",
+        "ask": "86",
+        "size": "7059",
+        "volume": "7762",
+    },
 ):
     """The fields of a frame that a tick feed cannot do without."""
 

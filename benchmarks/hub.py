@@ -65,9 +65,10 @@ def measure(arena: Arena, scenario: Scenario, rounds: int) -> list[dict[str, tup
     return found
 
 
-def _figure(
+def figure(
     title: str, rounds: Sequence[dict[str, tuple[float, float]]], key: str, bound: float = 0.0
 ) -> Figure:
+    """Medians of what ``key`` is in the rounds, of floor and hub."""
     return Figure(
         title=title,
         floor=statistics.median(one[key][0] for one in rounds),
@@ -75,6 +76,14 @@ def _figure(
         ratio=statistics.median(one[key][1] / one[key][0] for one in rounds),
         bound=bound,
     )
+
+
+def said(one: Figure) -> str:
+    """A figure in a line, for people."""
+    verdict = ""
+    if one.bound:
+        verdict = f"   wanted at most {one.bound:g} x: {'met' if one.ratio <= one.bound else 'NOT met'}"
+    return f"{one.title}: pyzmq {one.floor:,.1f}, hub {one.hub:,.1f} ({one.ratio:.2f} x){verdict}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,20 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         slow = measure(arena, paced, rounds)
         fast = measure(arena, flood, rounds)
     report = [
-        _figure("frame to next() at 1,000 ticks/s, median, µs", slow, "median_us", 1.5),
-        _figure("frame to next() at 1,000 ticks/s, 99th percentile, µs", slow, "p99_us", 2.0),
-        _figure("processor time of the owner per tick at 1,000 ticks/s, µs", slow, "cpu_us"),
-        _figure("ticks to next() as fast as they are taken, per second", fast, "per_s"),
-        _figure("processor time of the owner per tick at full speed, µs", fast, "cpu_us"),
+        figure("frame to next() at 1,000 ticks/s, median, µs", slow, "median_us", 1.5),
+        figure("frame to next() at 1,000 ticks/s, 99th percentile, µs", slow, "p99_us", 2.0),
+        figure("processor time of the owner per tick at 1,000 ticks/s, µs", slow, "cpu_us"),
+        figure("ticks to next() as fast as they are taken, per second", fast, "per_s"),
+        figure("processor time of the owner per tick at full speed, µs", fast, "cpu_us"),
     ]
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())
         return 0
     for one in report:
-        verdict = ""
-        if one.bound:
-            verdict = f"   wanted at most {one.bound:g} x: {'met' if one.ratio <= one.bound else 'NOT met'}"
-        print(f"{one.title}: pyzmq {one.floor:,.1f}, hub {one.hub:,.1f} ({one.ratio:.2f} x){verdict}")
+        print(said(one))
     return 0
 
 

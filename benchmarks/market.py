@@ -23,6 +23,8 @@ from scenario import FIRST_CONID, Scenario, Sent
 
 _CLOSE = b"\x88\x02\x03\xe8"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#: Strategies that are not all there after it will not come any more.
+_JOINING_S = 60
 #: Pause between the last subscription and the first frame: clients finish what they do after subscribing.
 _SETTLE_S = 0.15
 ACCOUNT = "DU1234567"
@@ -66,9 +68,24 @@ class Run:
         self.chunks = payload.chunks(self.frames) if not scenario.rate else []
         self.sent: Sent | None = None
         self.done = threading.Event()
+        #: All strategies are there.
+        self.standing = threading.Event()
+        self._joined = 0
+        self._lock = threading.Lock()
+        if not scenario.strategies:
+            self.standing.set()
+
+    def join(self) -> None:
+        """One more strategy is there."""
+        with self._lock:
+            self._joined += 1
+            if self._joined == self.scenario.strategies:
+                self.standing.set()
 
     def send(self, connection: socket.socket) -> None:
         """Write all frames, paced or at once."""
+        if not self.standing.wait(_JOINING_S):
+            return
         time.sleep(_SETTLE_S)
         cpu_ns = time.thread_time_ns()
         started_ns = time.monotonic_ns()
@@ -119,6 +136,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/bench/prepare":
             self.server.run = Run(msgspec.json.decode(body, type=Scenario))
             self._answer({})
+        elif self.path == "/bench/join":
+            self.server.run.join()
+            self._answer({})
         else:
             self._rest()
 
@@ -128,6 +148,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             run = self.server.run
             run.done.wait(10)
             self._answer(run.sent)
+        elif self.path == "/bench/standing":
+            self._answer(self.server.run.standing.wait(_JOINING_S))
         elif "websocket" in self.headers.get("Upgrade", "").lower():
             self._websocket()
         else:

@@ -40,6 +40,8 @@ def floor(url: str, endpoint: str, scenario: Scenario) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.SNDHWM, 1_000_000)
+    # Else it hears of the first subscriber of a topic alone.
+    socket.setsockopt(zmq.XPUB_VERBOSE, 1)
     socket.bind(endpoint)
     encode = msgspec.msgpack.Encoder().encode
     topics = {conid: conid.to_bytes(8, "big") for conid in scenario.conids}
@@ -56,8 +58,8 @@ def floor(url: str, endpoint: str, scenario: Scenario) -> None:
         socket.send_multipart((topics[conid], encode((number, tick))), zmq.NOBLOCK)
 
     print("ready", flush=True)
-    for _ in topics:
-        # Begin once the subscriber is there.
+    for _ in range(scenario.strategies or len(topics)):
+        # Begin once the subscribers are there.
         socket.recv()
     reader = Reader(scenario, url, publish, scenario.frames)
     reader.start()

@@ -21,6 +21,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         frames: Frames of market data that are sent after the pictures, over all instruments.
         rate: Frames a second; 0 for as fast as the client takes them.
         base_ms: Market time of the first frame, ms; a bar's edge.
+        strategies: Processes that take part, each with the ticks of one instrument; the first frame waits until all
+            have said that they are there. 0: it waits for the subscriptions alone.
     """
 
     kind: str
@@ -28,11 +30,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     frames: int
     rate: int = 0
     base_ms: int = 0
+    strategies: int = 0
 
     @property
     def conids(self) -> tuple[int, ...]:
         """The instruments."""
         return tuple(FIRST_CONID + index for index in range(self.feeds))
+
+    def sequences(self, seat: int) -> range:
+        """Numbers of the frames that strategy ``seat`` gets: its instrument's, of those that take turns."""
+        return range(seat % self.feeds, self.frames, self.feeds)
 
     def time_ms(self, sequence: int) -> int:
         """Market time of frame ``sequence``: ticks 1 ms apart, or evenly spread over the bars."""

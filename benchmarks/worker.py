@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,19 +20,27 @@ class Order(msgspec.Struct):
     url: str
 
 
-def main(contender: str) -> None:
-    """Serve until standard input ends."""
+def serve(run: Callable[[bytes], Outcome]) -> None:
+    """Answer each line of standard input with what ``run`` makes of it, until it ends."""
     # Whatever a library prints must not get between the lines.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     # The checkout is measured, whatever is installed.
     sys.path.append(str(Path(__file__).resolve().parent.parent))
-    module = importlib.import_module(contender)
     for line in sys.stdin.buffer:
-        order = msgspec.json.decode(line, type=Order)
         gc.collect()
-        outcome: Outcome = module.run(order.scenario, order.url)
-        replies.write(msgspec.json.encode(outcome) + b"\n")
+        replies.write(msgspec.json.encode(run(line)) + b"\n")
+
+
+def main(contender: str) -> None:
+    """See the module."""
+
+    def run(line: bytes) -> Outcome:
+        order = msgspec.json.decode(line, type=Order)
+        outcome: Outcome = importlib.import_module(contender).run(order.scenario, order.url)
+        return outcome
+
+    serve(run)
 
 
 if __name__ == "__main__":
