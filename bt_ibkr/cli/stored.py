@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
+
 from bt_ibkr.app import history
 from bt_ibkr.app.result import utc_text
 from bt_ibkr.archive import Archive, Series, verify
 from bt_ibkr.archive.archive import describe
 from bt_ibkr.archive.ledger import Ledger
-from bt_ibkr.cli.tables import console, put_json, show_table
+from bt_ibkr.cli.tables import console, make_table, put_json, show_table
 from bt_ibkr.errors import ArchiveError
 
+#: Wider than any terminal: to measure what a table would like.
+_UNLIMITED = 100_000
 _DAY_NS = 86_400 * 1_000_000_000
 
 
@@ -34,22 +39,51 @@ def list_command(folder: str, *, as_json: bool) -> int:
     if as_json:
         put_json({"folder": str(archive.folder), "series": rows, "errors": damaged, "exit_code": code})
         return code
-    show_table(
-        console(),
-        f"Historical bars in {archive.folder}",
-        ("instrument", "conid", "bar", "source", "hours", "from", "to", "bars", "MB", "adjusted"),
-        (
-            (
-                row["contract"], str(row["conid"]), row["bar"], row["source"], row["hours"],
-                _plain(row["from"]), _plain(row["to"]), row["bars"], round(row["bytes"] / 1e6, 2), row["adjusted"],
-            )
-            for row in rows
-        ),
-        empty=f"no historical bars in {archive.folder}",
-    )  # fmt: skip
+    _show(console(), archive, rows)
     for told in damaged:
         console().print(f"not readable  {told}", markup=False)
     return code
+
+
+def _show(out: Console, archive: Archive, rows: list[dict[str, Any]]) -> None:
+    """All of it where there is room, else the days and what tells one series from another."""
+    if not rows:
+        show_table(out, "", (), (), empty=f"no historical bars in {archive.folder}")
+        return
+    title = f"Historical bars in {archive.folder}"
+    table = make_table(
+        title,
+        ("instrument", "conid", "bar", "source", "hours", "from", "to", "bars", "MB"),
+        [
+            (
+                row["contract"], str(row["conid"]), row["bar"], row["source"], row["hours"],
+                _plain(row["from"]), _plain(row["to"]), row["bars"], round(row["bytes"] / 1e6, 2),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    if Measurement.get(out, out.options.update(width=_UNLIMITED), table).maximum > out.width:
+        table = make_table(
+            title,
+            ("instrument", "bar", "source", "hours", "from", "to", "bars"),
+            [
+                (
+                    row["contract"], row["bar"], row["source"], row["hours"],
+                    _plain(row["from"])[:10], _plain(row["to"])[:10], row["bars"],
+                )
+                for row in rows
+            ],
+        )  # fmt: skip
+        # Names are long; what is short stays whole.
+        for column in table.columns[1:]:
+            column.no_wrap = True
+    out.print(table)
+    # It goes by the source, and would fill a column with the same words.
+    for source, words in dict.fromkeys((row["source"], row["adjusted"]) for row in rows):
+        out.print(
+            f"{source}: adjusted {words}" if words.startswith("for") else f"{source}: adjustment {words}",
+            style="dim",
+        )
 
 
 def _plain(text: str | None) -> str:

@@ -135,6 +135,26 @@ def test_a_correction_is_told(history: Callable[..., Any], emulator: EmulatorThr
     assert told["new"][3] == bar.low
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_list_is_readable_in_a_terminal(
+    here: Any, history: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    history("download", "AAPL", "EUR.USD", "--from", "2026-02-27", "--source", "midpoint")
+    history("download", "AAPL", "--from", "2026-02-27")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = here("history", "list", "--dir", str(tmp_path / "bars")).out.splitlines()
+    assert max(map(len, lines[1:])) <= columns
+    (pair,) = [line for line in lines if "EUR.USD-CASH-IDEALPRO-USD" in line]
+    assert "midpoint" in pair
+    assert "2026-02-27" in pair
+    assert "2026-03-02" in pair
+    assert sum("AAPL-STK-SMART-USD  " in line for line in lines) == 2
+    assert {
+        "trades: adjusted for splits, not for dividends",
+        "midpoint: adjustment not stated by IBKR",
+    } <= set(lines)
+
+
 def test_for_people(here: Any, emulator: EmulatorThread, tmp_path: Path) -> None:
     folder = ("--dir", str(tmp_path / "bars"))
     ended = here("history", "download", "AAPL", "--from", "2026-02-26", "--gateway", emulator.url, *folder)
