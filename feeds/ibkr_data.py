@@ -34,7 +34,7 @@ from bt_ibkr.feeds.parameters import (
     price_source,
 )
 from bt_ibkr.feeds.requests import HistoryDesk
-from bt_ibkr.feeds.session_hours import end_of_last, hours_given, ordinary_hours
+from bt_ibkr.feeds.session_hours import end_of_last, hours_given, take_hours
 from bt_ibkr.feeds.standing import Standing
 from bt_ibkr.feeds.stored_first import StoredFirst
 from bt_ibkr.feeds.ticks import TickReader
@@ -170,7 +170,9 @@ class IBKRData(StoreData):
         except UsageError:
             self.put_notification(self.NOTSUPPORTED_TF)
             raise
-        self._default_hours()
+        if self.p.tz == "exchange" and not hours_given(self.p):
+            self._calendar_hours = calendar_known(self.contract, None if historical else connection)
+            take_hours(self.p, self._calendar_hours, connection.clock.now_ns())
         self._start_finish()
         if self.p.fromdate is not None:
             self._start_ns = moment_ns(self.p.fromdate, self._tz)
@@ -185,17 +187,6 @@ class IBKRData(StoreData):
             self._stored = StoredFirst(self.p.backfill_from, self._env, self._bar_ns)
         else:
             self._begin_live()
-
-    def _default_hours(self) -> None:
-        """Sessions begin and end as the instrument's do, where times are the exchange's."""
-        p = self.p
-        if p.tz != "exchange" or hours_given(p):
-            return
-        assert self.contract is not None
-        connection = self._ibkr.connection
-        self._calendar_hours = calendar = calendar_known(self.contract, None if p.historical else connection)
-        now_ns = connection.clock.now_ns()
-        p.sessionstart, p.sessionend = ordinary_hours(calendar, now_ns, extended=not p.useRTH)
 
     def _getnexteos(self) -> tuple[Any, float]:
         """The end of the last bar's session, for what is resampled from this feed; half days as they are."""
@@ -285,7 +276,11 @@ class IBKRData(StoreData):
         extras = frozenset(self.extra_lines)
         self._ibkr.connection.subscribe_ticks(self.contract, self._backlog, extras)
         self._subscribed = True
-        self._standing.subscribed(self._ibkr.connection.clock.now_ns())
+        now_ns = self._ibkr.connection.clock.now_ns()
+        self._standing.subscribed(now_ns)
+        if self._start_ns > now_ns:
+            # backtrader leaves out what is earlier without a word.
+            self._ibkr.put_notification("begins-later", self._query.text, start_ns=self._start_ns)
         if not self._bar_ns:
             self._reader = TickReader(
                 self._backlog,
@@ -296,7 +291,6 @@ class IBKRData(StoreData):
             )
             self._standing.due = True
             return
-        now_ns = self._ibkr.connection.clock.now_ns()
         self._join.begin(now_ns, self._start_ns, 0 if self._start_ns else max(self.p.backfill_bars, 1))
         if self._official is not None:
             self._official.begin(self._join.join_ns)

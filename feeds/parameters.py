@@ -35,6 +35,8 @@ BY_SESSIONS = {
     bt.TimeFrame.Weeks: Period.WEEK,
     bt.TimeFrame.Months: Period.MONTH,
 }
+#: A live feed may be started before the session that it is to begin with.
+_LATEST_BEGIN_NS = 7 * 86_400 * NS_PER_S
 _SOURCES = ("TRADES", "BID", "ASK", "MIDPOINT")
 #: Of what trades rarely, or where only its parts do.
 _DEFAULT_SOURCES = {SecurityType.FOREX: "BID", SecurityType.COMBO: "MIDPOINT"}
@@ -149,7 +151,7 @@ def check_span(name: str, start_ns: int, end_ns: float, now_ns: int, *, historic
         raise UsageError(
             f"{name}: fromdate is not before todate.", remedy="Give an earlier fromdate, or a later todate."
         )
-    if start_ns >= now_ns:
+    if start_ns >= now_ns + (0 if historical else _LATEST_BEGIN_NS):
         raise UsageError(
             f"{name}: fromdate lies in the future: there is no history of that.",
             remedy="Give an earlier fromdate, or leave it out for what comes from now on.",

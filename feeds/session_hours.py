@@ -48,6 +48,12 @@ def ordinary_hours(calendar: SessionCalendar, now_ns: int, *, extended: bool) ->
     return counted.most_common(1)[0][0] if counted else (_START, _END)
 
 
+def take_hours(parameters: Any, calendar: SessionCalendar, now_ns: int) -> None:
+    """A feed's sessions begin and end as its instrument's do, by its parameters."""
+    hours = ordinary_hours(calendar, now_ns, extended=not parameters.useRTH)
+    parameters.sessionstart, parameters.sessionend = hours
+
+
 def _coming(calendar: SessionCalendar, now_ns: int, extended: bool) -> Iterator[TradingDay]:
     while True:
         found = calendar.following(now_ns, extended=extended)

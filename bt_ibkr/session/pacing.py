@@ -11,6 +11,7 @@ class (``session.classes``), in order of arrival. A request whose own window is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import time
@@ -22,10 +23,12 @@ from enum import StrEnum
 import msgspec
 
 from bt_ibkr.config import PENALTY_S, SessionSettings, state_directory
-from bt_ibkr.errors import PacingPenaltyError
+from bt_ibkr.errors import PacingPenaltyError, UsageError
 from bt_ibkr.login import GatewayLogin, NoLogin
 from bt_ibkr.session.classes import RequestClass, class_of
 from bt_ibkr.session.shared_turns import SharedTurn, turn_place
+
+_log = logging.getLogger(__name__)
 
 
 class ConnectionKind(StrEnum):
@@ -132,7 +135,12 @@ def gate_of(settings: SessionSettings) -> PacingGate:
 
 def _shared_turns(settings: SessionSettings, limits: tuple[Limit, ...]) -> dict[Limit, SharedTurn]:
     """What of each of these limits is written down for other processes."""
-    folder = state_directory() / "turns"
+    try:
+        folder = state_directory() / "turns"
+    except UsageError as problem:
+        # Whoever needs the directory more says so.
+        _log.warning("turns-not-shared problem=%s", problem)
+        return {}
     plain = settings.base_url.startswith("http:")
     return {
         limit: SharedTurn(

@@ -139,6 +139,15 @@ def test_spans_that_cannot_be(bench: Bench, tape: type[Tape], feed: dict[str, An
     assert "date" in caught.value.remedy
 
 
+def test_a_live_feed_that_is_to_begin_soon(bench: Bench, tape: type[Tape]) -> None:
+    """Started before the session it is for: what comes earlier is left out, and that it waits is told."""
+    line = bench.line(market=bench.market(AAPL=tape().every_second(600, lambda s: 100.0 + s % 7)))
+    begin = bench.opening(240).replace(tzinfo=None)
+    run = bench.run(line, feeds=[{"dataname": "AAPL", "fromdate": begin}])
+    assert run.strategy.rows["AAPL"][0][0] == begin
+    assert ("begins-later", ("AAPL",)) in [(message, args) for message, args, _ in run.strategy.messages]
+
+
 def test_history_without_a_beginning_is_so_many_bars(bench: Bench, tape: type[Tape]) -> None:
     line = bench.line(market=bench.market(AAPL=tape().every_second(1200, lambda s: 100.0 + s % 7)))
     line.step(bench.opening(1100))
