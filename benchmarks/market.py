@@ -25,6 +25,8 @@ _CLOSE = b"\x88\x02\x03\xe8"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: Strategies that are not all there after it will not come any more.
 _JOINING_S = 60
+#: A run that is not sent by then hangs.
+_SENDING_S = 60
 #: Pause between the last subscription and the first frame: clients finish what they do after subscribing.
 _SETTLE_S = 0.15
 ACCOUNT = "DU1234567"
@@ -146,7 +148,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """REST answers, the WebSocket, and the account of a run."""
         if self.path == "/bench/sent":
             run = self.server.run
-            run.done.wait(10)
+            run.done.wait(_SENDING_S)
             self._answer(run.sent)
         elif self.path == "/bench/standing":
             self._answer(self.server.run.standing.wait(_JOINING_S))
