@@ -25,6 +25,7 @@ def emulator() -> Iterator[EmulatorThread]:
         accounts=("DU1",),
         speed="lockstep",
         pacing="off",
+        pacing_speed=20.0,
         synthetic_day="2026-03-02",
         synthetic_instruments=("AAPL",),
         history_days=0,

@@ -15,7 +15,7 @@ from bt_ibkr.emulator.testing import EmulatorThread
 @pytest.fixture
 def emulator() -> Iterator[EmulatorThread]:
     settings = EmulatorSettings(
-        speed="lockstep", history_days=1, synthetic_instruments=("AAPL", "SPY", "MSFT")
+        speed="lockstep", history_days=1, synthetic_instruments=("AAPL", "SPY", "MSFT"), pacing_speed=20.0
     )
     with EmulatorThread(settings) as made:
         made.call(lambda server: server.drive.step(until_ns=None, max_events=300, received={}))
