@@ -78,8 +78,9 @@ def _show(place: Path, *, as_json: bool) -> int:
     show_table(
         console(),
         f"Keys in {place}",
-        ("of", "public key", "file"),
-        ((one["name"], one["public"], one["file"]) for one in rows),
+        # Nothing beside the key that could have it broken in two.
+        ("file", "public key"),
+        ((Path(one["file"]).name, one["public"]) for one in rows),
         empty=f"no keys in {place}; bt-ibkr hub keys --hub makes the hub's",
     )
     return 0

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from bt_ibkr.cli.tables import make_table
+from bt_ibkr.cli.tables import make_table, trading_markup
 from bt_ibkr.hub.names import UNALLOCATED
 from bt_ibkr.hub.status import HubStatus, PeerStatus
 
@@ -121,6 +121,8 @@ def _head(status: HubStatus, now_ns: int) -> Table:
     if status.viewer:
         table.add_row("shown", f"what concerns {escape(status.viewer)}")
     table.add_row("accounts", escape(", ".join(status.accounts)) or "none")
+    if status.trading is not None:
+        table.add_row("trading", trading_markup(status.trading))
     polled = f", {lines.polled} read by snapshots" if lines.polled else ""
     table.add_row("lines", f"{lines.used} of {lines.limit}{polled}, {lines.refused} refused")
     queued = ", ".join(f"{count} {name}" for name, count in session.queued.items() if count) or "none"

@@ -97,13 +97,18 @@ def trading_row(state: TradingState) -> dict[str, Any]:
     }
 
 
-def show_trading(out: Console, where: str, state: TradingState) -> None:
-    """One line on the trading state."""
+def trading_markup(state: TradingState, where: str = "") -> str:
+    """The trading state in a line, as rich's markup."""
     colour = _COLOURS[state.mode]
     why = f": {state.reason}" if state.reason else ""
     by = f", by {state.by}" if state.by else ""
     since = f", since {moment(state.since_ns)} UTC" if state.since_ns else ""
-    out.print(f"[{colour}]{state.mode.value}[/]  {escape(where)}{escape(since + by + why)}")
+    return f"[{colour}]{state.mode.value}[/]{escape(where + since + by + why)}"
+
+
+def show_trading(out: Console, where: str, state: TradingState) -> None:
+    """One line on the trading state."""
+    out.print(trading_markup(state, f"  {where}"))
 
 
 def show_cancelled(out: Console, lines: Sequence[Cancelled]) -> None:

@@ -78,6 +78,7 @@ class Heart:
         if now_s - self._noted_s > _NOTED_S:
             self._noted_s = now_s
             self._server.desk.telling.note_heard()
+            self._server.publisher.sample(now_s)
             self._slow.intersection_update(peer.session for peer in members.peers)
         members.vanishing.look()
 

@@ -19,7 +19,7 @@ from bt_ibkr.desk.registry import Registry
 from bt_ibkr.errors import BtIbkrError, OrderRefusedError
 from bt_ibkr.hub.bookkeeping import Bookkeeper
 from bt_ibkr.hub.books import BookView, Transfer
-from bt_ibkr.hub.names import FLATTEN, book_name, owner_of
+from bt_ibkr.hub.names import FLATTEN, UNALLOCATED, book_name, check_name, owner_of
 from bt_ibkr.hub.own import OwnBook
 from bt_ibkr.hub.routing import AccountSink, Routing
 from bt_ibkr.hub.sharing import Sharing
@@ -210,7 +210,13 @@ class HubDesk:
         return tuple(view for account in self._sinks for view in self.bookkeeper.of(account).views())
 
     def transfer(self, wanted: Transfer) -> None:
-        """See ``Bookkeeper.transfer``; both strategies are told."""
+        """See ``Bookkeeper.transfer``; both strategies are told.
+
+        Raises:
+            UsageError: No strategy can have the name that is to get it: nobody could do anything with it.
+        """
+        if wanted.target != UNALLOCATED:
+            check_name(wanted.target)
         done = self.bookkeeper.transfer(wanted)
         if done is None:
             return

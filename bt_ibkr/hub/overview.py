@@ -51,6 +51,7 @@ async def overview(server: HubServer, viewer: Peer | None = None) -> HubStatus:
         ),
         health="" if server.health is None else server.health.url,
         harm=_harm(server),
+        trading=None if server.brokerage.desk is None else server.brokerage.desk.trading,
     )
 
 

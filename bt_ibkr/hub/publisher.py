@@ -77,7 +77,7 @@ class Topic:
         self.subscribers: set[str] = set()
         self.streams = asyncio.Event()
         self._send = send
-        self._rates: deque[tuple[float, int]] = deque(maxlen=16)
+        self._rates: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def _publish(self, item: Tick | DepthBook) -> None:
         ring = self.ring
@@ -103,11 +103,14 @@ class Topic:
     def broken(self) -> None:
         """The session's stream was lost."""
 
-    def rate(self, now_s: float) -> float:
-        """Messages per second since it was looked some seconds ago."""
+    def sample(self, now_s: float) -> None:
+        """Note how many there were; every few seconds."""
         self._rates.append((now_s, self.ring.head))
-        while len(self._rates) > 2 and now_s - self._rates[1][0] >= _RATE_S:
+        while now_s - self._rates[1][0] >= _RATE_S:
             self._rates.popleft()
+
+    def rate(self, now_s: float) -> float:
+        """Messages per second in the last seconds, or since the first moment."""
         began_s, before = self._rates[0]
         return (self.ring.head - before) / (now_s - began_s) if now_s > began_s else 0.0
 
@@ -320,6 +323,11 @@ class Publisher:
             self.refused += 1
             if self.refused & (self.refused - 1) == 0:
                 _log.warning("hub-subscription-refused count=%d bytes=%d", self.refused, len(word))
+
+    def sample(self, now_s: float) -> None:
+        """Note what rates are told from; every few seconds."""
+        for topic in self._by_word.values():
+            topic.sample(now_s)
 
     def status(self) -> tuple[TopicStatus, ...]:
         """As they stand."""

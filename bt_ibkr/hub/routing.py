@@ -102,6 +102,10 @@ class Routing:
         elif isinstance(event, Reconciled):
             self._take_reconciled(account, event)
         elif isinstance(event, TradingChanged):
+            state = event.state
+            _log.warning(
+                "hub-trading account=%s mode=%s by=%s reason=%s", account, state.mode, state.by, state.reason
+            )
             for peer in self._desk.telling.attached(account):
                 peer.tell(type(event).__name__, event, account=account)
         else:

@@ -8,6 +8,7 @@ import msgspec
 
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.hub.books import BookView
+from bt_ibkr.model.trading import TradingState
 
 
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +95,7 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
             that it may use; empty for who sees all.
         totals: What the accounts have.
         health: Where ``/livez`` and ``/readyz`` answer; empty if nowhere.
+        trading: Whether orders may leave; ``None`` where the hub takes none.
     """
 
     hub: str
@@ -112,3 +114,4 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     viewer: str = ""
     names: dict[int, str] = {}
     health: str = ""
+    trading: TradingState | None = None

@@ -237,6 +237,8 @@ def _transfers(here: Any, served: HubThread) -> None:
         (("alpha", "beta", "5", "MSFT"), "nothing that the book has"),
         (("gamma", "beta", "5", "AAPL"), "no book 'gamma'"),
         (("alpha", "alpha", "5", "AAPL"), "moves nothing"),
+        (("alpha", "be ta", "5", "AAPL"), "'be ta' is no name for a strategy"),
+        (("alpha", "flatten", "5", "AAPL"), "the hub's own book"),
         (("alpha", "beta", "none", "AAPL"), "'none' is no quantity"),
         (("alpha", "beta", "1", "AAPL", "--account", "DU9"), "'DU9' is not one of the hub's"),
     ):

@@ -14,6 +14,7 @@ from bt_ibkr.cli.hub_tables import short_name, status_tables
 from bt_ibkr.connection.metrics import Metrics
 from bt_ibkr.hub.books import BookView, Holding
 from bt_ibkr.hub.status import Harm, HubStatus, PeerStatus, TopicStatus, Total
+from bt_ibkr.model.trading import Trading, TradingState
 
 NAMES = ("mean_reversion_pairs", "beta")
 PEER: dict[str, Any] = {
@@ -88,6 +89,7 @@ def status(*accounts: str, viewer: str = "") -> HubStatus:
         viewer=viewer,
         names={265598: "AAPL-STK-SMART-USD", 12087792: "EUR.USD-CASH-IDEALPRO-USD"},
         harm=Harm(malformed=1),
+        trading=TradingState(mode=Trading.HALTED, reason="enough for today", by="alpha"),
     )
 
 
@@ -117,6 +119,10 @@ def test_a_table_that_is_too_wide_becomes_two(width: int, tables: int) -> None:
     lines = shown(status("DU1234567"), width)
     assert sum(line.split()[:1] == ["name"] for line in lines) == tables
     assert ("Their ticks and orders" in " ".join(lines)) is (tables == 2)
+
+
+def test_a_halt_is_seen() -> None:
+    assert "trading   halted, by alpha: enough for today" in [line.rstrip() for line in shown(status(), 80)]
 
 
 def test_accounts_are_named_where_there_are_several() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,23 @@ def test_a_ring_has_the_last_ones(size: int, count: int, first: int, length: int
     wanted = [number for number in kept if first <= number <= first + length][:4]
     assert [int(one) for one in messages] == wanted
     assert not wanted or begin == wanted[0]
+
+
+def test_a_rate_is_of_the_last_seconds_however_seldom_somebody_looks() -> None:
+    async def told() -> tuple[float, float]:
+        topic = TickTopic(WORD, CONTRACT, 0.0, frozenset(), 100, lambda message: None)
+        begun_s = time.monotonic()
+        for _ in range(50):
+            topic.push(tick(1.0, 1.0, 1.0))
+        first = topic.rate(begun_s + 10.0)
+        for second in range(100):
+            topic.sample(begun_s + second)
+        topic.push(tick(1.0, 1.0, 1.0))
+        return first, topic.rate(begun_s + 100.0)
+
+    first, last = asyncio.run(told())
+    assert first == pytest.approx(5.0, rel=0.01)
+    assert 0.0 < last < 0.2
 
 
 def test_a_tick_comes_out_as_it_went_in() -> None:
