@@ -102,7 +102,7 @@ async def _near_names(lookups: ContractLookups, query: ContractQuery) -> list[st
     if query.security_type is SecurityType.FOREX:
         return await _near_pairs(lookups, query.symbol)
     hits = await lookups.search(query.symbol)
-    names = names_of(hits)
+    names = names_of(hits, query.security_type)
     if query.symbol.isdigit():
         # Somebody's contract id, if it is no symbol of Hong Kong or Tokyo.
         names = [f"conid:{query.symbol}", *names]
@@ -142,14 +142,25 @@ async def _near_pairs(lookups: ContractLookups, symbol: str) -> list[str]:
     ]
 
 
-def names_of(hits: Iterable[SearchHit]) -> list[str]:
-    """How to write what a search found: one name for each thing that can be named by symbol."""
-    found = []
+def names_of(hits: Iterable[SearchHit], asked: SecurityType = SecurityType.STOCK) -> list[str]:
+    """How to write what a search found: one name for each thing that can be named by symbol.
+
+    Args:
+        hits: What was found.
+        asked: Names of that type come first, and others say that they are; a stock is what a bare symbol means.
+    """
+    found: list[str] = []
+    others: list[str] = []
     for hit in hits:
         if hit.issuers:
             found.append(f"{hit.issuers[0].name} bonds: SYMBOL-BOND")
-        found += [name for section in hit.sections for name in (name_of(hit, section),) if name]
-    return list(dict.fromkeys(found))
+        for section in hit.sections:
+            name = name_of(hit, section)
+            if name and asked in (SecurityType.STOCK, section.security_type):
+                found.append(name)
+            elif name:
+                others.append(f"{name} (no {asked.value})")
+    return list(dict.fromkeys([*found, *others]))
 
 
 def name_of(hit: SearchHit, section: SearchSection) -> str:

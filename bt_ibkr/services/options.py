@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from bt_ibkr.errors import ContractNotFoundError
 from bt_ibkr.model.contract import FORECASTEX, Contract, SecurityType
@@ -96,14 +97,10 @@ class OptionFinder:
         exchange = exchange_for(one, query.exchange)
         months = _months(one, query.expiry)
         if not months:
-            return not_found(
-                query,
-                [
-                    f"{query.symbol} {month} {query.right} {query.strike:g}"
-                    for month in one.months[:_MOST_NAMES]
-                ],
-                f"No option answers to {query.text!r}: none of {month_word(query.expiry)} is listed.",
-            )
+            why = f"No option answers to {query.text!r}: none of {month_word(query.expiry)} is listed."
+            if query.trading_class:
+                return not_found(query, await self._near_of_class(one, exchange, query), why)
+            return not_found(query, [_said(query, month) for month in one.months[:_MOST_NAMES]], why)
         listed = await self._lookups.strikes(one, months[0], exchange)
         strikes = listed.call if query.right == "C" else listed.put
         if not any(same_number(strike, query.strike) for strike in strikes):
@@ -114,12 +111,24 @@ class OptionFinder:
                 f"No option answers to {query.text!r}: {months[0]} has no strike {query.strike:g}.",
             )
         rows = await self._lookups.derivatives(one, months[0], exchange, query.strike or 0.0, query.right)
-        days = sorted({row.last_trade_date for row in rows if row.last_trade_date})
         return not_found(
             query,
-            [_said(query, day) for day in days[:_MOST_NAMES]],
+            _listed(query, rows),
             f"No option answers to {query.text!r}: none of {months[0]} at {query.strike:g} is like that.",
         )
+
+    async def _near_of_class(self, one: Underlying, exchange: str, query: ContractQuery) -> list[str]:
+        """Of the first listed month, at the nearest strike: what is of the class, else what is not, and says so."""
+        if not one.months:
+            return []
+        month = one.months[0]
+        strikes = await self._lookups.strikes(one, month, exchange)
+        listed = strikes.call if query.right == "C" else strikes.put
+        strike = min(listed, key=lambda strike: abs(strike - (query.strike or 0.0)), default=None)
+        if strike is None:
+            return []
+        rows = await self._lookups.derivatives(one, month, exchange, strike, query.right)
+        return _listed(query, rows)
 
     async def _events(self, query: ContractQuery) -> list[Candidate] | None:
         """Contracts of ForecastEx by the tree of its markets; ``None`` if no market has the symbol."""
@@ -152,12 +161,28 @@ class OptionFinder:
         return found
 
 
-def _said(query: ContractQuery, when: str, strike: float | None = None) -> str:
-    """The name again, of another day or strike."""
-    symbol = f"{query.symbol}[{query.trading_class}]" if query.trading_class else query.symbol
+def _said(
+    query: ContractQuery, when: str, strike: float | None = None, trading_class: str | None = None
+) -> str:
+    """The name again, of another day, strike or class."""
+    wanted = query.trading_class if trading_class is None else trading_class
+    symbol = f"{query.symbol}[{wanted}]" if wanted else query.symbol
     place = f"@{query.exchange}" if query.exchange not in ("", "SMART") else ""
     price = query.strike if strike is None else strike
     return f"{symbol} {when} {query.right} {price:g}{place}"
+
+
+def _listed(query: ContractQuery, rows: Sequence[Contract]) -> list[str]:
+    """Names of what is listed: of the class that was asked for, or of others, with theirs."""
+    dated = sorted((row for row in rows if row.last_trade_date), key=lambda row: row.last_trade_date or "")
+    same = [row for row in dated if query.trading_class in ("", row.trading_class)]
+    names = [
+        _said(query, row.last_trade_date or "", row.strike)
+        if same
+        else f"{_said(query, row.last_trade_date or '', row.strike, row.trading_class)} (another class)"
+        for row in same or dated
+    ]
+    return list(dict.fromkeys(names))[:_MOST_NAMES]
 
 
 def _kinds(query: ContractQuery) -> tuple[SecurityType, ...]:

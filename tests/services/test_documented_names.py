@@ -11,7 +11,7 @@ import pytest
 from bt_ibkr.config import SessionSettings
 from bt_ibkr.emulator.settings import EmulatorSettings
 from bt_ibkr.emulator.testing import EmulatorThread
-from bt_ibkr.errors import ContractError
+from bt_ibkr.errors import ContractError, ContractNotFoundError
 from bt_ibkr.services.datanames import parse_dataname
 from bt_ibkr.store import IBKRStore
 
@@ -47,3 +47,26 @@ def test_documented_names_exist(store: IBKRStore) -> None:
         except ContractError as problem:
             missing[form] = str(problem)
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        # No day of December is listed: of the class what is, and not an ordinary option of another size.
+        ("ES[ECES] 2026-12-18 YES 6700@CME", "ES[ECES] 20260302 C 6700@CME"),
+        ("ES 2026-12-18 C 6700@CME", "ES MAR26 C 6700@CME"),
+        ("ES[EW9] 2026-12-18 C 6700@CME", "ES[ES] 20260320 C 6700@CME (another class)"),
+        ("ES[EW9] 2026-03-20 C 6700@CME", "ES[ES] 20260320 C 6700@CME (another class)"),
+        ("IBM-CFD", "IBM-STK-NYSE (no CFD)"),
+    ],
+)
+def test_near_names_are_of_the_same_kind_or_say_so(store: IBKRStore, name: str, near: str) -> None:
+    with pytest.raises(ContractNotFoundError) as caught:
+        store.connection.resolve(parse_dataname(name))
+    assert near in caught.value.remedy
+    if " MAR26 " not in near:
+        # A month alone may mean several days; all else can be written as it was told.
+        store.connection.resolve(parse_dataname(near.partition(" (")[0]))
+    if "another class" not in near and "[" in name:
+        assert "another class" not in caught.value.remedy
+        assert caught.value.remedy.count("[ECES]") == caught.value.remedy.count(" C ")
