@@ -32,7 +32,9 @@ def run_backtest(
 ) -> RunResult:
     """Over the bars of the same market that ``run_sim`` would play, with backtrader's own broker."""
     cerebro, name = make_cerebro(request, listener)
-    result = RunResult(mode="backtest", strategy=name, started=now_text(), start_cash=request.cash)
+    result = RunResult(
+        mode="backtest", strategy=name, started=now_text(), start_cash=request.cash, start_value=request.cash
+    )
     if request.history:
         check_request(request)
         feeds = stored_feeds(request)

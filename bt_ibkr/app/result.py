@@ -100,6 +100,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     cash: float = 0.0
     value: float = 0.0
     start_cash: float = 0.0
+    start_value: float = 0.0
     trades: int = 0
     started: str = ""
     ended: str = ""

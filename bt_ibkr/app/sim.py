@@ -60,7 +60,9 @@ def run_sim(
     """Live against an emulator: one started for this run, or the one at ``request.gateway``."""
     bar = BarLength.parse(request.bar)
     cerebro, name = make_cerebro(request, listener)
-    result = RunResult(mode="sim", strategy=name, started=now_text(), start_cash=request.cash)
+    result = RunResult(
+        mode="sim", strategy=name, started=now_text(), start_cash=request.cash, start_value=request.cash
+    )
     with contextlib.ExitStack() as stack:
         try:
             target = stack.enter_context(_target(request))
@@ -264,7 +266,7 @@ def read_off(result: RunResult, cerebro: Any, broker: Any, strategy: Any | None)
         # A feed that could not start has no position.
         result.position = {d._name: position_row(broker.getposition(d)) for d in cerebro.datas}
     result.errors.extend(broker.problems)
-    result.start_cash = float(broker.startingcash)
+    result.start_cash, result.start_value = float(broker.startingcash), float(broker.startingvalue)
     result.cash, result.value = float(broker.getcash()), float(broker.getvalue())
 
 

@@ -128,7 +128,7 @@ def show_summary(console: Console, result: RunResult) -> None:
         ("commission", f"{sum(e.commission for e in result.executions):,.2f}"),
         ("cash", f"{result.cash:,.2f}"),
         ("value", f"{result.value:,.2f}"),
-        ("profit", f"{result.value - result.start_cash:+,.2f}"),
+        ("profit", f"{result.value - result.start_value:+,.2f}"),
         *_books_rows(result),
         *_recording_rows(result),
     ):

@@ -9,6 +9,7 @@ drift from the record.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -96,6 +97,9 @@ class Bookkeeper:
         #: Transfers that were done.
         self._references: set[str] = set()
         try:
+            if path is not None:
+                # Its owner's alone, like the journal; SQLite gives the files beside it the same mode.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._database = sqlite3.connect(
                 path if path is not None else ":memory:", isolation_level=None, check_same_thread=False
             )
@@ -103,7 +107,7 @@ class Bookkeeper:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, OSError) as problem:
             raise _unusable(path, str(problem)) from None
 
     def _check(self, path: Path | None) -> None:

@@ -71,7 +71,7 @@ def test_trades_in_the_account_that_was_named(
     asked = request(emulator.url, account=account, confirm_account=confirmed)
     result = run_trade(asked, mode, announce=announce)
     assert (result.mode, result.errors) == (mode, [])
-    assert result.start_cash == 1_000_000.0
+    assert result.start_cash == result.start_value == 1_000_000.0
     assert result.executions
     ledger = emulator.call(lambda server: server.core.engine.ledger())
     assert {order["account"] for order in ledger["orders"]} == {account}

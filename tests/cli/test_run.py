@@ -19,7 +19,8 @@ import pytest
 from bt_ibkr.version import __version__
 
 KEYS = {
-    "mode", "strategy", "bars", "orders", "executions", "position", "start_cash", "cash", "value", "trades",
+    "mode", "strategy", "bars", "orders", "executions", "position", "start_cash", "start_value", "cash",
+    "value", "trades",
     "started", "ended", "errors",
 }  # fmt: skip
 ORDER_KEYS = {

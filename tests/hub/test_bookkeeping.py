@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -51,6 +52,12 @@ def opened(journal: Journal, tmp_path: Path) -> Iterator[Open]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions of files")
+def test_the_file_is_its_owner_s_alone(opened: Open, tmp_path: Path) -> None:
+    opened()
+    assert (tmp_path / "books").stat().st_mode & 0o077 == 0
 
 
 def order(journal: Journal, number: int, **changes: Any) -> str:
