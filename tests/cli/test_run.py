@@ -18,6 +18,9 @@ import pytest
 
 from bt_ibkr.version import __version__
 
+#: An end in order takes less than two seconds; the machine may have other things to do.
+PATIENCE_S = 8.0
+
 KEYS = {
     "mode", "strategy", "bars", "orders", "executions", "position", "start_cash", "start_value", "cash",
     "value", "trades",
@@ -181,7 +184,7 @@ def test_interrupt_ends_a_lockstep_run_in_order(start: Any) -> None:
     began = time.monotonic()
     running.process.send_signal(signal.SIGINT)
     ended = running.end(10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE_S
     assert ended.code == 130
     assert "SmaCross in mode sim" in ended.out
     assert "Traceback" not in ended.err
@@ -200,7 +203,7 @@ def test_termination_ends_a_run_in_real_time_in_order(start: Any, tmp_path: Path
     began = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
     ended = running.end(10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE_S
     assert ended.code == 143
     told = json.loads(ended.out)
     assert told["bars"] >= 1
