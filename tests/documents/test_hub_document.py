@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -14,8 +16,12 @@ import typer.main
 from bt_ibkr.app.hub_file import SessionTable, read_hub_file
 from bt_ibkr.app.hub_plan import HubTable, LogsTable, StrategyTable, read_plan
 from bt_ibkr.cli.hub import hub
+from bt_ibkr.config import SessionSettings
+from bt_ibkr.emulator.settings import EmulatorSettings
+from bt_ibkr.emulator.testing import EmulatorThread
 from bt_ibkr.hub.access import Grant
 from bt_ibkr.hub.config import HubSettings
+from bt_ibkr.hub.thread import HubThread
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (
@@ -107,3 +113,26 @@ def test_units_are_units(tmp_path: Path) -> None:
         )
         said = [line for line in done.stderr.splitlines() if unit.name in line]
         assert not said, said
+
+
+def test_the_program_of_ones_own_sees_ticks(tmp_path: Path) -> None:
+    market = EmulatorSettings(speed=60.0, synthetic_instruments=("AAPL",), pacing="off")
+    with (
+        EmulatorThread(market) as emulator,
+        HubThread(
+            SessionSettings(base_url=emulator.url, paced=False), HubSettings(endpoint=f"ipc://{tmp_path}/hub")
+        ) as running,
+    ):
+        environment = {"BT_IBKR_HUB": running.endpoint, "BT_IBKR_NAME": "viewer"}
+        with subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "viewer.py")],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as viewer:
+            assert viewer.stdout is not None
+            try:
+                said = [viewer.stdout.readline() for _ in range(5)]
+            finally:
+                viewer.kill()
+    assert all(re.fullmatch(r"2026-03-02T[\d:.]+ \d+\.\d+\n", line) for line in said), said[-3:]
