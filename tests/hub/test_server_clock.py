@@ -229,4 +229,4 @@ def test_bars_are_whole_and_on_time(hub_bench: HubBench, tape: type[Tape], ahead
     made = run.strategy.frame("AAPL")
     assert len(made) >= 4
     assert made.equals(wanted.loc[made.index])
-    assert all(-0.6 <= one <= step_s + 0.6 for one in late[:-1])
+    assert all(-CLOSE_S <= one <= step_s + CLOSE_S for one in late[:-1])
